@@ -1,0 +1,37 @@
+# `make train` and `make test` need Python 3.11 to 3.13 and make, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+ARGS ?=
+
+.PHONY: install train test test-slow test-gpu lint clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+# Fine-tunes Xception + DeepLabV3+ on the built-in data. ARGS adds settings: make train ARGS='decoder=fcn8s'
+train: install
+	$(BIN)/python -m segtune train experiment=first $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest
+
+# Minutes long; the tests on real photos also need SEGTUNE_SHARED, see CONTRIBUTING.md.
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: install
+	$(BIN)/python -m pytest -m gpu
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
