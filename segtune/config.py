@@ -1,0 +1,284 @@
+"""The whole schema: every setting of a run as frozen dataclasses, checked together.
+
+What is wrong is reported all at once, by setting, with what came and what was expected.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+_STRICT_NAMES = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+
+class UserError(Exception):
+    """Something the user can put right: one message, no traceback, exit code 2."""
+
+
+class DivergedError(Exception):
+    """The loss or its gradient is not finite."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped the run; everything up to the last step is saved."""
+
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Side = Annotated[int, Field(ge=32, le=8192)]
+Outputs = Literal[1, 2]
+
+
+T = TypeVar("T")
+
+
+def known(value: T | None) -> T:
+    """Give a setting that `evaluate` takes from the checkpoint where it is None, and that must be known by now."""
+    if value is None:
+        raise ValueError("a setting that only a checkpoint can complete is used without one")
+    return value
+
+
+def _all_or_count(value: int | str | list[str]) -> int | str | list[str]:
+    if isinstance(value, str) and value != "all":
+        raise ValueError("a number of blocks, all, or a list of module paths")
+    return value
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class BackboneSettings:
+    """Which network, with which weights, at which output stride (None: its own)."""
+
+    name: Literal["vgg16", "resnet50", "xception"]
+    weights: str = "auto"
+    output_stride: Literal[8, 16, 32] | None = None
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class FCN8sSettings:
+    """FCN-8s: `outputs` 1 is a sigmoid logit, 2 a softmax over background and object."""
+
+    name: Literal["fcn8s"] = "fcn8s"
+    outputs: Outputs = 1
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class DeepLabV3PlusSettings:
+    """DeepLabV3+: widths in channels; `atrous_rates` None follows from the high tap's stride."""
+
+    name: Literal["deeplabv3plus"] = "deeplabv3plus"
+    outputs: Outputs = 1
+    channels: Count = 256
+    low_channels: Count = 48
+    atrous_rates: list[Count] | None = None
+    separable: bool = True
+    dropout: Share = 0.5
+
+    def __post_init__(self) -> None:
+        if self.atrous_rates is not None and len(self.atrous_rates) != 3:
+            raise ValueError(
+                f"atrous_rates must be three dilation rates, such as [6, 12, 18]; came {self.atrous_rates}"
+            )
+
+
+DecoderSettings = Annotated[FCN8sSettings | DeepLabV3PlusSettings, Field(discriminator="name")]
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class PhaseSettings:
+    """A span of training. `backbone`: how many of its deepest blocks train, `all`, or a list of module paths."""
+
+    epochs: Count
+    lr: Positive
+    backbone: Annotated[Annotated[int, Field(ge=0)] | str | list[str], AfterValidator(_all_or_count)] = "all"
+    backbone_lr_scale: Positive = 1.0
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class FreezeSettings:
+    """The freezing policy: named phases in order."""
+
+    phases: dict[str, PhaseSettings]
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ValueError("phases is empty: at least one phase must train something")
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class DataSettings:
+    """Photos and masks. `image_size` is a side or [height, width] in pixels. In evaluation None means: as in training."""
+
+    name: Literal["folder", "portraits"]
+    root: str
+    foreground: Literal["auto", "nonzero"] | int | list[int] | None = "auto"
+    invert: bool | None = False
+    image_size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = 256
+    val_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.15
+    test_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.15
+    limit: Count | None = None
+    split: Literal["train", "val", "test", "all"] = "test"
+
+    def __post_init__(self) -> None:
+        if (self.val_share or 0) + (self.test_share or 0) >= 1:
+            raise ValueError("val_share and test_share together leave nothing to train on")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width the network sees, in pixels."""
+        if isinstance(self.image_size, int):
+            return self.image_size, self.image_size
+        height, width = known(self.image_size)
+        return height, width
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class AugmentSettings:
+    """`crop`: arguments of a random resized crop, or None; `transforms`: albumentations' by name, in order."""
+
+    crop: dict[str, Any] | None = None
+    transforms: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class LossSettings:
+    """Soft Dice, binary cross-entropy, or both; `empty` is the Dice loss's rule for masks without foreground."""
+
+    name: Literal["dice_bce", "dice", "bce"]
+    dice_weight: NotNegative = 1.0
+    bce_weight: NotNegative = 1.0
+    per_image: bool = True
+    empty: Literal["background", "smooth", "skip"] = "background"
+    smooth: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        if self.name == "dice_bce" and self.dice_weight + self.bce_weight == 0:
+            raise ValueError("dice_weight and bce_weight are both 0: the loss would be constant")
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class OptimizerSettings:
+    """The optimizer of every phase and the course of its rate; `warmup` is a share of the phase's steps."""
+
+    name: Literal["adamw", "adam", "sgd"]
+    weight_decay: NotNegative = 1e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.9, 0.999])
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    power: Positive = 0.9
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class TrainSettings:
+    """How steps are made. `clip` is the largest gradient norm (0: none)."""
+
+    batch_size: Count = 8
+    accumulate: Count = 1
+    clip: NotNegative = 1.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: str = "auto"
+    workers: Annotated[int, Field(ge=0)] = 2
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
+    empty: Literal["one", "zero", "skip"] | None = "one"
+    samples: Annotated[int, Field(ge=0, le=64)] = 6
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class CheckpointSettings:
+    """`minutes` between saves in the middle of an epoch."""
+
+    minutes: Positive = 10.0
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class Settings:
+    """Everything `train` needs."""
+
+    backbone: BackboneSettings
+    taps: dict[str, str]
+    decoder: DecoderSettings
+    freeze: FreezeSettings
+    data: DataSettings
+    augment: AugmentSettings
+    loss: LossSettings
+    optimizer: OptimizerSettings
+    train: TrainSettings
+    checkpoint: CheckpointSettings
+    seed: Annotated[int, Field(ge=0)] = 0
+    run_dir: str | None = None
+    resume: str | None = None
+
+    def __post_init__(self) -> None:
+        for group, names in OF_THE_CHECKPOINT.items():
+            for name in names:
+                if getattr(getattr(self, group), name) is None:
+                    raise ValueError(f"{group}.{name} is not set; only evaluation can take it from a checkpoint")
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class EvaluateSettings:
+    """Everything `evaluate` needs; None means: as in training."""
+
+    checkpoint: str
+    data: DataSettings
+    train: TrainSettings
+    seed: Annotated[int, Field(ge=0)] | None = None
+    run_dir: str | None = None
+
+
+#: Settings, by group, that `evaluate` takes from the checkpoint where they are None.
+OF_THE_CHECKPOINT = {
+    "data": ("foreground", "invert", "image_size", "val_share", "test_share"),
+    "train": ("threshold", "empty"),
+}
+
+S = TypeVar("S", Settings, EvaluateSettings)
+
+
+def parse(schema: type[S], values: Mapping[str, Any]) -> S:
+    """Check plain nested values against a schema.
+
+    Raises:
+        UserError: Something is wrong; the message lists every problem.
+    """
+    try:
+        return TypeAdapter(schema).validate_python(values)
+    except ValidationError as error:
+        problems: list[str] = list(_describe(error, TypeAdapter(schema).json_schema()))
+    heading = "One setting is wrong:" if len(problems) == 1 else f"{len(problems)} settings are wrong:"
+    raise UserError("\n".join([heading, *(f"  {problem}" for problem in problems)]))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known names are close to a wrong one, as a sentence, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _describe(error: ValidationError, schema: dict[str, Any]) -> Iterator[str]:
+    names = {name for part in (schema, *schema["$defs"].values()) for name in part.get("properties", {})}
+    expected: dict[str, tuple[Any, list[str]]] = {}
+    for problem in error.errors(include_url=False):
+        # Parts of the location that name a choice of type, not a setting, are left out.
+        parts = [str(p) for p in problem["loc"] if not ("[" in str(p) or str(p) in _CHOICES)]
+        name, came, kind = ".".join(parts), problem["input"], problem["type"]
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        if kind == "unexpected_keyword_argument":
+            yield f"{name}: there is no such setting.{nearest(parts[-1], names)}"
+        elif kind in ("missing", "missing_argument"):
+            yield f"{name}: not set, and it has no default. Give {name}=…"
+        elif kind == "value_error" and isinstance(came, Mapping):
+            yield f"{name}: {message}." if name else f"{message}."
+        else:
+            expected.setdefault(name, (came, []))[1].append(message.partition(", unable")[0])
+    for name, (came, messages) in expected.items():
+        yield f"{name}: came {came!r}; expected: {', or '.join(dict.fromkeys(messages))}."
+
+
+_CHOICES = {"fcn8s", "deeplabv3plus", "int", "str", "list", "constrained-int"}

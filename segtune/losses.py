@@ -1,0 +1,170 @@
+"""Losses of binary segmentation: pure functions of `(logits, target)`.
+
+Logits are `(N, 1, H, W)` (one logit, for a sigmoid) or `(N, 2, H, W)` (background and object, for a softmax),
+any float dtype. The target is `(N, 1, H, W)`, any dtype, values 0 (background) to 1 (object). Every loss is a
+scalar, computed in float32 with autocast switched off, whatever surrounds the call: sums over pixels overflow
+in float16.
+"""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Empty = Literal["background", "smooth", "skip"]
+"""What soft Dice does with a picture whose target has no foreground; see `dice_loss`."""
+
+
+def binary_logit(logits: Tensor) -> Tensor:
+    """Turn one or two channels of logits into the one logit of the object.
+
+    A softmax over (background, object) equals the sigmoid of their difference, object - background.
+
+    Args:
+        logits: `(N, 1, H, W)` or `(N, 2, H, W)`.
+
+    Returns:
+        `(N, 1, H, W)`, float32: the difference of two float16 logits can overflow in float16.
+
+    Raises:
+        ValueError: On any other shape.
+    """
+    if logits.ndim != 4 or logits.shape[1] not in (1, 2):
+        raise ValueError(
+            f"logits have the shape {tuple(logits.shape)}; expected (N, 1, H, W), one logit for a sigmoid, "
+            "or (N, 2, H, W), background and object for a softmax"
+        )
+    logits = logits.float()
+    return logits if logits.shape[1] == 1 else logits[:, 1:] - logits[:, :1]
+
+
+def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy, the mean over all pixels of the batch.
+
+    Args:
+        logits: `(N, 1, H, W)` or `(N, 2, H, W)`.
+        target: `(N, 1, H, W)`, values 0 to 1.
+
+    Returns:
+        A scalar, 0 or more.
+
+    Raises:
+        ValueError: If the shapes do not fit or the target leaves 0 to 1.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        return F.binary_cross_entropy_with_logits(*_checked(logits, target))
+
+
+def dice_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    per_image: bool = True,
+    empty: Empty = "background",
+    smooth: float = 1.0,
+) -> Tensor:
+    """Soft Dice loss, `1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)`.
+
+    From V-Net (Milletari et al., 2016), with plain sums in the denominator, as is usual, where V-Net sums
+    squares.
+
+    The rule `empty` says what a picture (or, if not `per_image`, a batch) without any foreground in its
+    target gives:
+
+    - `background`: the loss of the background instead, `p` and `t` replaced by `1 - p` and `1 - t`: a solid
+      gradient.
+    - `smooth`: what the formula gives, `sum(p) / (sum(p) + smooth)`. Its gradient fades with the square of
+      `sum(p)`, so it is next to nothing when much of a large picture is predicted.
+    - `skip`: nothing, the picture is left out of the mean. If all are, the loss is 0 with a gradient of 0.
+
+    Args:
+        logits: `(N, 1, H, W)` or `(N, 2, H, W)`.
+        target: `(N, 1, H, W)`, values 0 to 1.
+        per_image: Score every picture and take the mean; else score the batch as if it were one picture.
+        empty: The rule for a target without foreground.
+        smooth: Added to numerator and denominator, 0 or more; more than 0 with `smooth` as the rule. The
+            `DiceLoss` of segmentation_models_pytorch counts it double: its 0.5 is 1 here.
+
+    Returns:
+        A scalar, 0 to 1.
+
+    Raises:
+        ValueError: If the shapes do not fit, the target leaves 0 to 1, `empty` is unknown or `smooth` cannot
+            be used.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        return _soft_dice(*_checked(logits, target), per_image=per_image, empty=empty, smooth=smooth)
+
+
+def dice_bce_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    dice_weight: float = 1.0,
+    bce_weight: float = 1.0,
+    per_image: bool = True,
+    empty: Empty = "background",
+    smooth: float = 1.0,
+) -> Tensor:
+    """The weighted sum of `dice_loss` and `bce_loss`.
+
+    Args:
+        logits: `(N, 1, H, W)` or `(N, 2, H, W)`.
+        target: `(N, 1, H, W)`, values 0 to 1.
+        dice_weight: Factor of the Dice loss.
+        bce_weight: Factor of the cross-entropy.
+        per_image: As in `dice_loss`.
+        empty: As in `dice_loss`.
+        smooth: As in `dice_loss`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: As in `dice_loss`.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logit, truth = _checked(logits, target)
+        dice = _soft_dice(logit, truth, per_image=per_image, empty=empty, smooth=smooth)
+        return dice_weight * dice + bce_weight * F.binary_cross_entropy_with_logits(logit, truth)
+
+
+def _checked(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The one logit and the target, both `(N, 1, H, W)` and float32, or a ValueError."""
+    logit = binary_logit(logits)
+    if target.shape != logit.shape or not target.numel():
+        raise ValueError(
+            f"target has the shape {tuple(target.shape)}; logits of shape {tuple(logits.shape)} need a "
+            f"target of shape {tuple(logit.shape)} with at least one pixel"
+        )
+    truth = target.float()
+    if target.dtype != torch.bool:
+        low, high = torch.stack(truth.aminmax()).tolist()  # one wait for the GPU, not two
+        if not (low >= 0 and high <= 1):  # so put, NaN is refused too
+            raise ValueError(
+                f"target holds values from {low:g} to {high:g}; expected 0 (background) to 1 (object): turn "
+                "a 0/255 mask into 0/1 first, for example with `mask > 127`"
+            )
+    return logit, truth
+
+
+def _soft_dice(logit: Tensor, truth: Tensor, *, per_image: bool, empty: Empty, smooth: float) -> Tensor:
+    if empty not in get_args(Empty):
+        raise ValueError(f"empty is {empty!r}; expected one of {', '.join(get_args(Empty))}")
+    if not smooth >= 0 or (empty == "smooth" and smooth == 0):
+        raise ValueError(f"smooth is {smooth:g}; expected 0 or more, and more than 0 with empty='smooth'")
+    dims = (1, 2, 3) if per_image else (0, 1, 2, 3)
+    is_empty = truth.amax(dims, keepdim=True) == 0
+    if empty != "smooth":
+        # Swapping object and background leaves no target empty: no 0/0 below, not even in a picture that is
+        # then skipped.
+        logit, truth = torch.where(is_empty, -logit, logit), torch.where(is_empty, 1 - truth, truth)
+    probability = logit.sigmoid()
+    overlap = (probability * truth).sum(dims, keepdim=True)
+    total = (probability + truth).sum(dims, keepdim=True)
+    loss = 1 - (2 * overlap + smooth) / (total + smooth)
+    if empty != "skip":
+        return loss.mean()
+    kept = ~is_empty
+    return (loss * kept).sum() / kept.sum().clamp(min=1)

@@ -1,0 +1,151 @@
+"""Metrics of binary segmentation, counts first: integers per picture, divided once.
+
+Count each batch with `counts`, concatenate what all batches (and processes) gave, then ask for `per_image` or
+`summarise`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Empty = Literal["one", "zero", "skip"]
+"""What a picture without true foreground scores; see `per_image`."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a set of pictures, each 0 to 1.
+
+    `*_mean` is the mean over the pictures: every picture weighs the same. `*_pooled`, `precision` and
+    `recall` come from the sums of the counts over all pictures: every pixel weighs the same. `images` counts
+    all pictures, `empty_images` those without true foreground.
+    """
+
+    dice_mean: float
+    dice_pooled: float
+    iou_mean: float
+    iou_pooled: float
+    precision: float
+    recall: float
+    images: int
+    empty_images: int
+
+
+def counts(predicted: Tensor, target: Tensor) -> Tensor:
+    """Count the pixels of every picture that were found, falsely found, missed, and rightly left out.
+
+    Args:
+        predicted: `(N, 1, H, W)` or `(N, H, W)`, bool or 0 and 1; not logits or probabilities.
+        target: The truth, of the same shape, bool or 0 and 1.
+
+    Returns:
+        `(N, 4)`, int64: true positives, false positives, false negatives, true negatives; exact for any size.
+
+    Raises:
+        ValueError: If the shapes differ or are others, or a mask holds anything but 0 and 1.
+    """
+    shape = tuple(predicted.shape)
+    if target.shape != predicted.shape or len(shape) not in (3, 4) or (len(shape) == 4 and shape[1] != 1):
+        raise ValueError(
+            f"predicted has the shape {shape} and target {tuple(target.shape)}; expected one shape for both, "
+            "(N, 1, H, W) or (N, H, W)"
+        )
+    found = _as_bool("predicted", predicted).flatten(1)
+    true = _as_bool("target", target).flatten(1)
+    cells = (found & true, found & ~true, ~found & true, ~found & ~true)
+    return torch.stack([cell.sum(1) for cell in cells], dim=1)
+
+
+def per_image(counts: Tensor, empty: Empty = "one") -> dict[str, Tensor]:
+    """Score every picture.
+
+    Dice is `2 TP / (2 TP + FP + FN)`, IoU `TP / (TP + FP + FN)`, precision `TP / (TP + FP)` and recall
+    `TP / (TP + FN)`. The rule `empty` is for pictures without true foreground, where these can be 0/0:
+
+    - `one`: 0/0 is 1. So Dice, IoU and precision are 1 if nothing was predicted and 0 otherwise; recall is 1
+      in any case, as nothing was missed.
+    - `zero`: 0/0 is 0, so all four are 0.
+    - `skip`: all four are NaN, whatever was predicted.
+
+    Precision is 0 under every rule if there is foreground and nothing was predicted: the object was missed.
+
+    Args:
+        counts: `(N, 4)`, int64, from `counts`.
+        empty: The rule for pictures without true foreground.
+
+    Returns:
+        `dice`, `iou`, `precision` and `recall`, each `(N,)`, float64, on the CPU (not every accelerator has
+        float64).
+
+    Raises:
+        ValueError: If the counts have another shape or dtype, or `empty` is unknown.
+    """
+    if counts.ndim != 2 or counts.shape[1] != 4 or counts.dtype != torch.int64:
+        raise ValueError(
+            f"counts have the shape {tuple(counts.shape)} and dtype {counts.dtype}; expected (N, 4), int64, "
+            "from `counts`"
+        )
+    if empty not in get_args(Empty):
+        raise ValueError(f"empty is {empty!r}; expected one of {', '.join(get_args(Empty))}")
+    tp, fp, fn, _ = counts.cpu().unbind(1)
+    is_empty = tp + fn == 0
+    # A denominator can be 0 with foreground only in precision, and then the object was missed: 0.
+    undefined = is_empty.double() if empty == "one" else torch.zeros(len(tp), dtype=torch.float64)
+    fractions = {
+        "dice": (2 * tp, 2 * tp + fp + fn),
+        "iou": (tp, tp + fp + fn),
+        "precision": (tp, tp + fp),
+        "recall": (tp, tp + fn),
+    }
+    scores = {name: torch.where(b == 0, undefined, a.double() / b) for name, (a, b) in fractions.items()}
+    if empty == "skip":
+        scores = {name: score.masked_fill(is_empty, torch.nan) for name, score in scores.items()}
+    return scores
+
+
+def summarise(counts: Tensor, empty: Empty = "one") -> Scores:
+    """Score a set of pictures, per picture and pooled.
+
+    The pooled scores count all pictures, so false alarms in empty ones lower them under every rule; if no
+    picture has foreground, the set scores like one empty picture. Under `skip` the means leave the empty
+    pictures out, and are NaN if all are empty.
+
+    Args:
+        counts: `(N, 4)`, int64, from `counts`, N at least 1.
+        empty: The rule for pictures without true foreground, as in `per_image`.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: As in `per_image`, and if there is no picture.
+    """
+    each = per_image(counts, empty)
+    if not len(counts):
+        raise ValueError("counts hold no picture; expected at least one row")
+    pooled = {name: score.item() for name, score in per_image(counts.sum(0, keepdim=True), empty).items()}
+    return Scores(
+        dice_mean=each["dice"].nanmean().item(),
+        dice_pooled=pooled["dice"],
+        iou_mean=each["iou"].nanmean().item(),
+        iou_pooled=pooled["iou"],
+        precision=pooled["precision"],
+        recall=pooled["recall"],
+        images=len(counts),
+        empty_images=int((counts[:, 0] + counts[:, 2] == 0).sum()),
+    )
+
+
+def _as_bool(name: str, mask: Tensor) -> Tensor:
+    if mask.dtype == torch.bool:
+        return mask
+    found = mask == 1
+    wrong = mask[~found & (mask != 0)]
+    if wrong.numel():
+        raise ValueError(
+            f"{name} holds {wrong[0].item():g}; expected bool or only 0 and 1: threshold logits or "
+            "probabilities, and turn a 0/255 mask into 0/1 first, for example with `mask > 127`"
+        )
+    return found
