@@ -31,6 +31,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Side = Annotated[int, Field(ge=32, le=8192)]
+HeightWidth = Annotated[list[Side], Field(min_length=2, max_length=2)]
 Outputs = Literal[1, 2]
 
 
@@ -42,6 +43,10 @@ def known(value: T | None) -> T:
     if value is None:
         raise ValueError("a setting that only a checkpoint can complete is used without one")
     return value
+
+
+def _height_and_width(size: int | list[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _all_or_count(value: int | str | list[str]) -> int | str | list[str]:
@@ -112,13 +117,17 @@ class FreezeSettings:
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
 class DataSettings:
-    """Photos and masks. `image_size` is a side or [height, width] in pixels. In evaluation None means: as in training."""
+    """Photos and masks; sizes are a side or [height, width] in pixels. In evaluation None means: as in training.
+
+    `image_size` is what the network sees in training, `eval_size` in validation and evaluation, None for the same.
+    """
 
     name: Literal["folder", "portraits"]
     root: str
     foreground: Literal["auto", "nonzero"] | int | list[int] | None = "auto"
     invert: bool | None = False
-    image_size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = 256
+    image_size: Side | HeightWidth | None = 256
+    eval_size: Side | HeightWidth | None = None
     val_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.15
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.15
     limit: Count | None = None
@@ -130,11 +139,15 @@ class DataSettings:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width the network sees, in pixels."""
-        if isinstance(self.image_size, int):
-            return self.image_size, self.image_size
-        height, width = known(self.image_size)
-        return height, width
+        """Height and width the network sees in training, in pixels."""
+        if self.image_size is None:
+            raise ValueError("image_size is not set")
+        return _height_and_width(self.image_size)
+
+    @property
+    def evaluation_size(self) -> tuple[int, int]:
+        """Height and width the network sees in validation and evaluation, in pixels."""
+        return self.size if self.eval_size is None else _height_and_width(self.eval_size)
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)

@@ -230,7 +230,8 @@ def test_a_skipped_picture_with_nothing_predicted_does_not_spoil_the_gradient() 
     loss = dice_loss(logits, target, empty="skip", smooth=0.0)
     assert loss.item() == pytest.approx(1 - 1.6 / 2.2)
     gradient = gradient_of(loss, logits)
-    assert gradient[0].all() and not gradient[1].any()
+    assert gradient[0].all()
+    assert not gradient[1].any()
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -1,0 +1,148 @@
+"""Photos and masks from files, and which mask values count as foreground.
+
+Pillow does the decoding: it reports a truncated file, where OpenCV silently returns what it got so far.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from segtune.config import UserError
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+# Only these decoders ever see a file, whatever its name claims (EPS, say, would start Ghostscript).
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+
+# Pillow refuses twice this many pixels and only warns between; its own value stops at 179 MP, below large
+# scans.
+Image.MAX_IMAGE_PIXELS = 250_000_000
+# Otherwise the decoders are loaded on first use, in which threads race each other.
+Image.init()
+
+
+class ImageError(UserError):
+    """A picture that cannot be used; the message names the file and the reason."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """Which mask values are the object.
+
+    `rule` is `"nonzero"`, a threshold (values at or above it), or a tuple of ids. `"auto"` acts as
+    `"nonzero"`; `segtune.data.integrity` makes sure that the data set holds one non-zero value only, so that
+    this is safe. `invert` swaps object and background afterwards.
+    """
+
+    rule: Literal["auto", "nonzero"] | int | tuple[int, ...] = "auto"
+    invert: bool = False
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Mark the foreground in an array of mask values, of any shape."""
+        if isinstance(self.rule, str):
+            inside = values != 0
+        elif isinstance(self.rule, int):
+            inside = values >= self.rule
+        else:
+            inside = np.isin(values, self.rule)
+        return np.asarray(inside != self.invert)
+
+
+def read_photo(path: Path) -> NDArray[np.uint8]:
+    """Read a photo as it is meant to be seen.
+
+    The EXIF orientation is applied; grey, palette and CMYK become RGB, alpha is dropped; of 16-bit samples
+    the high byte stays (exact for 8-bit values scaled by 257).
+
+    Returns:
+        RGB, shape `(H, W, 3)`, 0 to 255.
+
+    Raises:
+        ImageError: the file is missing, empty, damaged, no picture of a known format, or holds floats or
+        32-bit integers.
+    """
+    image = _open(path)
+    if image.mode in ("F", "I"):
+        kind = "floating-point" if image.mode == "F" else "32-bit integer"
+        raise ImageError(path, f"{kind} samples have no defined range; save the photo with 8 or 16 bits a channel")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # a palette with alpha goes straight to RGB only under protest
+    try:
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    except ValueError as error:
+        raise ImageError(path, f"{error}; save the photo as RGB") from error
+
+
+def read_mask(path: Path) -> NDArray[np.integer[Any]]:
+    """Read a mask's label values.
+
+    Palette masks give palette indices, grey ones their 8- or 16-bit values (1-bit: 0 and 1), colour ones with
+    equal channels the grey value, and colour ones with black and one other colour 0 and 1. An EXIF
+    orientation is ignored, for masks are drawn over the photo as displayed; a TIFF's own orientation is part
+    of the format and applies.
+
+    Returns:
+        Raw label values, shape `(H, W)`, dtype uint8, uint16 or int32.
+
+    Raises:
+        ImageError: the file cannot be read, or its values cannot be taken for labels without guessing.
+    """
+    image = _open(path)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode in ("L", "P", "I") or image.mode.startswith("I;16"):
+        return np.array(image)
+    if image.mode not in ("LA", "RGB", "RGBA"):
+        kind = "floating-point samples" if image.mode == "F" else f"colour mode {image.mode}"
+        raise ImageError(path, f"a mask cannot have {kind}; save it as 8-bit grey")
+    if image.info["high_byte"]:
+        raise ImageError(path, "a mask cannot have several 16-bit channels; save it as 8-bit or 16-bit grey")
+    channels = np.asarray(image)
+    if image.mode != "RGB" and np.ptp(channels[..., -1]) > 0:
+        raise ImageError(path, "the mask's alpha channel varies; save it as 8-bit grey without alpha")
+    return channels[..., 0].copy() if image.mode == "LA" else _labels_of_colours(path, channels[..., :3])
+
+
+def _labels_of_colours(path: Path, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if (rgb == rgb[..., :1]).all():
+        grey: NDArray[np.uint8] = rgb[..., 0]
+        return grey.copy()
+    packed: NDArray[np.uint32] = rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    colours = np.unique(packed)
+    if np.count_nonzero(colours) > 1:
+        some = ", ".join(f"#{colour:06x}" for colour in colours[:4]) + (", ..." if len(colours) > 4 else "")
+        raise ImageError(
+            path,
+            f"a colour mask with {len(colours)} colours ({some}); expected grey labels, a palette, or black "
+            "and one colour; save the wanted class as white on black",
+        )
+    return np.asarray(packed != 0, np.uint8)
+
+
+def _open(path: Path) -> Image.Image:
+    """Decode a file completely; `info["high_byte"]` says whether Pillow cut 16-bit colour down to 8 bits."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            # The tile's raw mode is known only until the pixels are loaded.
+            image.info["high_byte"] = image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile)
+            image.load()
+            return image
+    except UnidentifiedImageError as error:
+        empty = path.stat().st_size == 0
+        reason = "the file is empty" if empty else "not a JPEG, PNG, BMP, TIFF or WebP picture, or damaged"
+        raise ImageError(path, reason) from error
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        raise ImageError(path, f"cannot be decoded: {type(error).__name__}: {error}") from error

@@ -1,0 +1,218 @@
+"""Find photos with their masks in a folder, and divide them into training, validation and test pictures."""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from segtune.config import UserError
+from segtune.data.images import EXTENSIONS
+
+_JUNK = frozenset({"thumbs.db", "desktop.ini"})
+# What other data sets call the two folders, to name the one to rename.
+_ALIASES = {
+    "images": ("image", "imgs", "img", "photos", "pictures", "jpegimages"),
+    "masks": ("mask", "labels", "label", "annotations", "groundtruth", "ground_truth", "segmentationclass"),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo and its mask; `name` is their common file stem."""
+
+    name: str
+    photo: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with the data; errors forbid training, warnings do not.
+
+    What stands before the first colon of `text` is the kind of the problem; `where` is a file, list or split.
+    """
+
+    level: Literal["error", "warning"]
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.where}: {self.text}"
+
+
+def find_pairs(root: Path) -> tuple[list[Pair], list[Problem]]:
+    """Pair the files of `root/images` and `root/masks` by their stems.
+
+    Returns:
+        The pairs sorted by name, and what is wrong: files without a partner, two files of one stem (errors),
+        files of other kinds (warnings). Hidden files and what Windows leaves in folders are passed over.
+
+    Raises:
+        UserError: a folder is missing, or there is not a single pair.
+    """
+    problems: list[Problem] = []
+    photos, masks = (_by_stem(_folder(root, name), problems) for name in ("images", "masks"))
+    if not photos.keys() & masks.keys():
+        raise UserError(
+            f"No photo in {root} has a mask: images/ holds {_contents(root / 'images')}; masks/ holds "
+            f"{_contents(root / 'masks')}. Photo and mask need the same name up to the extension, directly "
+            "in these folders, as in images/a.jpg and masks/a.png. "
+            f"Extensions: {' '.join(sorted(EXTENSIONS))}."
+        )
+    for name in sorted(photos.keys() - masks.keys()):
+        problems.append(Problem("error", _where(photos[name]), f"photo without mask: no masks/{name}.*"))
+    for name in sorted(masks.keys() - photos.keys()):
+        problems.append(Problem("error", _where(masks[name]), f"mask without photo: no images/{name}.*"))
+    pairs = [Pair(name, photos[name], masks[name]) for name in sorted(photos.keys() & masks.keys())]
+    return pairs, problems
+
+
+def split_pairs(
+    pairs: Sequence[Pair], root: Path, *, seed: int, fractions: tuple[float, float] = (0.15, 0.15)
+) -> tuple[dict[str, list[Pair]], list[Problem]]:
+    """Divide pairs by `root/train.txt`, `val.txt` and, if wanted, `test.txt`, or else by seed.
+
+    A list names one picture a line, with or without extension; blank lines and lines that begin with # are
+    skipped. Without lists, pictures are ranked by a hash of the seed and their name: the lowest are the test
+    set, the highest the validation set, `round(fraction * pictures)` of each and at least one. So neither the
+    order of the folder nor the machine matters, and added pictures move only the few that stand at the
+    borders, never one from test to validation.
+
+    Args:
+        pairs: What `find_pairs` found.
+        root: The data set's folder.
+        seed: Of the hash.
+        fractions: Shares of validation and test, each above 0 and together below 1.
+
+    Returns:
+        `train`, `val` and `test`, each sorted by name, and the problems of the lists.
+
+    Raises:
+        UserError: some lists are missing, or there are too few pictures.
+    """
+    found = [split for split in ("train", "val", "test") if (root / f"{split}.txt").is_file()]
+    if not found:
+        return _split_by_seed(pairs, seed, *fractions), []
+    missing = [f"{split}.txt" for split in ("train", "val") if split not in found]
+    if missing:
+        there = ", ".join(f"{split}.txt" for split in found)
+        raise UserError(
+            f"{root} has {there} but not {', '.join(missing)}. Give train.txt and val.txt (test.txt may be "
+            "left out), or no list at all for a split by seed."
+        )
+    return _split_by_lists(pairs, root, found)
+
+
+def _split_by_seed(pairs: Sequence[Pair], seed: int, val: float, test: float) -> dict[str, list[Pair]]:
+    count = len(pairs)
+    if count < 3:
+        raise UserError(f"{count} pairs cannot be split into train, val and test: at least 3 are needed.")
+    tests, vals = max(1, round(test * count)), max(1, round(val * count))
+    if tests + vals >= count:
+        raise UserError(f"Shares of {val:g} (val) and {test:g} (test) leave none of {count} pairs to train on.")
+    ranked = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}/{pair.name}".encode()).digest())
+    splits = {"train": ranked[tests:-vals], "val": ranked[-vals:], "test": ranked[:tests]}
+    return {split: sorted(chosen, key=lambda pair: pair.name) for split, chosen in splits.items()}
+
+
+def _split_by_lists(
+    pairs: Sequence[Pair], root: Path, found: Sequence[str]
+) -> tuple[dict[str, list[Pair]], list[Problem]]:
+    problems: list[Problem] = []
+    by_name = {pair.name: pair for pair in pairs}
+    first: dict[str, tuple[str, str]] = {}  # picture -> the split and the line that name it first
+    for split in found:
+        for where, entry in _entries(root / f"{split}.txt"):
+            name = entry if entry in by_name or not _is_picture(Path(entry)) else Path(entry).stem
+            if name not in by_name:
+                text = f"no such pair: {entry!r} has no photo with a mask"
+                problems.append(Problem("error", where, text))
+            elif name not in first:
+                first[name] = (split, where)
+            elif first[name][0] == split:
+                text = f"listed twice: {name!r} is also in {first[name][1]}"
+                problems.append(Problem("warning", where, text))
+            else:
+                text = f"in two splits: {name!r} is also in {first[name][1]}"
+                problems.append(Problem("error", where, text))
+    splits: dict[str, list[Pair]] = {"train": [], "val": [], "test": []}
+    for name in sorted(first):
+        splits[first[name][0]].append(by_name[name])
+    for split in found:
+        if not splits[split]:
+            problems.append(Problem("error", f"{split}.txt", "empty list: it names no pair"))
+    unlisted = [name for name in by_name if name not in first]
+    if unlisted:
+        problems.append(Problem("warning", str(root), f"pairs in no list, not used: {_some(unlisted)}"))
+    return splits, problems
+
+
+def _entries(path: Path) -> Iterator[tuple[str, str]]:
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        entry = unicodedata.normalize("NFC", line.strip())
+        if entry and not entry.startswith("#"):
+            yield f"{path.name}, line {number}", entry
+
+
+def _folder(root: Path, name: str) -> Path:
+    folder = root / name
+    if folder.is_dir():
+        return folder
+    if not root.is_dir():
+        raise UserError(f"data.root={root} is not a folder (seen from {Path.cwd()}). Give your data set's folder.")
+    folders = {path.name.lower(): path.name for path in _visible(root) if path.is_dir()}
+    near = [alias for alias in (name, *_ALIASES[name]) if alias in folders]
+    hint = f" Perhaps rename {folders[near[0]]}/ to {name}/." if near else ""
+    raise UserError(
+        f"No folder {name}/ in {root}. Expected images/ with the photos and masks/ with masks of the same "
+        f"names; there is: {_contents(root)}.{hint}"
+    )
+
+
+def _by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    others = []
+    for path in _visible(folder):
+        # macOS writes accents as separate characters; photo and mask may come from different systems.
+        name = unicodedata.normalize("NFC", path.stem)
+        if not _is_picture(path) or path.is_dir():
+            others.append(path)
+        elif name in files:
+            text = f"two files of one name: {_where(files[name])} is there as well"
+            problems.append(Problem("error", _where(path), text))
+        else:
+            files[name] = path
+    if others:
+        text = f"ignored: {len(others)} that are no pictures ({_some(map(_label, others))})"
+        problems.append(Problem("warning", f"{folder.name}/", text))
+    return files
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS
+
+
+def _visible(folder: Path) -> list[Path]:
+    paths = sorted(folder.iterdir())
+    return [path for path in paths if not path.name.startswith(".") and path.name.lower() not in _JUNK]
+
+
+def _contents(folder: Path) -> str:
+    return _some(map(_label, _visible(folder)))
+
+
+def _where(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _label(path: Path) -> str:
+    return f"{path.name}/" if path.is_dir() else path.name
+
+
+def _some(names: Iterable[str], most: int = 5) -> str:
+    names = list(names)
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "nothing"

@@ -1,0 +1,220 @@
+"""Photos and masks of every format against the arrays they were made from."""
+
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtune.data.images import Foreground, ImageError, read_mask, read_photo
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+GREY = RNG.integers(0, 256, (5, 7), np.uint8)
+LABELS = RNG.integers(0, 4, (5, 7), np.uint8)
+
+
+def save(folder: Path, name: str, array: np.ndarray, **options: object) -> Path:
+    path = folder / name
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "PNG", "bmp", "tif", "tiff", "webp"])
+def test_a_lossless_photo_comes_back_exactly(tmp_path: Path, suffix: str) -> None:
+    options = {"lossless": True} if suffix == "webp" else {}
+    photo = read_photo(save(tmp_path, f"a.{suffix}", RGB, **options))
+    assert photo.dtype == np.uint8
+    assert np.array_equal(photo, RGB)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg"])
+def test_a_jpeg_photo_comes_back_nearly(tmp_path: Path, suffix: str) -> None:
+    smooth = cv2.resize(RGB, (70, 50), interpolation=cv2.INTER_CUBIC)
+    photo = read_photo(save(tmp_path, f"a.{suffix}", smooth, quality=98, subsampling=0))
+    assert np.abs(photo.astype(int) - smooth).max() < 12
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_photos_keep_their_range(tmp_path: Path, suffix: str) -> None:
+    colour, grey = tmp_path / f"colour.{suffix}", tmp_path / f"grey.{suffix}"
+    cv2.imwrite(str(colour), RGB[..., ::-1].astype(np.uint16) * 257)  # an independent writer; Pillow has no such mode
+    cv2.imwrite(str(grey), GREY.astype(np.uint16) * 257)
+    assert np.array_equal(read_photo(colour), RGB)
+    assert np.array_equal(read_photo(grey), np.dstack([GREY] * 3))
+
+
+def test_grey_palette_alpha_and_one_bit_photos_become_rgb(tmp_path: Path) -> None:
+    assert np.array_equal(read_photo(save(tmp_path, "grey.png", GREY)), np.dstack([GREY] * 3))
+    assert np.array_equal(read_photo(save(tmp_path, "alpha.png", np.dstack([RGB, GREY]))), RGB)
+    bits = np.array([[True, False, True]])
+    assert np.array_equal(read_photo(save(tmp_path, "bits.png", bits)), np.dstack([bits * np.uint8(255)] * 3))
+    palette = Image.fromarray(LABELS, "P")
+    palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
+    palette.save(tmp_path / "palette.png", transparency=bytes([0, 128, 255, 255]))
+    table = np.arange(10, 130, 10, dtype=np.uint8).reshape(4, 3)
+    assert np.array_equal(read_photo(tmp_path / "palette.png"), table[LABELS])
+
+
+def test_a_cmyk_jpeg_shows_its_colour(tmp_path: Path) -> None:
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "red.jpg")
+    assert np.abs(read_photo(tmp_path / "red.jpg").astype(int) - (255, 0, 0)).max() < 4
+
+
+def test_a_phone_picture_of_several_frames_gives_the_first(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (16, 16), (200, 10, 10)), Image.new("RGB", (16, 16))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    assert np.abs(read_photo(tmp_path / "a.jpg").astype(int) - (200, 10, 10)).max() < 4
+
+
+ORIENTED = {  # what undoes each, by hand, from the standard's table of row and column origins
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTED)
+def test_exif_orientation_turns_photos_but_not_masks(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path, "a.png", RGB, exif=exif)
+    assert np.array_equal(read_photo(path), ORIENTED[orientation](RGB))
+    assert np.array_equal(read_mask(save(tmp_path, "m.png", GREY, exif=exif)), GREY)
+    deep = tmp_path / "deep.png"
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(deep, exif=exif)
+    assert np.array_equal(read_photo(deep)[..., 0], ORIENTED[orientation](GREY))
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_grey_masks_give_their_values(tmp_path: Path, suffix: str) -> None:
+    assert np.array_equal(read_mask(save(tmp_path, f"a.{suffix}", GREY)), GREY)
+    bits = LABELS > 1
+    mask = read_mask(save(tmp_path, f"bits.{suffix}", bits))
+    assert np.array_equal(mask, bits)
+    assert mask.dtype == np.uint8
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_wide_masks_give_their_values(tmp_path: Path, suffix: str) -> None:
+    wide = GREY.astype(np.uint16) * 200 + 3
+    assert np.array_equal(read_mask(save(tmp_path, f"a.{suffix}", wide)), wide)
+
+
+def test_a_32_bit_integer_mask_gives_its_values(tmp_path: Path) -> None:
+    ids = LABELS.astype(np.int32) * 100_000
+    assert np.array_equal(read_mask(save(tmp_path, "a.tif", ids)), ids)
+
+
+def test_a_palette_mask_gives_indices_not_colours(tmp_path: Path) -> None:
+    palette = Image.fromarray(LABELS, "P")
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    palette.save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png"), LABELS)
+
+
+def test_colour_masks_that_leave_no_doubt(tmp_path: Path) -> None:
+    opaque = np.full_like(GREY, 255)
+    assert np.array_equal(read_mask(save(tmp_path, "grey.png", np.dstack([GREY] * 3))), GREY)
+    assert np.array_equal(read_mask(save(tmp_path, "rgba.png", np.dstack([GREY] * 3 + [opaque]))), GREY)
+    assert np.array_equal(read_mask(save(tmp_path, "la.png", np.dstack([GREY, opaque]))), GREY)
+    red = np.zeros((5, 7, 3), np.uint8)
+    red[1:3, 2:5] = (200, 0, 10)
+    assert np.array_equal(read_mask(save(tmp_path, "red.png", red)), red[..., 0] > 0)
+    assert read_mask(save(tmp_path, "all_red.png", np.full_like(red, (200, 0, 10)))).min() == 1
+
+
+def refusal(read: object, path: Path) -> str:
+    with pytest.raises(ImageError) as caught:
+        read(path)  # type: ignore[operator]
+    assert str(caught.value) == f"{path}: {caught.value.reason}"
+    return caught.value.reason
+
+
+def test_masks_that_would_need_a_guess_are_refused(tmp_path: Path) -> None:
+    colours = np.zeros((5, 7, 3), np.uint8)
+    colours[0], colours[1] = (255, 0, 0), (0, 255, 0)
+    assert refusal(read_mask, save(tmp_path, "colours.png", colours)) == (
+        "a colour mask with 3 colours (#000000, #00ff00, #ff0000); expected grey labels, a palette, or "
+        "black and one "
+        "colour; save the wanted class as white on black"
+    )
+    alpha = np.dstack([GREY] * 3 + [GREY])
+    assert refusal(read_mask, save(tmp_path, "alpha.png", alpha)) == (
+        "the mask's alpha channel varies; save it as 8-bit grey without alpha"
+    )
+    for suffix in ("png", "tif"):
+        cv2.imwrite(str(tmp_path / f"deep.{suffix}"), np.ones((5, 7, 3), np.uint16))
+        assert refusal(read_mask, tmp_path / f"deep.{suffix}") == (
+            "a mask cannot have several 16-bit channels; save it as 8-bit or 16-bit grey"
+        )
+    assert refusal(read_mask, save(tmp_path, "float.tif", GREY.astype(np.float32))) == (
+        "a mask cannot have floating-point samples; save it as 8-bit grey"
+    )
+    Image.new("CMYK", (4, 4)).save(tmp_path / "cmyk.jpg")
+    assert refusal(read_mask, tmp_path / "cmyk.jpg") == "a mask cannot have colour mode CMYK; save it as 8-bit grey"
+
+
+def test_photos_without_a_known_range_are_refused(tmp_path: Path) -> None:
+    assert refusal(read_photo, save(tmp_path, "a.tif", GREY.astype(np.float32))) == (
+        "floating-point samples have no defined range; save the photo with 8 or 16 bits a channel"
+    )
+    assert refusal(read_photo, save(tmp_path, "b.tif", GREY.astype(np.int32))) == (
+        "32-bit integer samples have no defined range; save the photo with 8 or 16 bits a channel"
+    )
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp"])
+def test_damaged_files_are_errors(tmp_path: Path, suffix: str) -> None:
+    whole = save(tmp_path, f"whole.{suffix}", RNG.integers(0, 256, (64, 64, 3), np.uint8)).read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert refusal(read_photo, cut)
+    cut.write_bytes(b"")
+    assert refusal(read_photo, cut) == "the file is empty"
+    cut.write_bytes(b"<html>not found</html>" * 9)
+    assert refusal(read_mask, cut) == "not a JPEG, PNG, BMP, TIFF or WebP picture, or damaged"
+    cut.unlink()
+    assert refusal(read_mask, cut) == "cannot be read: No such file or directory"
+
+
+def test_other_formats_are_not_even_tried(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png", format="EPS")
+    assert refusal(read_photo, tmp_path / "a.png") == "not a JPEG, PNG, BMP, TIFF or WebP picture, or damaged"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_photo_of_200_megapixels_is_welcome_and_a_bomb_is_not(tmp_path: Path) -> None:
+    def header(
+        side: int,
+    ) -> Path:  # a one-bit PNG that ends behind its header: size checks come before the pixels
+        path = tmp_path / f"{side}.png"
+        Image.new("1", (1, 1)).save(path)
+        data = bytearray(path.read_bytes())
+        data[16:24] = side.to_bytes(4, "big") * 2
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+        path.write_bytes(data)
+        return path
+
+    assert "exceeds limit" not in refusal(read_photo, header(14_000))
+    assert "exceeds limit of 500000000 pixels" in refusal(read_photo, header(23_000))
+
+
+def test_foreground_rules_by_hand() -> None:
+    values = np.array([[0, 1, 7], [128, 200, 255]])
+    expected = {
+        "auto": [[0, 1, 1], [1, 1, 1]],
+        "nonzero": [[0, 1, 1], [1, 1, 1]],
+        128: [[0, 0, 0], [1, 1, 1]],
+        (1, 255): [[0, 1, 0], [0, 0, 1]],
+    }
+    for rule, inside in expected.items():
+        assert np.array_equal(Foreground(rule)(values), np.array(inside, bool))
+        assert np.array_equal(Foreground(rule, invert=True)(values), ~np.array(inside, bool))

@@ -1,0 +1,176 @@
+"""Augmentation: photo and mask move together, masks stay binary, mistakes in the settings are named."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from segtune.config import UserError
+from segtune.data.transforms import A, build_transform
+
+CONF = Path(__file__).parents[2] / "conf" / "augment"
+GROUPS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glob("*.yaml"))}
+EVERY = {
+    f"{group}-{name}": (name, arguments)
+    for group, settings in GROUPS.items()
+    for name, arguments in settings["transforms"].items()
+}
+GEOMETRIC = {"HorizontalFlip", "Affine", "GridDistortion"}
+
+
+def disc(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A photo that is its own mask: two white discs on black, off the middle, so that every move shows."""
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    mask = ((x - 0.3) ** 2 + (y - 0.35) ** 2 < 0.04) | ((x - 0.65) ** 2 + (y - 0.5) ** 2 < 0.02)
+    return np.dstack([mask * np.uint8(255)] * 3), mask.astype(np.uint8)
+
+
+def seeded(transform: A.Compose, seed: int, photo: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    transform.set_random_seed(seed)
+    out = transform(image=photo, mask=mask)
+    return out["image"], out["mask"]
+
+
+def error(*args: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        build_transform(*args)
+    return str(caught.value)
+
+
+def test_the_four_groups_are_there() -> None:
+    assert list(GROUPS) == ["heavy", "light", "medium", "none"]
+    assert all(settings.keys() == {"crop", "transforms"} for settings in GROUPS.values())
+    assert set(GROUPS["light"]["transforms"]) < set(GROUPS["medium"]["transforms"]) < set(GROUPS["heavy"]["transforms"])
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_gives_binary_masks_and_moves_them_with_the_photo(group: str) -> None:
+    photo, mask = disc(150, 200)
+    full = build_transform((96, 128), GROUPS[group]["crop"], GROUPS[group]["transforms"])
+    moving = {name: given for name, given in GROUPS[group]["transforms"].items() if name in GEOMETRIC}
+    geometry = build_transform((96, 128), GROUPS[group]["crop"], moving)
+    agreement = []
+    for seed in range(12):
+        image, moved = seeded(full, seed, photo, mask)
+        assert (image.shape, image.dtype) == ((96, 128, 3), np.uint8)
+        assert (moved.shape, moved.dtype) == ((96, 128), np.uint8)
+        assert set(np.unique(moved)) <= {0, 1}
+        image, moved = seeded(geometry, seed, photo, mask)
+        agreement.append(np.mean((image[..., 0] > 127) == moved))
+    assert min(agreement) > 0.98
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_transform_of_a_group_does_its_part(name: str) -> None:
+    kind, arguments = EVERY[name]
+    photo, mask = disc(128, 128)
+    grain = np.random.default_rng(0).integers(40, 200, photo.shape, np.uint8)
+    transform = build_transform((128, 128), None, {kind: {**arguments, "p": 1}})
+    changed = 0
+    for seed in range(4):
+        image, moved = seeded(transform, seed, photo, mask)
+        assert set(np.unique(moved)) == {0, 1}
+        if kind in GEOMETRIC:
+            assert np.mean((image[..., 0] > 127) == moved) > 0.98
+        else:
+            assert np.array_equal(moved, mask)
+        changed += not np.array_equal(seeded(transform, seed, grain, mask)[0], grain)
+    assert changed >= 3
+
+
+def test_shrinking_a_mask_takes_the_middle_of_each_cell() -> None:
+    # Cells of 5 pixels: the oracle is the pixel in the middle. Plain nearest takes the corner.
+    mask = (np.random.default_rng(0).random((100, 100)) > 0.5).astype(np.uint8)
+    photo = np.zeros((100, 100, 3), np.uint8)
+    for crop in (None, {"scale": [1, 1], "ratio": [1, 1]}):
+        _, small = seeded(build_transform((20, 20), crop, {}), 0, photo, mask)
+        assert np.array_equal(small, mask[2::5, 2::5])
+
+
+def test_shrinking_a_photo_averages_and_enlarging_interpolates() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    mask = np.zeros((80, 80), np.uint8)
+    small, _ = seeded(build_transform((20, 20), None, {}), 0, photo, mask)
+    means = photo.reshape(20, 4, 20, 4, 3).mean((1, 3))
+    assert np.abs(small - means).max() <= 0.5 + 1e-6
+    large, _ = seeded(build_transform((160, 160), None, {}), 0, photo, mask)
+    corner = photo[:2, :2, 0].astype(float)
+    assert large[1, 1, 0] == pytest.approx(np.sum(corner * [[9, 3], [3, 1]]) / 16, abs=1)
+
+
+def test_masks_stay_nearest_whatever_a_transform_asks_for() -> None:
+    photo, mask = disc(64, 64)
+    turn = build_transform((64, 64), None, {"Rotate": {"limit": [30, 30], "mask_interpolation": 1, "p": 1}})
+    assert set(np.unique(seeded(turn, 0, photo, mask * 1)[1])) == {0, 1}
+    assert turn[1].mask_interpolation == 0
+
+
+def test_an_unknown_transform_gets_the_nearest_names() -> None:
+    assert error((64, 64), None, {"HorizontalFlop": {}}) == (
+        "augment.transforms.HorizontalFlop: there is no such albumentations transform that takes plain "
+        "settings; nearest: "
+        "HorizontalFlip."
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Lambda",
+        "BasicTransform",
+        "FDA",
+        "TextImage",
+        "ToTensorV2",
+        "Pad3D",
+        "Compose",
+        "OneOf",
+        "__class__",
+        "os",
+    ],
+)
+def test_code_files_and_containers_are_refused(name: str) -> None:
+    assert error((64, 64), None, {name: {}}).startswith(
+        f"augment.transforms.{name}: there is no such albumentations transform that takes plain settings; "
+    )
+
+
+def test_wrong_arguments_are_named() -> None:
+    assert error((64, 64), None, {"HorizontalFlip": {"prob": 0.5}}) == (
+        "augment.transforms.HorizontalFlip: no argument 'prob'; valid are p."
+    )
+    assert error((64, 64), None, {"RandomGamma": {"gamma": 3}}) == (
+        "augment.transforms.RandomGamma: no argument 'gamma'; valid are gamma_limit, p."
+    )
+    assert error((64, 64), {"size": 3}, {}) == "augment.crop: no argument 'size'; valid are scale, ratio."
+    assert error((64, 64), None, {"HorizontalFlip": 0.5}) == (
+        "augment.transforms.HorizontalFlip: expected a mapping of arguments, as in {p: 0.5}, not 0.5."
+    )
+
+
+def test_wrong_values_are_named() -> None:
+    assert error((64, 64), None, {"HorizontalFlip": {"p": 2}}) == (
+        "augment.transforms.HorizontalFlip: p=2: Input should be less than or equal to 1"
+    )
+    assert error((64, 64), {"scale": [0.5, 3]}, {}).startswith("augment.crop: scale=")
+    assert error((64, 64), None, {"CenterCrop": {"height": 32}}) == (
+        "augment.transforms.CenterCrop: width Field required"
+    )
+
+
+def test_transforms_that_break_the_contract_are_found_before_training() -> None:
+    assert error((64, 48), None, {"Normalize": {}}) == (
+        "augment.transforms.Normalize: makes a photo of float32 (64, 48, 3), expected uint8 (64, 48, 3); "
+        "size and "
+        "normalisation are set elsewhere (data.image_size, the backbone)."
+    )
+    for name in ("Transpose", "RandomRotate90", "D4"):
+        assert "makes a photo of uint8 (48, 64, 3)" in error((64, 48), None, {name: {}})
+        build_transform((64, 64), None, {name: {}})
+    assert error((64, 48), None, {"PixelDropout": {"dropout_prob": 0.5, "mask_drop_value": 9}}) == (
+        "augment.transforms.PixelDropout: makes a mask that is not 0 and 1 at the photo's size."
+    )
+    assert error((64, 48), None, {"CenterCrop": {"height": 99, "width": 99}}).startswith(
+        "augment.transforms.CenterCrop: fails on a photo of 64 x 48 pixels with a mask: "
+    )
