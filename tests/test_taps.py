@@ -1,0 +1,240 @@
+"""Taps against hooks on the whole network, the comments in conf/taps, and dilation against strides."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import get_graph_node_names
+
+from segtune.backbones import BACKBONES
+from segtune.config import UserError
+from segtune.taps import DilatedMaxPool2d, Feature, cut, resolve, set_output_stride
+
+NetworkOf = Callable[[str], nn.Module]
+
+CONF_TAPS = sorted((Path(__file__).parents[1] / "conf" / "taps").glob("*.yaml"))
+
+# Where the next layer writes into the tapped one in the untouched network: an in-place ReLU, or `x += shortcut`.
+OVERWRITTEN = {
+    "vgg16": {"low": "features.14", "mid": "features.29", "high": "fc6"},
+    "resnet50": {"low": "layer1.0.bn1", "mid": "layer2.3.bn3", "high": "layer3.5.act2"},
+    "xception": {"low": "bn1", "mid": "block3.rep.2", "high": "block8.rep.6"},
+}
+
+
+def cut_meta(name: str, taps: dict[str, str]) -> tuple[nn.Module, dict[str, Feature]]:
+    """Cut the real backbone without memory for its values."""
+    with torch.device("meta"):
+        return cut(BACKBONES[name].build(), taps, BACKBONES[name])
+
+
+def error_of(name: str, taps: dict[str, str]) -> str:
+    with pytest.raises(UserError) as caught:
+        cut_meta(name, taps)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "alias", "feature"),
+    [
+        ("resnet50", "conv2_block3_2_relu", Feature("layer1.2.act2", 64, 4)),
+        ("resnet50", "conv4_block6_2_relu", Feature("layer3.5.act2", 256, 16)),
+        ("xception", "block4_sepconv1_act", Feature("block3.rep.0", 256, 8)),
+        ("xception", "block9_sepconv3_act", Feature("block8.rep.6", 728, 16)),
+    ],
+)
+def test_keras_names_of_the_published_models(name: str, alias: str, feature: Feature) -> None:
+    assert cut_meta(name, {"tap": alias})[1] == {"tap": feature}
+
+
+@pytest.mark.parametrize("path", CONF_TAPS, ids=lambda path: path.stem)
+def test_taps_of_conf_are_what_their_comments_say(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    name = path.stem.split("_")[0]
+    trunk, features = cut_meta(name, yaml.safe_load(text))
+    nodes = get_graph_node_names(trunk, suppress_diff_warning=True)[0]
+    lines = text.splitlines()
+    assert len(lines) == len(features)
+    for line, (role, feature) in zip(lines, features.items(), strict=True):
+        said = re.fullmatch(r"(\w+): .*?(\d+) channels, stride (\d+)(?:; in PyTorch (\S+))?(?:; .*)?", line)
+        assert said is not None, line
+        assert (role, feature.channels, feature.stride) == (said[1], int(said[2]), int(said[3]))
+        if said[4]:
+            assert resolve(said[4], nodes, BACKBONES[name]) == feature.node
+
+
+def test_conf_has_taps_for_every_pair() -> None:
+    assert {path.stem for path in CONF_TAPS} == {
+        f"{name}_{d}" for name in BACKBONES for d in ("deeplabv3plus", "fcn8s")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "tap", "node"),
+    [
+        ("resnet50", "layer3", "layer3.5.act3"),  # a module: its last node
+        ("resnet50", "stem", "maxpool"),  # a block
+        ("resnet50", "conv3_block1_add", "layer2.0.add"),  # a function, not a module
+        ("xception", "block3", "block3.add"),  # the module, not Keras's block
+        ("xception", "exit", "act4"),
+        ("vgg16", "block3", "features.16"),
+        ("vgg16", "fc", "drop7"),
+        ("vgg16", "features.1", "features.1"),  # not features.10
+    ],
+)
+def test_names_of_modules_and_blocks(name: str, tap: str, node: str) -> None:
+    assert cut_meta(name, {"tap": tap})[1]["tap"].node == node
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_taps_equal_the_outputs_inside_the_whole_network(name: str, training: bool, network_of: NetworkOf) -> None:
+    taps = OVERWRITTEN[name]
+    whole, seen = network_of(name), dict[str, Tensor]()
+    for role, path in taps.items():
+        whole.get_submodule(path).register_forward_hook(
+            lambda module, args, out, role=role: seen.update({role: out.clone()})
+        )
+    trunk, _ = cut(network_of(name), taps, BACKBONES[name])
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        whole.train(training)(x)
+        found = trunk.train(training)(x)
+    assert list(found) == list(taps)
+    for role in taps:
+        assert seen[role].std() > 0
+        assert torch.equal(found[role], seen[role])
+        if not isinstance(whole.get_submodule(taps[role]), nn.ReLU):
+            assert (found[role] < 0).any()  # no activation has passed over it
+
+
+@pytest.mark.parametrize(
+    ("name", "deepest", "parameters", "gone"),
+    [
+        ("resnet50", "conv4_block6_2_relu", 8_279_104, ("layer3.5.conv3.", "layer3.5.bn3.", "layer4.")),
+        ("xception", "block9_sepconv3_act", 8_638_648, ("block8.rep.7.", "block8.rep.8.", "block9.", "block10.",
+                                                        "block11.", "block12.", "conv3.", "bn3.", "conv4.", "bn4.")),
+        ("vgg16", "block5_conv3", 14_714_688, ("fc6.", "fc7.")),
+    ],
+)  # fmt: skip
+def test_what_lies_behind_the_deepest_tap_is_gone(
+    name: str, deepest: str, parameters: int, gone: tuple[str, ...]
+) -> None:
+    with torch.device("meta"):
+        whole = BACKBONES[name].build().state_dict()
+    trunk, _ = cut_meta(name, {"tap": deepest})
+    assert set(trunk.state_dict()) == {key for key in whole if not key.startswith(gone)}
+    assert sum(p.numel() for p in trunk.parameters()) == parameters
+
+
+def test_values_survive_the_cut(network_of: NetworkOf) -> None:
+    network = network_of("xception")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    trunk, _ = cut(network, {"tap": "block2"}, BACKBONES["xception"])
+    after = trunk.state_dict()
+    assert after
+    assert all(torch.equal(before[name], value) for name, value in after.items())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_mode_survives_the_cut(training: bool, network_of: NetworkOf) -> None:
+    trunk, _ = cut(network_of("resnet50").train(training), {"tap": "layer1"}, BACKBONES["resnet50"])
+    assert {module.training for module in trunk.modules()} == {training}
+
+
+# --- output stride ---
+
+
+@pytest.mark.parametrize(("name", "deepest"), [("vgg16", "fc"), ("resnet50", "layer4"), ("xception", "exit")])
+def test_dilated_networks_agree_with_the_strided_one(name: str, deepest: str, network_of: NetworkOf) -> None:
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    coarse, _ = cut(network_of(name), {"tap": deepest}, BACKBONES[name])
+    with torch.no_grad():
+        expected = coarse.double()(x)["tap"]
+    assert expected.std() > 0
+    for stride in (8, 16):
+        network = network_of(name)
+        set_output_stride(network, stride)
+        fine, features = cut(network, {"tap": deepest}, BACKBONES[name])
+        assert features["tap"].stride == stride
+        with torch.no_grad():
+            found = fine.double()(x)["tap"]
+        assert found.shape[-2:] == (64 // stride, 64 // stride)
+        step = 32 // stride
+        # double precision, so that only another order of the same sums is left
+        torch.testing.assert_close(found[..., ::step, ::step], expected, rtol=1e-10, atol=1e-10)
+
+
+def test_shallow_taps_are_untouched_by_the_output_stride(network_of: NetworkOf) -> None:
+    dilated = network_of("resnet50")
+    set_output_stride(dilated, 8)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        found, expected = (
+            cut(n, {"t": "layer2"}, BACKBONES["resnet50"])[0](x)["t"] for n in (dilated, network_of("resnet50"))
+        )
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_own_stride_changes_nothing(name: str) -> None:
+    with torch.device("meta"):
+        network, untouched = BACKBONES[name].build(), BACKBONES[name].build()
+        set_output_stride(network, 32)
+    assert str(network) == str(untouched)
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [(2, 0), (3, 1)])
+def test_dilated_pooling_agrees_with_strided_pooling_of_a_thinned_map(kernel: int, padding: int) -> None:
+    x = torch.randn(1, 2, 12, 18)
+    pool = nn.MaxPool2d(kernel, stride=2, padding=padding)
+    assert torch.equal(DilatedMaxPool2d(pool, 1)(x)[..., ::2, ::2], pool(x))
+    found = DilatedMaxPool2d(pool, 3)(x)
+    assert found.shape == x.shape
+    assert torch.equal(found[..., ::6, ::6], pool(x[..., ::3, ::3]))
+
+
+# --- errors ---
+
+
+def test_unknown_layer_lists_the_nearest_names() -> None:
+    assert error_of("resnet50", {"low": "conv2_block9_2_relu"}) == (
+        "resnet50 has no layer 'conv2_block9_2_relu'. The nearest names: conv2_block3_2_relu, conv2_block2_2_relu, "
+        "conv2_block1_2_relu, conv5_block3_2_relu, conv5_block2_2_relu."
+    )
+    assert error_of("resnet50", {"low": "§"}) == (
+        "resnet50 has no layer '§'. The nearest names: stem, layer1, layer2, layer3, layer4."
+    )
+
+
+def test_one_layer_under_two_names() -> None:
+    assert error_of("resnet50", {"low": "layer3.5.act2", "high": "conv4_block6_2_relu"}) == (
+        "The taps of resnet50 must be different layers, from shallow to deep in the order low, high. "
+        "Came: taps.low=layer3.5.act2 (layer 161), taps.high=conv4_block6_2_relu (layer 161), of 207 layers."
+    )
+
+
+def test_wrong_order() -> None:
+    assert error_of("vgg16", {"low": "block5_conv3", "high": "block3_conv3"}) == (
+        "The taps of vgg16 must be different layers, from shallow to deep in the order low, high. "
+        "Came: taps.low=block5_conv3 (layer 30), taps.high=block3_conv3 (layer 16), of 37 layers."
+    )
+
+
+@pytest.mark.parametrize(
+    ("tap", "node", "shape"),
+    [
+        ("global_pool", "global_pool.flatten", "(1, 2048)"),
+        ("global_pool.pool", "global_pool.pool", "(1, 2048, 1, 1)"),
+        ("fc", "fc", "(1, 2048)"),
+    ],
+)
+def test_layer_behind_the_pooling(tap: str, node: str, shape: str) -> None:
+    assert error_of("resnet50", {"low": "layer1", "high": tap}) == (
+        f"taps.high: '{node}' of resnet50 gives no feature map (N, C, H, W) but {shape}. "
+        "Choose a layer before the pooling."
+    )
