@@ -1,5 +1,6 @@
 """Pairs as tensors, in an order and with an augmentation that follow from (seed, epoch, index) alone."""
 
+import os
 import random
 import signal
 from collections.abc import Iterator, Sequence
@@ -123,9 +124,10 @@ def make_loader(
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C or a batch system may signal the whole process group: the main process stops well and ends the workers.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # Ctrl-C and a shell's kill reach the whole process group: the main process stops well, and ends the workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     # A worker is one of many: threads of its own would only fight over the cores.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

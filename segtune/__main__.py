@@ -1,0 +1,51 @@
+"""`python -m segtune COMMAND …`: names the commands and hands over. Nothing heavy is imported for `--help`."""
+
+import os
+import sys
+
+COMMANDS = {
+    "train": "fine-tune a backbone and a decoder on photos and masks",
+    "evaluate": "measure a checkpoint on a split, at the photos' original size",
+}
+
+USAGE = """segtune fine-tunes a pretrained backbone for binary segmentation.
+
+usage: python -m segtune COMMAND [setting=value …]
+
+commands:
+{commands}
+
+python -m segtune COMMAND --help shows the settings of a command.
+python -m segtune --version shows the version.
+
+A first run, on built-in data:
+  python -m segtune train backbone=xception"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return the exit code: 0, 2 for what the user can put right, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, *rest = arguments or ["--help"]
+    if command in ("-h", "--help", "help"):
+        print(USAGE.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
+        return 0
+    if command == "--version":
+        from segtune import __version__
+
+        print(f"segtune {__version__}")
+        return 0
+    if command not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(command, COMMANDS)
+        hint = f" Did you mean {near[0]}?" if near else f" The commands are {', '.join(COMMANDS)}."
+        print(f"segtune: there is no command '{command}'.{hint}", file=sys.stderr)
+        return 2
+    from segtune import cli
+
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    return cli.main(command, rest, full_errors=full)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

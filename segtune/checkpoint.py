@@ -1,0 +1,90 @@
+"""Checkpoints: written whole or not at all, read without running code, complete in themselves."""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segtune.config import UserError
+
+#: Raised when the meaning of a checkpoint's entries changes.
+FORMAT = 1
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new, never a part."""
+    with _replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside `path` that takes its place when the block ends well, and vanishes when not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Save tensors and plain values, atomically.
+
+    Raises:
+        UserError: The disk refuses; the file that stood there before is untouched.
+    """
+    try:
+        with _replacing(path) as temporary:
+            torch.save({"format": FORMAT, **content}, temporary)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        raise UserError(
+            f"Cannot write {path}: {error}\n"
+            "The checkpoint that was there before is untouched. Free some space, then resume the run."
+        ) from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Load what `save` wrote, to the CPU. Nothing in the file is executed.
+
+    Raises:
+        UserError: The file is missing, unreadable, or no checkpoint of segtune.
+    """
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
+        raise UserError(
+            f"No checkpoint at {path}."
+            + (f" There are: {', '.join(near)}." if near else " Expected a file such as RUN/checkpoints/best.pt.")
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"Cannot read the checkpoint {path}: {reason}\n"
+            "Expected a file that `segtune train` wrote; it may be damaged, or of another program."
+        ) from error
+    if not isinstance(content, dict) or "settings" not in content or "model" not in content:
+        raise UserError(f"{path} is not a checkpoint of segtune: it lacks the entries 'settings' and 'model'.")
+    if content.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has checkpoint format {content.get('format')}; this version of segtune reads format {FORMAT}."
+        )
+    return content

@@ -1,0 +1,63 @@
+"""Where and how numbers are computed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from segtune.config import TrainSettings, UserError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device, and the type autocast computes in: float32 stands for no autocast."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return f"{self.device} in {self.precision}"
+
+    @property
+    def precision(self) -> str:
+        """The name of `dtype`, such as bfloat16."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute in `dtype` inside the block."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            yield
+
+
+def choose_compute(settings: TrainSettings) -> Compute:
+    """Choose device and precision.
+
+    Raises:
+        UserError: The device does not exist here.
+    """
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"train.device={settings.device} cannot be used here: {str(error).splitlines()[0]}\n"
+            "Expected auto, cpu, cuda, cuda:N or mps."
+        ) from error
+    precision = _best_precision(device) if settings.precision == "auto" else settings.precision
+    return Compute(device, _DTYPES[precision])
+
+
+def _best_precision(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "fp32"
+    return "fp32"

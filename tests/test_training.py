@@ -1,0 +1,96 @@
+"""Slow: every pair of backbone and decoder really learns; a fine-tuning on real photos works."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from segtune import commands
+from segtune.build import build_loss, build_model
+from segtune.cli import config_folder
+from segtune.config import Settings, parse
+from segtune.data.portraits import draw_scene
+from segtune.losses import binary_logit
+from segtune.metrics import counts, summarise
+
+pytestmark = pytest.mark.slow
+PAIRS = [(b, d) for b in ("vgg16", "resnet50", "xception") for d in ("fcn8s", "deeplabv3plus")]
+
+
+def settings(*overrides: str) -> Settings:
+    OmegaConf.register_new_resolver(
+        "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
+    )
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", overrides=["train.device=cpu", "backbone.weights=none", *overrides])
+    return parse(Settings, OmegaConf.to_container(config, resolve=True))
+
+
+@pytest.fixture(scope="session")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data") / "portraits"
+
+
+@pytest.mark.parametrize(("backbone", "decoder"), PAIRS)
+def test_one_batch_is_learned_by_heart(backbone: str, decoder: str) -> None:
+    torch.manual_seed(0)
+    chosen = settings(f"backbone={backbone}", f"decoder={decoder}")
+    model = build_model(chosen.backbone, chosen.taps, chosen.decoder).model.train()
+    scenes = [draw_scene(seed, 64) for seed in range(40)]
+    scenes = [scene for scene in scenes if (scene[1] > 0).mean() > 0.1][:4]
+    images = torch.from_numpy(np.stack([photo for photo, _ in scenes])).permute(0, 3, 1, 2)
+    masks = torch.from_numpy(np.stack([mask for _, mask in scenes])[:, None] > 0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # what it is there for is to make learning by heart hard
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4 if backbone == "vgg16" else 1e-3)
+    loss_fn, best = build_loss(chosen.loss), 0.0
+    for _ in range(400):
+        logits = model(images)
+        best = summarise(counts(binary_logit(logits) > 0, masks)).dice_mean
+        if best > 0.95:
+            break
+        optimizer.zero_grad()
+        loss_fn(logits, masks).backward()
+        optimizer.step()
+    assert best > 0.95
+
+
+@pytest.mark.parametrize(("backbone", "decoder"), PAIRS)
+def test_every_pair_goes_up_on_the_built_in_data(backbone: str, decoder: str, portraits: Path, tmp_path: Path) -> None:
+    chosen = settings(
+        f"backbone={backbone}",
+        f"decoder={decoder}",
+        f"data.root={portraits}",
+        "data.image_size=64",
+        "data.limit=64",
+        "freeze=none",
+        "freeze.phases.all.epochs=4",
+        f"freeze.phases.all.lr={1e-4 if backbone == 'vgg16' else 1e-3}",
+        "train.workers=0",
+        "seed=1",
+    )
+    commands.train(chosen, tmp_path / "run")
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = [{name: row[name] for name in ("train_loss", "val_dice")} for row in csv.DictReader(file)]
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    assert max(float(row["val_dice"]) for row in rows[1:]) > float(rows[0]["val_dice"])
+
+
+@pytest.mark.skipif("SEGTUNE_SHARED" not in os.environ, reason="SEGTUNE_SHARED names no folder with photos and weights")
+def test_a_frozen_xception_finds_hands(tmp_path: Path) -> None:
+    shared = Path(os.environ["SEGTUNE_SHARED"])
+    chosen = settings(
+        "data=folder",
+        f"data.root={shared / 'data' / 'hand_hgr1'}",
+        "data.image_size=128",
+        f"backbone.weights={shared / 'weights' / 'xception.safetensors'}",
+        "freeze=head_only",
+        "freeze.phases.head.epochs=3",
+    )
+    assert commands.train(chosen, tmp_path / "run")["val_dice"] > 0.75
