@@ -167,7 +167,8 @@ def _readable(error: Exception, command: str) -> str:
     if match := re.search(r"Could not override '([^'.]+)'\. No match in the defaults list", message):
         return f"{match[1]}: there is no such group.{nearest(match[1], _groups(command))} {lists}"
     if match := re.search(r"Could not override '([^']+)'", message):
-        return f"{match[1]}: there is no such setting.{nearest(match[1], _setting_names(command))} {lists}"
+        known = [*_groups(command), *_setting_names(command)]
+        return f"{match[1]}: there is no such setting.{nearest(match[1], known)} {lists}"
     return message.splitlines()[0] if isinstance(error, OmegaConfBaseException) else message
 
 

@@ -269,9 +269,9 @@ def parse(schema: type[S], values: Mapping[str, Any]) -> S:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known names are close to a wrong one, as a sentence, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
+    """Ask whether the known name closest to a wrong one was meant, as a sentence; nothing if none is close."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _describe(error: ValidationError, schema: dict[str, Any]) -> Iterator[str]:

@@ -68,7 +68,7 @@ def test_the_console_script_is_the_module() -> None:
         ),
         (
             ("train", "bakcbone=vgg16"),
-            "segtune train: bakcbone: there is no such setting. Did you mean backbone.name or backbone.weights? "
+            "segtune train: bakcbone: there is no such setting. Did you mean backbone? "
             "`python -m segtune train --help` lists all.",
         ),
         (

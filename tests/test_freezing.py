@@ -84,7 +84,7 @@ def test_block_without_parameters_is_not_counted() -> None:
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
-        ("block3", " Did you mean block2 or block1 or block2.1?"),
+        ("block3", " Did you mean block2?"),
         ("away", ""),
         ("behind_the_cut", ""),
         ("", ""),

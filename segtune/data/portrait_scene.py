@@ -38,14 +38,14 @@ _MONK_LAB = _MONK_LAB[np.argsort(-_MONK_LAB[:, 0])]
 
 
 def skin_tone(rng: np.random.Generator, spread: float = 1.0) -> Array:
-    """A skin colour `(3,)` from anywhere between the ends of the Monk scale, all its steps alike likely.
+    """A skin colour `(3,)` from anywhere between the ends of the Monk scale, even in CIELAB lightness.
 
     Args:
         rng: Where chance comes from.
         spread: How widely colours scatter about the scale, 1 as among people.
     """
-    step = rng.uniform(0, len(_MONK_LAB) - 1)
-    lab = np.array([np.interp(step, np.arange(len(_MONK_LAB)), channel) for channel in _MONK_LAB.T])
+    lightness = rng.uniform(_MONK_LAB[-1, 0], _MONK_LAB[0, 0])
+    lab = np.array([np.interp(-lightness, -_MONK_LAB[:, 0], channel) for channel in _MONK_LAB.T])
     # The scale's palest and darkest swatches are nearly grey; skin in photographs keeps some red and yellow.
     lab = np.maximum(lab, (0, 9, 14)) + rng.normal(0, spread, 3) * (1, 1.5, 2.5)
     return np.clip(_convert(lab, cv2.COLOR_Lab2RGB), 0.02, 1)

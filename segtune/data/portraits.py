@@ -32,7 +32,7 @@ from segtune.data.portrait_scene import (
 )
 
 VERSION = "1"  # goes up whenever the pictures change
-SPLITS = {"train": 240, "val": 48, "test": 48}
+SPLITS = {"train": 400, "val": 48, "test": 48}
 SIDE = 256
 
 
@@ -48,11 +48,11 @@ def draw_scene(seed: int, size: int = 256) -> tuple[NDArray[np.uint8], NDArray[n
     """
     rng, side = np.random.default_rng(np.random.SeedSequence(seed)), round(1.5 * size)
     canvas = Canvas(_backdrop(rng, side), rng)
-    people = rng.choice(3, p=[0.03, 0.8, 0.17])
-    for _ in range(rng.integers(0, 3) if people else rng.integers(3, 7)):
+    people = rng.choice(3, p=[0.02, 0.84, 0.14])
+    for _ in range(rng.integers(0, 2) if people else rng.integers(3, 7)):
         _prop(canvas, rng, rng.uniform(0.35, 1))
     # The farther, smaller ones first.
-    scales = np.sort(rng.uniform(0.17, (0.27, 0.27, 0.22)[people], people)) * side
+    scales = np.sort(rng.uniform(0.19, (0.28, 0.28, 0.23)[people], people)) * side
     slots = rng.permutation((np.arange(people) + 0.5) / max(people, 1))
     for scale, slot in zip(scales, slots, strict=True):
         x, y = slot + rng.uniform(-0.25, 0.25) / people, rng.uniform(0.22, 0.5)
@@ -66,7 +66,7 @@ def draw_scene(seed: int, size: int = 256) -> tuple[NDArray[np.uint8], NDArray[n
 def _backdrop(rng: np.random.Generator, side: int) -> Array:
     """A surface `(3, side, side)` behind everything: wood, bricks, sand, a wall, a curtain or something blurred."""
     u, v = axes(side, rng.choice([0, np.pi / 2]) + rng.normal(0, 0.1))
-    first, other = any_colour(rng, 0.15), any_colour(rng, 0.15)
+    first, other = any_colour(rng, 0.1), any_colour(rng, 0.1)
     second = np.clip(first * rng.uniform(0.6, 1.3) + rng.normal(0, 0.02, 3), 0, 1)
     blotches, rows = noise(rng, side, 5, 5), rng.uniform(4, 12)
     match rng.choice(["wood", "bricks", "sand", "wall", "curtain", "blur"], p=[0.22, 0.18, 0.15, 0.2, 0.1, 0.15]):
@@ -107,7 +107,7 @@ def _prop(canvas: Canvas, rng: np.random.Generator, y: float) -> None:
         "post": limb((0, -1), (rng.normal(0, 1), 8), 0.3, 0.3),
     }
     outline = shapes[rng.choice(list(shapes))] * s + (x, y)
-    paint = any_colour(rng, 0.5) if rng.random() < 0.7 else cloth(rng, canvas.side, 0.5)
+    paint = any_colour(rng, 0.4) if rng.random() < 0.7 else cloth(rng, canvas.side, 0.4)
     canvas.fill(outline * canvas.side, paint, relief=0.4)
 
 

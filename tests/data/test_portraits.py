@@ -10,7 +10,7 @@ from segtune.data import portraits
 from segtune.data.portrait_scene import skin_tone
 from segtune.data.portraits import draw_scene, make_portraits
 
-VAL_SEEDS = range(240, 288, 3)
+VAL_SEEDS = range(400, 448, 3)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_skin_takes_a_fair_share_of_the_picture(val):
     assert shares.min() > 0.01
 
 
-def test_scenes_hold_nobody_to_three_people(monkeypatch: pytest.MonkeyPatch):
+def test_scenes_hold_nobody_to_two_people(monkeypatch: pytest.MonkeyPatch):
     people: list[int] = []
 
     class Ghost:
@@ -72,7 +72,7 @@ def test_scenes_hold_nobody_to_three_people(monkeypatch: pytest.MonkeyPatch):
         people.append(0)
         assert not draw_scene(seed, 16)[1].any()  # all else is no skin
     counts = np.bincount(people)
-    assert len(counts) == 4
+    assert len(counts) == 3
     assert 1 <= counts[0] <= 8
 
 
@@ -84,12 +84,15 @@ def test_the_classic_ycrcb_rule_fails(val):
 
 
 def test_no_rule_on_colour_alone_can_do_well(val):
-    """Upper bound: the likeliest label of each of 4096 colours, learned from the very pictures it is tried on."""
+    """Upper bound: the likeliest label of each of 4096 colours, learned from the very pictures it is tried on.
+
+    What a network must reach in `experiment=first` is 0.90.
+    """
     pictures, truth = val
     cells = (pictures // 16).astype(int) @ (256, 16, 1)
     skin, other = (np.bincount(cells[part], minlength=4096) for part in (truth, ~truth))
     share = (skin / np.maximum(skin + other, 1))[cells]
-    assert max(dice_mean(share > cut, truth) for cut in np.arange(0.1, 0.9, 0.1)) < 0.75
+    assert max(dice_mean(share > cut, truth) for cut in np.arange(0.1, 0.9, 0.1)) < 0.80
 
 
 def test_skin_tones_span_very_light_to_very_dark():
