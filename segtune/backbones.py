@@ -6,6 +6,7 @@ with, and the names people know its layers by. The networks are timm's.
 
 import logging
 import os
+import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -314,6 +315,8 @@ def find_pretrained(architecture: str) -> tuple[Path | None, str]:
     if trouble := _probe(url):
         return None, trouble
     log.info("Downloading %s", url)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PROBE_SECONDS)  # torch.hub sets none, so a server that falls silent would hang the run
     try:
         if repository:
             return Path(hf_hub_download(repository, "model.safetensors")), ""
@@ -322,6 +325,8 @@ def find_pretrained(architecture: str) -> tuple[Path | None, str]:
         return local, ""
     except Exception as error:  # whatever the network or the disk says, the user reads it and goes on
         return None, f"the download of {url} failed: {error}"
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _probe(url: str) -> str:

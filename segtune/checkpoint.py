@@ -1,7 +1,6 @@
 """Checkpoints: written whole or not at all, read without running code, complete in themselves."""
 
 import os
-import pickle
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,11 +74,12 @@ def load(path: Path) -> dict[str, Any]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+    except Exception as error:  # a damaged file raises whatever its bytes lead the reader into
+        # PyTorch's text advises to run the file's code, so it is not passed on.
+        reason = error if isinstance(error, OSError) else type(error).__name__
         raise UserError(
-            f"Cannot read the checkpoint {path}: {reason}\n"
-            "Expected a file that `segtune train` wrote; it may be damaged, or of another program."
+            f"Cannot read the checkpoint {path}: it is damaged, or of another program ({reason}).\n"
+            "Expected a file that `segtune train` wrote, such as RUN/checkpoints/best.pt."
         ) from error
     if not isinstance(content, dict) or "settings" not in content or "model" not in content:
         raise UserError(f"{path} is not a checkpoint of segtune: it lacks the entries 'settings' and 'model'.")

@@ -309,13 +309,13 @@ def _announce(run: Run, index: int) -> int:
 
 
 def _spans(parts: Mapping[str, tuple[int, int]], chosen: Callable[[int, int], bool]) -> str:
-    """Name the chosen parts, neighbours as a span: `stem … block8, decoder`."""
+    """Name the chosen parts, neighbouring blocks of the backbone as a span: `block4 … block8, decoder`."""
     spans: list[list[str]] = [[]]
     for name, (trainable, total) in parts.items():
+        if name == "decoder" or not chosen(trainable, total):
+            spans.append([])
         if chosen(trainable, total):
             spans[-1].append(name)
-        else:
-            spans.append([])
     return ", ".join(span[0] if len(span) == 1 else f"{span[0]} … {span[-1]}" for span in spans if span)
 
 

@@ -268,3 +268,10 @@ def test_the_optimizer_holds_what_trains_and_nothing_else(photos: Path) -> None:
         p for g in build_optimizer(chosen.optimizer, model, PhaseSettings(1, 1e-3)).param_groups for p in g["params"]
     ]
     assert {id(p) for p in held} == {id(p) for p in model.decoder.parameters()}
+
+
+def test_the_banner_names_neighbouring_blocks_as_a_span() -> None:
+    parts = {"stem": (0, 5), "block1": (0, 5), "block2": (3, 5), "block3": (5, 5), "decoder": (7, 7)}
+    assert engine._spans(parts, lambda trainable, _: trainable > 0) == "block2 … block3, decoder"
+    assert engine._spans(parts, lambda trainable, total: trainable < total) == "stem … block2"
+    assert engine._spans(parts, lambda trainable, total: trainable > total) == ""

@@ -1,8 +1,8 @@
 """What the built-in pictures are made of: colours, surfaces, a canvas that keeps the mask, and people.
 
 All lengths are relative (picture side, or half a head), so that a scene looks the same at every size.
-Colours are RGB in 0..1. Skin is face, ears, lips, neck, shoulders, arms and hands; hair, brows, beards, eyes, the
-open mouth, glasses and clothes are not.
+Colours are RGB in 0..1. Skin is face, ears, neck, shoulders, arms and hands, and as in masks drawn by hand what lies
+within the face: eyes, brows, mouth, frames of glasses. Hair, beards, dark glasses and clothes are not.
 """
 
 from __future__ import annotations
@@ -286,10 +286,10 @@ class Person:
         for flip in (-1, 1):
             x = middle + flip * (0.31 - 0.06 * abs(self.yaw))
             self._fill(ellipse(x, -0.12, 0.17, opened + 0.03), dark, True, head=True)
-            self._fill(ellipse(x, -0.11, 0.16, opened), (0.93, 0.91, 0.89), head=True)
-            self._fill(ellipse(x + 0.08 * self.yaw, -0.11, 0.08, min(opened, 0.08)), iris, head=True)
-            self._fill(ellipse(x + 0.08 * self.yaw, -0.11, 0.04, 0.04), (0.03, 0.03, 0.03), head=True)
-            self._fill(limb((x - 0.16, -0.33), (x + 0.16, -0.33), brow, brow), self.hair, head=True)
+            self._fill(ellipse(x, -0.11, 0.16, opened), (0.93, 0.91, 0.89), True, head=True)
+            self._fill(ellipse(x + 0.08 * self.yaw, -0.11, 0.08, min(opened, 0.08)), iris, True, head=True)
+            self._fill(ellipse(x + 0.08 * self.yaw, -0.11, 0.04, 0.04), (0.03, 0.03, 0.03), True, head=True)
+            self._fill(limb((x - 0.16, -0.33), (x + 0.16, -0.33), brow, brow), self.hair, True, head=True)
         nose = [(middle * 1.1, -0.1), (middle * 1.5 + 0.1, 0.25), (middle * 1.4 - 0.1, 0.25)]
         self._fill(nose, self.tone * 0.86, True, head=True)
         for x in (-0.07, 0.07):
@@ -302,7 +302,7 @@ class Person:
         self._fill(ellipse(middle, 0.56, width, rng.uniform(0.07, 0.11)), lips, True, head=True)
         if rng.random() < 0.5:
             inner = (0.92, 0.9, 0.86) if rng.random() < 0.5 else (0.25, 0.05, 0.06)
-            self._fill(ellipse(middle, 0.56, width * 0.8, rng.uniform(0.03, 0.06)), inner, head=True)
+            self._fill(ellipse(middle, 0.56, width * 0.8, rng.uniform(0.03, 0.06)), inner, True, head=True)
 
     def _crown(self, size: float, line: float) -> Array:
         """What lies over the top of the head down to the height `line` of the forehead."""
@@ -321,9 +321,10 @@ class Person:
         glasses = rng.choice(["none", "clear", "dark"], p=[0.8, 0.12, 0.08])
         for flip in (-1, 1) if glasses != "none" else ():
             lens = ellipse(middle + flip * 0.32, -0.1, 0.27, 0.2)
-            self._fill(lens, black, head=True, pen=0.06 if glasses == "clear" else 0)
+            clear = glasses == "clear"
+            self._fill(lens, black, clear, head=True, pen=0.06 if clear else 0)
             temple = [(middle + flip * 0.06, -0.12), (flip * self.wide, -0.15)]
-            self._fill(temple, black, head=True, pen=0.05)
+            self._fill(temple, black, True, head=True, pen=0.05)
         if rng.random() < 0.06:
             mask = smooth([(-self.wide, 0.1), (middle, 0.0), (self.wide, 0.1), (self.wide * 0.8, 0.8), (0, 1.15),
                            (-self.wide * 0.8, 0.8)])  # fmt: skip
