@@ -1,6 +1,5 @@
 """The commands, from checked settings on."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,8 +28,6 @@ from segtune.engine import fit
 from segtune.evaluation import Evaluator
 from segtune.metrics import per_image
 from segtune.records import start_run_folder, write_csv, write_json
-
-log = logging.getLogger(__name__)
 
 
 def train(settings: Settings, folder: Path) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 console = Console(stderr=False, highlight=False, soft_wrap=True)
 
@@ -62,11 +61,3 @@ def say(text: str) -> None:
 def banner(title: str, lines: Sequence[str]) -> None:
     """Print a framed heading with a few lines under it."""
     console.print(Panel("\n".join(lines), title=title, title_align="left", expand=False))
-
-
-def table(title: str, rows: Mapping[str, str]) -> None:
-    """Print names and values as a table."""
-    grid = Table(title=title, title_justify="left", show_header=False)
-    for name, value in rows.items():
-        grid.add_row(name, value)
-    console.print(grid)
