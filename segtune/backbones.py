@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
@@ -234,7 +234,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         UserError: The file is missing or unreadable, or holds no dictionary of tensors.
     """
     if not path.is_file():
-        raise UserError(f"No weights file at {path}. Expected a .safetensors, .pth or .pt file.")
+        raise UserError(
+            f"No weights file at {path}. Expected a .safetensors, .pth or .pt file; "
+            "backbone.weights also takes auto, imagenet or none."
+        )
     try:
         safe = path.suffix == ".safetensors"
         content: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
@@ -306,20 +309,18 @@ def find_pretrained(architecture: str) -> tuple[Path | None, str]:
         cached = try_to_load_from_cache(repository, "model.safetensors")
         if isinstance(cached, str):
             return Path(cached), ""
-        url = hf_hub_url(repository, "model.safetensors")
+        url, name = hf_hub_url(repository, "model.safetensors"), f"{repository.replace('/', '_')}.safetensors"
     else:
-        url = str(config.url)
-        local = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-        if local.is_file():
-            return local, ""
+        url, name = str(config.url), str(config.url).rsplit("/", 1)[-1]
+    local = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if local.is_file():
+        return local, ""
     if trouble := _probe(url):
         return None, trouble
     log.info("Downloading %s", url)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PROBE_SECONDS)  # torch.hub sets none, so a server that falls silent would hang the run
     try:
-        if repository:
-            return Path(hf_hub_download(repository, "model.safetensors")), ""
         local.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(local))
         return local, ""

@@ -299,7 +299,8 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
 def test_no_such_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     assert error_of(lambda: load_weights(TINY, TINY.build(), str(path))) == (
-        f"No weights file at {path}. Expected a .safetensors, .pth or .pt file."
+        f"No weights file at {path}. Expected a .safetensors, .pth or .pt file; "
+        "backbone.weights also takes auto, imagenet or none."
     )
 
 

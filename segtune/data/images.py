@@ -87,10 +87,10 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
 def read_mask(path: Path) -> NDArray[np.integer[Any]]:
     """Read a mask's label values.
 
-    Palette masks give palette indices, grey ones their 8- or 16-bit values (1-bit: 0 and 1), colour ones with
-    equal channels the grey value, and colour ones with black and one other colour 0 and 1. An EXIF
-    orientation is ignored, for masks are drawn over the photo as displayed; a TIFF's own orientation is part
-    of the format and applies.
+    Palette masks give palette indices, or, where black is not index 0, 0 for black and 1 for the only other
+    colour; grey ones their 8- or 16-bit values (1-bit: 0 and 1), colour ones with equal channels the grey
+    value, and colour ones with black and one other colour 0 and 1. An EXIF orientation is ignored, for masks
+    are drawn over the photo as displayed; a TIFF's own orientation is part of the format and applies.
 
     Returns:
         Raw label values, shape `(H, W)`, dtype uint8, uint16 or int32.
@@ -101,7 +101,9 @@ def read_mask(path: Path) -> NDArray[np.integer[Any]]:
     image = _open(path)
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)
-    if image.mode in ("L", "P", "I") or image.mode.startswith("I;16"):
+    if image.mode == "P":
+        return _labels_of_palette(path, image)
+    if image.mode in ("L", "I") or image.mode.startswith("I;16"):
         return np.array(image)
     if image.mode not in ("LA", "RGB", "RGBA"):
         kind = "floating-point samples" if image.mode == "F" else f"colour mode {image.mode}"
@@ -112,6 +114,23 @@ def read_mask(path: Path) -> NDArray[np.integer[Any]]:
     if image.mode != "RGB" and np.ptp(channels[..., -1]) > 0:
         raise ImageError(path, "the mask's alpha channel varies; save it as 8-bit grey without alpha")
     return channels[..., 0].copy() if image.mode == "LA" else _labels_of_colours(path, channels[..., :3])
+
+
+def _labels_of_palette(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    """Take indices for labels, unless black, which everybody takes for background, is not index 0."""
+    indices = np.array(image)
+    colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    used = np.unique(indices)
+    black = [int(index) for index in used if index < len(colours) and not colours[index].any()]
+    if not black or 0 in black:
+        return indices
+    if len(used) > 2 or len(black) > 1:
+        raise ImageError(
+            path,
+            f"a palette mask of {len(used)} colours in which black is index {black[0]}, not 0; "
+            "save it with the background as index 0, or as 8-bit grey labels",
+        )
+    return np.asarray(indices != black[0], np.uint8)
 
 
 def _labels_of_colours(path: Path, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

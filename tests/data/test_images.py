@@ -218,3 +218,32 @@ def test_foreground_rules_by_hand() -> None:
     for rule, inside in expected.items():
         assert np.array_equal(Foreground(rule)(values), np.array(inside, bool))
         assert np.array_equal(Foreground(rule, invert=True)(values), ~np.array(inside, bool))
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (200, 30, 90)])
+def test_black_is_background_wherever_a_palette_has_it(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    """Pillow's `quantize` puts the brighter colour first."""
+    truth = np.zeros((20, 30), bool)
+    truth[5:12, 8:20] = True
+    image = Image.fromarray(np.where(truth[..., None], np.uint8(colour), np.uint8(0))).quantize(2)
+    indices, palette = np.array(image), image.getpalette("RGB")
+    for order in ((0, 1), (1, 0)):
+        moved = Image.fromarray(np.array(order, np.uint8)[indices], mode="P")
+        moved.putpalette([value for index in order for value in palette[3 * index : 3 * index + 3]])
+        moved.save(tmp_path / "mask.png")
+        assert (read_mask(tmp_path / "mask.png").astype(bool) == truth).all()
+
+
+def test_a_palette_whose_black_is_elsewhere_among_many_is_refused(tmp_path: Path) -> None:
+    image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) % 3, mode="P")
+    image.putpalette([255, 0, 0, 0, 0, 0, 0, 255, 0])
+    image.save(tmp_path / "mask.png")
+    with pytest.raises(ImageError, match="a palette mask of 3 colours in which black is index 1, not 0; save it"):
+        read_mask(tmp_path / "mask.png")
+
+
+def test_a_palette_without_black_gives_its_indices(tmp_path: Path) -> None:
+    image = Image.fromarray(np.eye(4, dtype=np.uint8), mode="P")
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.save(tmp_path / "mask.png")
+    assert (read_mask(tmp_path / "mask.png") == np.eye(4)).all()
