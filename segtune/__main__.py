@@ -5,6 +5,7 @@ import sys
 
 COMMANDS = {
     "train": "fine-tune a backbone and a decoder on photos and masks",
+    "plan": "show what each phase of a training trains, freezes and costs, without data",
     "evaluate": "measure a checkpoint on a split, at the photos' original size",
 }
 

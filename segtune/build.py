@@ -1,7 +1,7 @@
 """From settings to objects: the only factory."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,11 @@ from segtune.config import (
     LossSettings,
     OptimizerSettings,
     PhaseSettings,
+    RestoreSettings,
     Settings,
     UserError,
     known,
+    nearest,
 )
 from segtune.data.dataset import SegmentationDataset
 from segtune.data.images import Foreground
@@ -32,9 +34,11 @@ from segtune.data.portraits import make_portraits
 from segtune.data.transforms import build_transform
 from segtune.decoders.deeplabv3plus import DeepLabV3Plus
 from segtune.decoders.fcn8s import FCN8s
+from segtune.freezing import Blocks, block_of, owners, present_blocks, within
 from segtune.losses import bce_loss, dice_bce_loss, dice_loss
 from segtune.model import SegmentationModel
-from segtune.taps import cut, set_output_stride
+from segtune.restore import Restored, restore
+from segtune.taps import GradientStop, cut, set_output_stride
 
 log = logging.getLogger(__name__)
 
@@ -54,20 +58,32 @@ Progress = Callable[[int, int], None]
 class BuiltModel:
     """A model, the blocks of its backbone (name to module paths), and where its weights come from.
 
-    `new` lists module paths of the backbone without pretrained weights.
+    `new` lists module paths without pretrained weights; `stops` are the places where gradients can be stopped, by the
+    name under which a phase's `cut` asks for them.
     """
 
     model: SegmentationModel
     blocks: Mapping[str, Sequence[str]]
     weights: LoadedWeights
     new: tuple[str, ...]
+    stops: Mapping[str, GradientStop]
+    restored: Restored | None = None
 
 
-def build_model(backbone: BackboneSettings, taps: Mapping[str, str], decoder: DecoderSettings) -> BuiltModel:
+def build_model(
+    backbone: BackboneSettings, taps: Mapping[str, str], decoder: DecoderSettings, cuts: Collection[str] = ()
+) -> BuiltModel:
     """Build, load, cut and join.
 
+    Args:
+        backbone: Which network, with which weights.
+        taps: Role to layer name.
+        decoder: Which decoder.
+        cuts: Layers that gradients must not pass in some phase: of the backbone as in `taps`, or `decoder.…`.
+
     Raises:
-        UserError: The taps do not fit the backbone or the decoder, or the weights cannot be had.
+        UserError: The taps do not fit the backbone or the decoder, a layer of `cuts` does not exist, or the weights
+            cannot be had.
     """
     spec = BACKBONES[backbone.name]
     decoder_class: Any = DECODERS[decoder.name]
@@ -82,7 +98,9 @@ def build_model(backbone: BackboneSettings, taps: Mapping[str, str], decoder: De
     weights = load_weights(spec, network, backbone.weights)
     if backbone.output_stride:
         set_output_stride(network, backbone.output_stride)
-    trunk, features = cut(network, {role: taps[role] for role in decoder_class.roles}, spec)
+    stops = {name: GradientStop() for name in cuts}
+    inside = {name: stop for name, stop in stops.items() if not _of_decoder(name)}
+    trunk, features = cut(network, {role: taps[role] for role in decoder_class.roles}, spec, inside)
     head = decoder_class(
         {role: feature.channels for role, feature in features.items()},
         {role: feature.stride for role, feature in features.items()},
@@ -92,9 +110,28 @@ def build_model(backbone: BackboneSettings, taps: Mapping[str, str], decoder: De
     lacking = [name for name in weights.missing if name in kept]
     if lacking:
         log.warning("The weights file lacks %s: they start anew and always train.", ", ".join(lacking))
-    new = tuple(dict.fromkeys(name.rpartition(".")[0] for name in lacking))
+    new = dict.fromkeys("backbone." + name.rpartition(".")[0] for name in lacking)
     model = SegmentationModel(trunk, head, features, spec.mean, spec.std)
-    return BuiltModel(model, spec.blocks, weights, new)
+    for name in stops.keys() - inside.keys():
+        _stop_in_decoder(model, name, stops[name])
+    return BuiltModel(model, spec.blocks, weights, (*new, "decoder"), stops)
+
+
+def _of_decoder(cut: str) -> bool:
+    return cut in ("decoder", "logits") or cut.startswith("decoder.")
+
+
+def _stop_in_decoder(model: SegmentationModel, name: str, stop: GradientStop) -> None:
+    modules = dict(model.named_modules())
+    path = "decoder" if name == "logits" else name
+    if path not in modules:
+        known = [path for path in modules if path.startswith("decoder.")]
+        raise UserError(f"cut={name}: the decoder has no such module.{nearest(name, known)}")
+    modules[path].register_forward_hook(partial(_stopped, stop))
+
+
+def _stopped(stop: GradientStop, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    return stop(output)  # type: ignore[no-any-return]
 
 
 def build_loss(settings: LossSettings) -> Loss:
@@ -105,28 +142,38 @@ def build_loss(settings: LossSettings) -> Loss:
     return partial(LOSSES[settings.name], **bound)
 
 
-def build_optimizer(settings: OptimizerSettings, model: nn.Module, phase: PhaseSettings) -> torch.optim.Optimizer:
+def build_optimizer(
+    settings: OptimizerSettings, model: nn.Module, phase: PhaseSettings, blocks: Blocks
+) -> torch.optim.Optimizer:
     """Make a fresh optimizer over what trains now.
 
-    The backbone has its scaled rate; normalisation layers and biases have no weight decay.
+    Blocks of the backbone have rates of their own (layer-wise decay as in ULMFiT, Howard and Ruder 2018, and BEiT);
+    normalisation layers and biases have no weight decay.
     """
-    groups: list[dict[str, Any]] = []
-    for part, rate in (("backbone", phase.lr * phase.backbone_lr_scale), ("decoder", phase.lr)):
-        trainable = [p for p in model.get_submodule(part).parameters() if p.requires_grad]
-        for decay, chosen in (
-            (settings.weight_decay, [p for p in trainable if p.ndim > 1]),
-            (0.0, [p for p in trainable if p.ndim <= 1]),
-        ):
-            if chosen:
-                groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "name": part})
+    settings = settings.of_phase(phase)
+    depth = list(present_blocks(model.get_submodule("backbone"), blocks))
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part, decays = block_of(name, blocks), parameter.ndim > 1
+        rate = phase.lr
+        if part != "decoder":
+            above = len(depth) - 1 - depth.index(part) if part in depth else 0
+            rate *= phase.backbone_lr_scale * phase.layer_decay**above
+        group = {"params": [], "lr": rate, "weight_decay": settings.weight_decay * decays}
+        groups.setdefault((rate, decays), group)["params"].append(parameter)
     betas = (settings.betas[0], settings.betas[1])
     return OPTIMIZERS[settings.name](
-        groups, **({"momentum": settings.momentum} if settings.name == "sgd" else {"betas": betas})
+        list(groups.values()), **({"momentum": settings.momentum} if settings.name == "sgd" else {"betas": betas})
     )
 
 
-def build_schedule(settings: OptimizerSettings, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
+def build_schedule(
+    settings: OptimizerSettings, optimizer: torch.optim.Optimizer, phase: PhaseSettings, steps: int
+) -> LambdaLR:
     """Warm up linearly over a share of the phase's `steps`, then follow the schedule down to zero."""
+    settings = settings.of_phase(phase)
     warm = int(settings.warmup * steps)
 
     def factor(step: int) -> float:
@@ -161,14 +208,14 @@ def build_splits(
         shares = known(settings.val_share), known(settings.test_share)
         splits, more = split_pairs(pairs, root, seed=seed, fractions=shares)
         problems += more
+    if settings.limit and "train" in splits:
+        splits["train"] = splits["train"][: settings.limit]
     problems += check_data(splits, foreground(settings), workers=max(1, workers), progress=progress)
     errors = [problem for problem in problems if problem.level == "error"]
     if errors:
         raise UserError(f"The data in {root} cannot be used:\n{report(errors)}")
     if problems:
         log.warning("%s", report(problems))
-    if settings.limit:
-        splits["train"] = splits["train"][: settings.limit]
     return splits
 
 
@@ -189,15 +236,38 @@ def build_dataset(
     return SegmentationDataset(pairs, foreground(data), transform, seed)
 
 
-def model_from_checkpoint(content: Mapping[str, Any], settings: Settings) -> SegmentationModel:
-    """Rebuild a trained model from a loaded checkpoint; nothing is downloaded."""
-    backbone = BackboneSettings(settings.backbone.name, "none", settings.backbone.output_stride)
-    model = build_model(backbone, settings.taps, settings.decoder).model
-    model.load_state_dict(content["model"])
-    return model
+def build_start(settings: Settings) -> BuiltModel:
+    """Build the model that a run begins with: pretrained, and restored from another file where that is asked for.
+
+    Raises:
+        UserError: Taps, cuts, weights or the file to restore cannot be used.
+    """
+    backbone, restores = settings.backbone, settings.restore
+    if restores.checkpoint and restores.scope != "decoder" and backbone.weights == "auto":
+        backbone = replace(backbone, weights="none")  # what the file has needs no other source
+    built = build_model(backbone, settings.taps, settings.decoder, _cuts(settings))
+    return _restored(built, restores) if restores.checkpoint else built
 
 
-def walk_phases(settings: Settings, weights: LoadedWeights) -> Iterator[tuple[str, PhaseSettings]]:
-    """Give the phases in order; with random weights everything trains in each, at one rate."""
-    for name, phase in settings.freeze.phases.items():
-        yield name, phase if weights.source else replace(phase, backbone="all", backbone_lr_scale=1.0)
+def _restored(built: BuiltModel, settings: RestoreSettings) -> BuiltModel:
+    report = restore(built.model, settings)
+    given = set(report.restored)
+    lacking = {name.rpartition(".")[0] for name, _ in built.model.named_parameters() if name not in given}
+    weights, new = built.weights, built.new
+    if weights.source is None and any(name.startswith("backbone.") for name in given):
+        weights, new = LoadedWeights(report.source), ("backbone", "decoder")
+    left = [path for path in owners(built.model) if path in lacking and within(path, new)]
+    return replace(built, weights=weights, new=tuple(left), restored=report)
+
+
+def rebuild(content: Mapping[str, Any], settings: Settings) -> BuiltModel:
+    """Rebuild a model from a loaded checkpoint and its settings; nothing is downloaded."""
+    backbone = replace(settings.backbone, weights="none")
+    built = build_model(backbone, settings.taps, settings.decoder, _cuts(settings))
+    built.model.load_state_dict(content["model"])
+    weights = content["weights"]
+    return replace(built, weights=LoadedWeights(weights["source"]), new=tuple(weights["new"]))
+
+
+def _cuts(settings: Settings) -> list[str]:
+    return list(dict.fromkeys(phase.cut for phase in settings.freeze.phases.values() if phase.cut))

@@ -12,30 +12,46 @@ import torch
 from segtune.config import UserError
 
 #: Raised when the meaning of a checkpoint's entries changes.
-FORMAT = 1
+FORMAT = 2
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part."""
+    """Write a file so that a reader finds the old content or the new, never a part.
+
+    Raises:
+        UserError: The disk refuses; the file that stood there before is untouched.
+    """
     with _replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside `path` that takes its place when the block ends well, and vanishes when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    """Give a temporary file beside `path` that takes its place when the block ends well, and vanishes when not.
+
+    Raises:
+        UserError: The disk refuses; the file that stood there before is untouched.
+    """
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk's
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise UserError(
+            f"Cannot write {path}: {reason}\n"
+            "What was there before is untouched. If the disk is full, free some space; a run can then be resumed."
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -50,14 +66,8 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         UserError: The disk refuses; the file that stood there before is untouched.
     """
-    try:
-        with _replacing(path) as temporary:
-            torch.save({"format": FORMAT, **content}, temporary)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        raise UserError(
-            f"Cannot write {path}: {error}\n"
-            "The checkpoint that was there before is untouched. Free some space, then resume the run."
-        ) from error
+    with _replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save({"format": FORMAT, **content}, file)
 
 
 def load(path: Path) -> dict[str, Any]:

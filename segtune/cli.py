@@ -3,8 +3,9 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Callable
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,35 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segtune.config import DivergedError, EvaluateSettings, Interrupted, Settings, UserError, nearest, parse
+from segtune.config import (
+    DivergedError,
+    EvaluateSettings,
+    Interrupted,
+    LostError,
+    PlanSettings,
+    Settings,
+    UserError,
+    nearest,
+    parse,
+)
 
-#: Overrides that may differ when a run goes on.
-MAY_CHANGE = ("resume", "train.device", "train.workers", "checkpoint.minutes")
+#: Settings that may differ when a run goes on; those of phases by their last part.
+MAY_CHANGE = ("train.device", "train.workers", "checkpoint.minutes")
+MAY_CHANGE_OF_PHASES = ("epochs", "steps", "patience")
+
+#: Seconds that a process which is not the first waits, before it speaks of an error that the first may have too.
+PATIENCE = 5
+
+#: Overrides of mappings that are the user's to fill: Hydra wants these marked, or refuses keys that are not there yet.
+OVERRIDE = re.compile(r"~|\+*\w[\w@/.:-]*=")
+OPEN = re.compile(r"(freeze\.phases\.\w+(\.\w+)?|restore\.rename)=")
 
 
 def config_folder() -> Path:
@@ -33,20 +54,62 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
     """Run a command with Hydra's overrides and flags; return the exit code.
 
     Args:
-        command: `train` or `evaluate`.
+        command: One of the commands that take settings.
         arguments: What follows it on the command line.
         full_errors: Let errors through with their traceback.
     """
     if "--help" in arguments or "-h" in arguments:
         print(settings_help(command))
         return 0
+    try:
+        if command == "train" and any(argument.startswith("resume=") for argument in arguments):
+            _resume(arguments)
+        else:
+            _compose(command, arguments, full_errors=full_errors)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if full_errors:
+            raise
+        _complain(f"segtune {command}: {_readable(error, command)}", at_once=isinstance(error, LostError))
+        return 2
+    except DivergedError as error:
+        _complain(f"segtune {command}: {error}")
+        return 1
+    except Interrupted as interrupted:
+        if _number() == 0:
+            print(interrupted, file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("Stopped before anything was trained.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _complain(text: str, *, at_once: bool = False) -> None:
+    """Write an error. Of several processes the first does; torchrun then ends the others.
+
+    One that is not ended while it waits has an error of its own, and says so.
+    """
+    if _number() > 0 and not at_once:
+        time.sleep(PATIENCE)
+    print(text, file=sys.stderr)
+
+
+def _number() -> int:
+    return int(os.environ.get("RANK", "0"))  # segtune.distributed says the same, but takes seconds to import
+
+
+def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
+    """Let Hydra compose the settings and run the command, once or, in a sweep, for each combination."""
     # Hydra reads the command line itself; and it would answer errors in its own way, with exit code 1.
-    sys.argv = [f"segtune {command}", *arguments]
+    # Its flags must not stand between overrides.
+    overrides = [each for each in arguments if OVERRIDE.match(each)]
+    flags = [each for each in arguments if not OVERRIDE.match(each)]
+    sys.argv = [f"segtune {command}", *flags, *(f"++{each}" if OPEN.match(each) else each for each in overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     OmegaConf.register_new_resolver(
         "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
     )
-    task: Callable[[DictConfig], Any] = {"train": _train, "evaluate": _evaluate}[command]
+    task: Callable[[DictConfig], Any] = {"train": _train, "evaluate": _evaluate, "plan": _plan}[command]
     failed: list[Exception] = []
 
     def run(config: DictConfig) -> Any:
@@ -57,43 +120,39 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
             if full_errors or HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             failed.append(error)
-            with suppress(OSError):  # Hydra has made the run's folder: an empty one is of no use
-                Path(HydraConfig.get().runtime.output_dir).rmdir()
 
-    try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(run)()
-        if failed:
-            raise failed[0]
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if full_errors:
-            raise
-        print(f"segtune {command}: {_readable(error, command)}", file=sys.stderr)
-        return 2
-    except DivergedError as error:
-        print(f"segtune {command}: {error}", file=sys.stderr)
-        return 1
-    except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(run)()
+    if failed:
+        raise failed[0]
 
 
 def _train(config: DictConfig) -> float:
     from segtune.commands import train
 
-    settings = _plain(config)
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if config.resume is not None:
-        settings = _resumed(Path(str(config.resume)), settings)
-    return float(train(parse(Settings, settings), folder)["val_dice"])
+    settings = parse(Settings, _plain(config))
+    return float(train(settings, _folder(settings, f"{settings.backbone.name}_{settings.decoder.name}"))["val_dice"])
 
 
 def _evaluate(config: DictConfig) -> None:
     from segtune.commands import evaluate
 
-    evaluate(parse(EvaluateSettings, _plain(config)), Path(HydraConfig.get().runtime.output_dir))
+    settings = parse(EvaluateSettings, _plain(config))
+    evaluate(settings, _folder(settings, "evaluate"))
+
+
+def _plan(config: DictConfig) -> None:
+    from segtune.commands import plan
+
+    if OmegaConf.is_missing(config.data, "root"):
+        config.data.root = "."  # a plan reads no data
+    plan(parse(PlanSettings, _plain(config)))
+
+
+def _folder(settings: Settings | EvaluateSettings, name: str) -> Path:
+    """Say where a command writes: what is asked for, a sweep's folder for the job, or a new one with the time."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return Path(HydraConfig.get().runtime.output_dir)
+    return Path(settings.run_dir or f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}").expanduser()
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -103,27 +162,51 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 
-def _resumed(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the settings of the run in `folder`, with what may change from the command line."""
+def _resume(arguments: list[str]) -> None:
+    """Go on with a run: its own settings, and what may change of them from the command line."""
+    from segtune.commands import train
+
+    if flags := [argument for argument in arguments if argument.startswith("-")]:
+        raise UserError(f"resume goes on with one run and takes no flags; came {' '.join(flags)}.")
+    given = {override.key_or_group: override for override in OverridesParser.create().parse_overrides(arguments)}
+    folder = Path(str(given.pop("resume").value())).expanduser()
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(
             f"resume={folder}: there is no run here (no config.yaml). "
             "Expected a run's folder, such as runs/2026-01-31_12-00-00_xception_fcn8s."
         )
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    settings["resume"] = str(folder)
-    for override in HydraConfig.get().overrides.task:
-        name = override.partition("=")[0].lstrip("+~")
-        if name not in MAY_CHANGE:
-            raise UserError(
-                f"{override}: a resumed run keeps its settings, so that it ends as if it had not been interrupted. "
-                f"Only these may change: {', '.join(MAY_CHANGE[1:])}."
-            )
-        if name != "resume":
-            group, key = name.split(".")
-            settings[group][key] = given[group][key]
-    return dict(settings)
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(settings, dict) or "freeze" not in settings:
+        raise UserError(f"{path} holds no settings of a run.")
+    for override in given.values():
+        _change(settings, override)
+    train(parse(Settings, settings | {"resume": str(folder)}), folder)
+
+
+def _change(settings: dict[str, Any], override: Override) -> None:
+    """Put an override into a run's settings, if it may change."""
+    name = override.key_or_group
+    *groups, key = name.split(".")
+    phases, plain = settings["freeze"]["phases"], not override.is_add() and not override.is_delete()
+    adds = (override.is_add() or override.is_force_add()) and groups == ["freeze", "phases"] and key not in phases
+    of_phase = len(groups) == 3 and groups[:2] == ["freeze", "phases"] and key in MAY_CHANGE_OF_PHASES
+    if not adds and not (plain and (name in MAY_CHANGE or of_phase)):
+        raise UserError(
+            f"{override.input_line}: a resumed run keeps its settings, so that it ends as if it had not been "
+            f"interrupted. Only these may change: {', '.join(MAY_CHANGE)}; the {', '.join(MAY_CHANGE_OF_PHASES)} of "
+            "phases that are not over, such as freeze.phases.all.epochs; and phases may be added: "
+            "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+        )
+    if of_phase and groups[2] not in phases:
+        raise UserError(f"{name}: the run has no phase {groups[2]}; it has {', '.join(phases)}.")
+    place = settings
+    for group in groups:
+        place = place[group]
+    place[key] = override.value()
 
 
 def settings_help(command: str) -> str:
@@ -137,7 +220,7 @@ def settings_help(command: str) -> str:
         "",
         "Groups (the choice marked * is the default), then the settings as they stand there:",
     ]
-    top, chosen = (root / f"{command}.yaml").read_text(encoding="utf-8"), _groups(command)
+    chosen = _groups(command)
     for group, choice in chosen.items():
         options = sorted(path.stem for path in (root / group).glob("*.yaml"))
         default = re.sub(r"\$\{(\w+)\}", lambda match: chosen[match[1]], choice)
@@ -146,7 +229,10 @@ def settings_help(command: str) -> str:
             path = root / group / f"{option}.yaml"
             if path.is_file() and (option == default or group == "decoder"):
                 lines += [f"  # {group}={option}", *_indented(path.read_text(encoding="utf-8"), group)]
-    lines += ["", "Others:", *_indented(top.split("hydra/hydra_logging: none")[1].split("\nhydra:")[0], "")]
+    lines += ["", "Others:"]
+    for name in _files(command):
+        own = (root / f"{name}.yaml").read_text(encoding="utf-8").split("hydra/hydra_logging: none")[1]
+        lines += _indented(own.split("\nhydra:")[0], "")
     return "\n".join(lines)
 
 
@@ -167,15 +253,26 @@ def _readable(error: Exception, command: str) -> str:
     if match := re.search(r"Could not override '([^'.]+)'\. No match in the defaults list", message):
         return f"{match[1]}: there is no such group.{nearest(match[1], _groups(command))} {lists}"
     if match := re.search(r"Could not override '([^']+)'", message):
-        known = [*_groups(command), *_setting_names(command)]
+        known = {*_groups(command), *_setting_names(command)} - {match[1]}
         return f"{match[1]}: there is no such setting.{nearest(match[1], known)} {lists}"
+    if match := re.match(r"Error parsing override '([^']*)'\s+missing EQUAL", message):
+        return f"came {match[1]}; expected setting=value. {lists}"
     return message.splitlines()[0] if isinstance(error, OmegaConfBaseException) else message
+
+
+def _files(command: str) -> list[str]:
+    """Give the YAML files of a command's settings: its own, and one that it builds on."""
+    return [command, *(entry for entry in _defaults(command) if isinstance(entry, str) and entry != "_self_")]
+
+
+def _defaults(name: str) -> list[Any]:
+    return list(yaml.safe_load((config_folder() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"])
 
 
 def _groups(command: str) -> dict[str, str]:
     """Give a command's groups with their default choices."""
-    entries = yaml.safe_load((config_folder() / f"{command}.yaml").read_text(encoding="utf-8"))["defaults"]
-    return {k: str(v) for entry in entries if isinstance(entry, dict) for k, v in entry.items() if " " not in k}
+    entries = [entry for name in _files(command) for entry in _defaults(name) if isinstance(entry, dict)]
+    return {k: str(v) for entry in entries for k, v in entry.items() if " " not in k}
 
 
 def _setting_names(command: str) -> list[str]:

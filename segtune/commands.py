@@ -8,64 +8,94 @@ from typing import Any, TypeVar
 import torch
 from rich.table import Table
 
-from segtune import checkpoint
-from segtune.backbones import LoadedWeights
-from segtune.build import BuiltModel, build_loss, build_model, build_splits, model_from_checkpoint
+from segtune import checkpoint, distributed
+from segtune.build import BuiltModel, build_loss, build_splits, build_start, rebuild
 from segtune.compute import choose_compute
 from segtune.config import (
     OF_THE_CHECKPOINT,
     DataSettings,
     EvaluateSettings,
     Interrupted,
+    PlanSettings,
     Settings,
     TrainSettings,
     UserError,
     known,
     parse,
 )
-from segtune.console import console, counting, say, set_up_logging
+from segtune.console import banner, console, counting, say, set_up_logging
+from segtune.data.pairs import Pair
 from segtune.engine import fit
 from segtune.evaluation import Evaluator
 from segtune.metrics import per_image
-from segtune.records import start_run_folder, write_csv, write_json
+from segtune.phases import plan_phases
+from segtune.plan import Facts, brief, cost_table, everything, facts, step_cost, tensor_lines
+from segtune.records import claim, write_csv, write_json
 
 
 def train(settings: Settings, folder: Path) -> dict[str, Any]:
     """Train, or go on training, and return the run's summary.
 
     Raises:
-        UserError: Settings, data or weights cannot be used.
+        UserError: Settings, data or weights cannot be used, or another process trains in the folder.
         Interrupted: The user stopped the run.
     """
     set_up_logging()
+    if settings.train.batch_size < distributed.world():
+        raise UserError(
+            f"train.batch_size={settings.train.batch_size} is the batch of all {distributed.world()} processes "
+            "together: each needs a picture of it. Give a larger one."
+        )
     torch.manual_seed(settings.seed)
     compute = choose_compute(settings.train)
-    resumed = checkpoint.load(folder / "checkpoints" / "last.pt") if settings.resume else None
-    with counting("preparing the data") as progress:
-        splits = build_splits(settings.data, settings.seed, settings.train.workers, progress)
-    built = (
-        _resumed_model(settings, resumed)
-        if resumed
-        else build_model(settings.backbone, settings.taps, settings.decoder)
-    )
-    if not resumed:
-        start_run_folder(folder, asdict(settings))
-    say(
-        f"{settings.backbone.name} + {settings.decoder.name} on {compute}; "
-        f"{len(splits['train'])} pictures to train, {len(splits['val'])} to validate; run folder {_shown(folder)}"
-    )
-    try:
-        summary = fit(settings, built, splits, folder, compute, resumed)
-    except Interrupted as error:
-        raise Interrupted(
-            f"Stopped; everything is saved. To go on: python -m segtune train resume={_shown(folder)}"
-        ) from error
+    with distributed.together(compute.device):
+        folder = distributed.on_first(lambda: folder)
+        with claim(folder, resume=settings.resume is not None):
+            last = folder / "checkpoints" / "last.pt"
+            resumed = checkpoint.load(last) if settings.resume and last.exists() else None
+            if resumed and not {"movers", "state"} <= resumed.keys():
+                raise UserError(f"{last} holds no optimizer to go on with: it is not what this run wrote there last.")
+            built = rebuild(resumed, settings) if resumed else _start(settings, folder)
+            splits = _splits(settings.data, settings.seed, settings.train)
+            say(
+                f"{settings.backbone.name} + {settings.decoder.name} on {compute}; {len(splits['train'])} pictures to "
+                f"train, {len(splits['val'])} to validate; run folder {_shown(folder)}"
+            )
+            try:
+                summary = fit(replace(settings, resume=None), built, splits, folder, compute, resumed)
+            except Interrupted as error:
+                raise Interrupted(
+                    f"Stopped; everything is saved. To go on: python -m segtune train resume={_shown(folder)}"
+                ) from error
     say(
         f"Best validation Dice {summary['val_dice']:.4f} in epoch {summary['best_epoch']}, "
         f"after {summary['seconds']:.0f} s. "
         f"Everything is in {_shown(folder)}; the model is checkpoints/best.pt, pictures are in samples/."
     )
     return summary
+
+
+def _splits(data: DataSettings, seed: int, train: TrainSettings, *, whole: bool = False) -> dict[str, list[Pair]]:
+    """Find and check the data, once for all processes."""
+
+    def find() -> dict[str, list[Pair]]:
+        with counting("preparing the data") as progress:
+            return build_splits(data, seed, train.workers, progress, whole=whole)
+
+    return distributed.on_first(find)
+
+
+def _start(settings: Settings, folder: Path) -> BuiltModel:
+    """Build the model a run begins with, and report what is restored from elsewhere."""
+    built = build_start(settings)
+    if len(set(distributed.gather(built.weights.source is None))) > 1:
+        raise UserError("Some processes found pretrained weights, others none. Give a file that all can read.")
+    if built.restored and distributed.rank() == 0:
+        for line in built.restored.lines():
+            say(line)
+        write_json(folder / "restore.json", asdict(built.restored))
+        say(f"All names are in {_shown(folder / 'restore.json')}.")
+    return built
 
 
 def evaluate(settings: EvaluateSettings, folder: Path) -> dict[str, Any]:
@@ -82,17 +112,14 @@ def evaluate(settings: EvaluateSettings, folder: Path) -> dict[str, Any]:
     data = _filled(settings.data, seen, OF_THE_CHECKPOINT["data"])
     options = _filled(settings.train, trained.train, OF_THE_CHECKPOINT["train"])
     seed = trained.seed if settings.seed is None else settings.seed
-    with counting("preparing the data") as progress:
-        splits = build_splits(data, seed, settings.train.workers, progress, whole=data.split == "all")
-    pairs = splits[data.split]
-    if not pairs:
-        raise UserError(
-            f"data.split={data.split}: there are no pictures in it. There are: "
-            + ", ".join(f"{k} {len(v)}" for k, v in splits.items())
-            + "."
-        )
-    model = model_from_checkpoint(content, trained).to(compute.device).to(memory_format=torch.channels_last)
-    result = Evaluator(pairs, data, options, build_loss(trained.loss), compute)(model)
+    with distributed.together(compute.device):
+        splits = _splits(data, seed, settings.train, whole=data.split == "all")
+        pairs = splits[data.split]
+        if not pairs:
+            there = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
+            raise UserError(f"data.split={data.split}: there are no pictures in it. There are: {there}.")
+        model = rebuild(content, trained).model.to(compute.device).to(memory_format=torch.channels_last)
+        result = Evaluator(pairs, data, options, build_loss(trained.loss), compute)(model)
     assert result is not None  # nobody asked it to stop
     scores = asdict(result.scores)
     report = scores | {
@@ -111,8 +138,9 @@ def evaluate(settings: EvaluateSettings, folder: Path) -> dict[str, Any]:
         | dict(zip(("tp", "fp", "fn", "tn"), result.counts[i].tolist(), strict=True))
         for i, pair in enumerate(pairs)
     ]
-    write_json(folder / "evaluation.json", report)
-    write_csv(folder / "per_image.csv", rows)
+    if distributed.rank() == 0:
+        write_json(folder / "evaluation.json", report)
+        write_csv(folder / "per_image.csv", rows)
     _show(scores, data.split)
     say(
         f"Threshold {options.threshold:g}; a picture without foreground counts by the rule '{options.empty}'. "
@@ -121,12 +149,49 @@ def evaluate(settings: EvaluateSettings, folder: Path) -> dict[str, Any]:
     return report
 
 
+def plan(settings: PlanSettings) -> list[Facts]:
+    """Show what each phase trains, freezes and costs, without data and before any training.
+
+    Raises:
+        UserError: The settings cannot be used, or a phase cannot be trained.
+    """
+    set_up_logging()
+    torch.manual_seed(settings.seed)
+    compute = choose_compute(settings.train)
+    built = build_start(settings)
+    built.model.to(compute.device).to(memory_format=torch.channels_last)
+    height, width = settings.data.size
+    say(
+        f"{settings.backbone.name} + {settings.decoder.name} on {compute}, "
+        f"batches of {settings.train.batch_size} pictures of {height} x {width} pixels"
+    )
+    shown, wholes = [], dict[str, Facts]()
+    for number, phase in enumerate(plan_phases(settings, built), start=1):
+        of_phase = facts(built, phase, settings, compute)
+        banner(f"phase {number}/{len(settings.freeze.phases)}: {phase.name}", brief(of_phase, phase.settings))
+        optimizer = of_phase["optimizer"]
+        for place, one in ((of_phase, phase), (wholes.setdefault(optimizer, {}), everything(phase))):
+            if not place.get("step_flops") or (settings.measure and "measured_seconds" not in place):
+                say(f"measuring a step of {one.name} …" if settings.measure else f"estimating a step of {one.name} …")
+                place |= step_cost(built, one, settings, compute, measured=settings.measure)
+        of_phase["everything"] = wholes[optimizer]
+        console.print(cost_table(of_phase))
+        if settings.details:
+            say("\n".join(tensor_lines(built, phase, settings, compute)))
+        shown.append({"phase": phase.name} | of_phase)
+    if settings.output:
+        write_json(Path(settings.output).expanduser(), {"phases": shown})
+        say(f"Written to {settings.output}.")
+    return shown
+
+
 T = TypeVar("T", DataSettings, TrainSettings)
 
 
 def _filled(given: T, trained: T, names: Sequence[str]) -> T:
     """Take the settings of the training where none are given."""
-    return replace(given, **{name: getattr(trained, name) for name in names if getattr(given, name) is None})
+    taken = {name: getattr(trained, name) for name in names if getattr(given, name) is None}
+    return parse(type(given), asdict(given) | taken)
 
 
 def _show(scores: Mapping[str, Any], split: str) -> None:
@@ -139,13 +204,6 @@ def _show(scores: Mapping[str, Any], split: str) -> None:
     pooled = (scores[name] for name in ("dice_pooled", "iou_pooled", "precision", "recall"))
     table.add_row("all pixels pooled", *(f"{value:.4f}" for value in pooled))
     console.print(table)
-
-
-def _resumed_model(settings: Settings, content: Mapping[str, Any]) -> BuiltModel:
-    fresh = build_model(replace(settings.backbone, weights="none"), settings.taps, settings.decoder)
-    fresh.model.load_state_dict(content["model"])
-    weights = LoadedWeights(content["weights"]["source"])
-    return BuiltModel(fresh.model, fresh.blocks, weights, tuple(content["weights"]["new"]))
 
 
 def _shown(folder: Path) -> Path:

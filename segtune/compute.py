@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from segtune.config import TrainSettings, UserError
+from segtune.distributed import local_rank, world
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -42,6 +43,8 @@ def choose_compute(settings: TrainSettings) -> Compute:
     name = settings.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and world() > 1:
+        name = f"cuda:{local_rank()}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

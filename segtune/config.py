@@ -4,8 +4,9 @@ What is wrong is reported all at once, by setting, with what came and what was e
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -16,6 +17,10 @@ _STRICT_NAMES = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 class UserError(Exception):
     """Something the user can put right: one message, no traceback, exit code 2."""
+
+
+class LostError(UserError):
+    """Another process of the run has ended, or cannot be reached."""
 
 
 class DivergedError(Exception):
@@ -52,6 +57,12 @@ def _height_and_width(size: int | list[int]) -> tuple[int, int]:
 def _all_or_count(value: int | str | list[str]) -> int | str | list[str]:
     if isinstance(value, str) and value != "all":
         raise ValueError("a number of blocks, all, or a list of module paths")
+    return value
+
+
+def _all_or_list(value: str | list[str]) -> str | list[str]:
+    if isinstance(value, str) and value != "all":
+        raise ValueError("all, or a list of module paths")
     return value
 
 
@@ -94,14 +105,42 @@ class DeepLabV3PlusSettings:
 DecoderSettings = Annotated[FCN8sSettings | DeepLabV3PlusSettings, Field(discriminator="name")]
 
 
+OptimizerName = Literal["adamw", "adam", "sgd"]
+Schedule = Literal["cosine", "poly", "constant"]
+WarmUp = Annotated[float, Field(ge=0, lt=1)]
+
+
 @dataclass(frozen=True, config=_STRICT_NAMES)
 class PhaseSettings:
-    """A span of training. `backbone`: how many of its deepest blocks train, `all`, or a list of module paths."""
+    """A span of training: what trains, for how long, at which rates.
 
-    epochs: Count
+    `backbone` is the number of its deepest blocks that train, `all`, or a list of blocks, module paths and `re:`
+    patterns; `decoder` is `all` or such a list. `cut` names a layer that no gradient passes. `epochs` or `steps` say
+    how long, or, with `until: plateau`, how long at most: the phase ends after `patience` epochs without a better
+    validation Dice. The rate of the backbone's deepest block is `lr` times `backbone_lr_scale`, and each block further
+    from the decoder has `layer_decay` times the rate of the one behind it. What is None is the optimizer group's.
+    """
+
     lr: Positive
+    epochs: Count | None = None
+    steps: Count | None = None
+    until: Literal["plateau"] | None = None
+    patience: Count = 3
     backbone: Annotated[Annotated[int, Field(ge=0)] | str | list[str], AfterValidator(_all_or_count)] = "all"
+    decoder: Annotated[str | list[str], AfterValidator(_all_or_list)] = "all"
+    cut: str | None = None
+    batchnorm: Literal["train", "frozen"] = "train"
     backbone_lr_scale: Positive = 1.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    optimizer: OptimizerName | None = None
+    weight_decay: NotNegative | None = None
+    schedule: Schedule | None = None
+    warmup: WarmUp | None = None
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            came = "neither" if self.epochs is None else f"epochs={self.epochs} and steps={self.steps}: set one to null"
+            raise ValueError(f"a phase lasts a number of epochs or of steps; came {came}")
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
@@ -178,13 +217,18 @@ class LossSettings:
 class OptimizerSettings:
     """The optimizer of every phase and the course of its rate; `warmup` is a share of the phase's steps."""
 
-    name: Literal["adamw", "adam", "sgd"]
+    name: OptimizerName
     weight_decay: NotNegative = 1e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.9, 0.999])
-    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     power: Positive = 0.9
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    warmup: WarmUp = 0.05
+
+    def of_phase(self, phase: PhaseSettings) -> "OptimizerSettings":
+        """Put what a phase says of its own in the place of these."""
+        own = {"name": phase.optimizer, **{n: getattr(phase, n) for n in ("weight_decay", "schedule", "warmup")}}
+        return replace(self, **{name: value for name, value in own.items() if value is not None})
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
@@ -200,6 +244,7 @@ class TrainSettings:
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
     empty: Literal["one", "zero", "skip"] | None = "one"
     samples: Annotated[int, Field(ge=0, le=64)] = 6
+    sync_batchnorm: bool = True
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
@@ -207,6 +252,21 @@ class CheckpointSettings:
     """`minutes` between saves in the middle of an epoch."""
 
     minutes: Positive = 10.0
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class RestoreSettings:
+    """Start from the tensors of another run's checkpoint, or of a plain state dict.
+
+    `scope` says for which part; `exclude` names tensors of this model that stay as they are, by module path or `re:`
+    pattern; `rename` maps beginnings of the file's names to ours; `strict` makes an error of what does not fit.
+    """
+
+    checkpoint: str | None = None
+    scope: Literal["all", "backbone", "decoder"] = "all"
+    exclude: list[str] = field(default_factory=list)
+    rename: dict[str, str] = field(default_factory=dict)
+    strict: bool = False
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
@@ -223,6 +283,7 @@ class Settings:
     optimizer: OptimizerSettings
     train: TrainSettings
     checkpoint: CheckpointSettings
+    restore: RestoreSettings = field(default_factory=RestoreSettings)
     seed: Annotated[int, Field(ge=0)] = 0
     run_dir: str | None = None
     resume: str | None = None
@@ -245,13 +306,22 @@ class EvaluateSettings:
     run_dir: str | None = None
 
 
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class PlanSettings(Settings):
+    """Everything `plan` needs: a run's settings, and what to show beside the facts of its phases."""
+
+    measure: bool = False
+    details: bool = False
+    output: str | None = None
+
+
 #: Settings, by group, that `evaluate` takes from the checkpoint where they are None.
 OF_THE_CHECKPOINT = {
     "data": ("foreground", "invert", "image_size", "val_share", "test_share"),
     "train": ("threshold", "empty"),
 }
 
-S = TypeVar("S", Settings, EvaluateSettings)
+S = TypeVar("S")
 
 
 def parse(schema: type[S], values: Mapping[str, Any]) -> S:
@@ -272,6 +342,27 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Ask whether the known name closest to a wrong one was meant, as a sentence; nothing if none is close."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+def matching(pattern: str, names: Iterable[str], setting: str) -> list[str]:
+    """Give the dotted names that a pattern means: itself and all below it, or, after `re:`, what it matches as a whole.
+
+    Raises:
+        UserError: No name matches, or the expression is not one.
+    """
+    names = list(names)
+    if pattern.startswith("re:"):
+        try:
+            found = [name for name in names if re.fullmatch(pattern[3:], name)]
+        except re.error as error:
+            raise UserError(f"{setting}: '{pattern}' is no regular expression: {error}.") from error
+    else:
+        found = [name for name in names if name == pattern or name.startswith(f"{pattern}.")]
+    if not found:
+        hint = "" if pattern.startswith("re:") else nearest(pattern, names)
+        some = ", ".join(names[:3] + (["…", *names[-2:]] if len(names) > 5 else names[3:]))
+        raise UserError(f"{setting}: '{pattern}' matches nothing.{hint} The names are: {some or 'none'}.")
+    return found
 
 
 def _describe(error: ValidationError, schema: dict[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,11 +12,16 @@ from rich.logging import RichHandler
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from segtune.distributed import rank
+
 console = Console(stderr=False, highlight=False, soft_wrap=True)
 
 
 def set_up_logging() -> None:
-    """Send the package's log lines to the terminal, without date and place."""
+    """Send the package's log lines to the terminal, without date and place; of several processes only the first's."""
+    console.quiet = rank() > 0
+    if console.quiet:
+        warnings.simplefilter("ignore")  # the first gives the same
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file grows with the run, not at its end
     handler = RichHandler(console=console, show_time=False, show_path=False, show_level=True)
@@ -60,4 +66,4 @@ def say(text: str) -> None:
 
 def banner(title: str, lines: Sequence[str]) -> None:
     """Print a framed heading with a few lines under it."""
-    console.print(Panel("\n".join(lines), title=title, title_align="left", expand=False))
+    console.print(Panel("\n".join(lines), title=title, title_align="left", expand=False), soft_wrap=False)

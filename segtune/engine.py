@@ -16,24 +16,27 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 import segtune
-from segtune import checkpoint
-from segtune.build import BuiltModel, build_dataset, build_loss, build_optimizer, build_schedule, walk_phases
+from segtune import checkpoint, distributed
+from segtune.build import BuiltModel, build_dataset, build_loss, build_optimizer, build_schedule
 from segtune.compute import Compute
-from segtune.config import DivergedError, Interrupted, PhaseSettings, Settings
+from segtune.config import DivergedError, Interrupted, Settings, UserError
 from segtune.console import banner, bar, say
 from segtune.data.dataset import EpochBatches, make_loader
 from segtune.data.pairs import Pair
 from segtune.evaluation import Evaluation, Evaluator
-from segtune.freezing import audit, freeze, train_mode, trainable_modules
-from segtune.records import EpochRecorder, Row, write_json
+from segtune.freezing import audit, train_mode
+from segtune.guards import check_gradients, check_members, check_unchanged, fingerprint
+from segtune.phases import Phase, Span, enter, plan_phases, span_of
+from segtune.plan import brief, facts
+from segtune.records import EpochRecorder, Row, keep_settings, write_json
 
 
 @dataclass
 class State:
     """How far a run has come, in plain values: the place where a resume goes on.
 
-    `phase` counts the finished phases, `epoch` the finished epochs of the running phase, `step` the finished batches
-    of the running epoch.
+    `phase` is the running phase, `epoch` counts its finished epochs, `step` the finished batches of the running epoch.
+    `frozen` holds the digests of what is frozen in the phase, `phases` the facts of the phases begun so far.
     """
 
     phase: int = 0
@@ -41,13 +44,15 @@ class State:
     step: int = 0
     loss_sum: float = 0.0
     images: int = 0
+    lr: float = 0.0
     best_dice: float = -1.0
     best_epoch: int = 0
     trained_images: int = 0
     train_seconds: float = 0.0
     seconds: float = 0.0
     rows: list[Row] = field(default_factory=list)
-    trainable: dict[str, int] = field(default_factory=dict)
+    phases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    frozen: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,9 +68,13 @@ class Movers:
         return {name: getattr(self, name).state_dict() for name in self.__dataclass_fields__}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Take over what `state_dict` gave; the rates are those of the schedule as it is now."""
         for name, state in states.items():
             getattr(self, name).load_state_dict(state)
+        if states:
+            course = zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
+            for group, (base, factor) in zip(self.optimizer.param_groups, course, strict=True):
+                group["lr"] = base * factor(self.schedule.last_epoch)
 
 
 @dataclass
@@ -80,22 +89,33 @@ class Run:
     loader: DataLoader[dict[str, Any]]
     batches: EpochBatches
     evaluator: Evaluator
-    recorder: EpochRecorder
-    phases: list[tuple[str, PhaseSettings]]
+    recorder: EpochRecorder | None
+    phases: list[Phase]
     stopped: Callable[[], bool]
+    proven: str = ""  # the phase in which a gradient was seen to reach all that trains
 
     @property
     def model(self) -> nn.Module:
         """The model that trains."""
         return self.built.model
 
+    def span(self, phase: Phase) -> Span:
+        """How long a phase lasts at most."""
+        return span_of(phase.settings, self.batches.whole, self.settings.train.accumulate)
+
+    def asked_to_stop(self) -> bool:
+        """Say whether a signal has come, to whichever process: all stop at the same step."""
+        return distributed.add([self.stopped()])[0] > 0
+
     @property
     def epochs(self) -> int:
-        """Epochs of all phases."""
-        return sum(phase.epochs for _, phase in self.phases)
+        """Epochs of all phases, at most."""
+        return sum(self.span(phase).epochs for phase in self.phases)
 
     def save(self, name: str, **more: Any) -> None:
-        """Write a checkpoint that is complete in itself."""
+        """Write a checkpoint that is complete in itself; of several processes the first does."""
+        if distributed.rank() > 0:
+            return
         content = {
             "settings": asdict(self.settings),
             "taps": {role: feature.node for role, feature in self.built.model.features.items()},
@@ -130,95 +150,129 @@ def fit(
     Raises:
         Interrupted: SIGINT or SIGTERM came; the run is saved.
         DivergedError: The loss is not finite; the last checkpoint is good.
+        UserError: The phases cannot be trained as they are given, or a guard has found one that was not.
     """
     state = State(**resumed["state"]) if resumed else State()
+    phases = plan_phases(settings, built)
     built.model.to(compute.device).to(memory_format=torch.channels_last)
     train, data = settings.train, settings.data
     dataset = build_dataset(splits["train"], data, settings.augment, settings.seed)
-    batches = EpochBatches(len(dataset), train.batch_size, settings.seed)
+    batches = EpochBatches(
+        len(dataset), train.batch_size, settings.seed, rank=distributed.rank(), world=distributed.world()
+    )
     loader = make_loader(dataset, batches, train.workers, compute.device.type == "cuda")
     evaluator = Evaluator(splits["val"], data, train, build_loss(settings.loss), compute, samples=train.samples)
-    recorder = EpochRecorder(folder, state.rows)
-    phases = list(walk_phases(settings, built.weights))
     with _signals() as stopped:
-        run = Run(settings, built, folder, compute, state, loader, batches, evaluator, recorder, phases, stopped)
+        run = Run(settings, built, folder, compute, state, loader, batches, evaluator, None, phases, stopped)
+        if resumed:
+            _check_place(run, resumed["settings"], resumed["movers"]["schedule"]["last_epoch"])
+        if distributed.rank() == 0:  # from here on the run may write: it can be trained as it is asked for
+            keep_settings(folder, asdict(settings))
+            run.recorder = EpochRecorder(folder, state.rows)
         for index in range(state.phase, len(phases)):
             fit_phase(run, index, resumed["movers"] if resumed else {})
             resumed = None
-    recorder.close()
+    if run.recorder:
+        run.recorder.close()
     summary = _summary(run)
-    write_json(folder / "summary.json", summary)
+    if distributed.rank() == 0:
+        write_json(folder / "summary.json", summary)
     return summary
 
 
 def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
-    """Train one phase, from `run.state` on, with a fresh optimizer or the `resumed` one."""
-    name, phase = run.phases[index]
-    state, settings = run.state, run.settings
-    modules = trainable_modules(run.model, phase, run.built.blocks, run.built.new)
-    freeze(run.model, modules)
-    steps = -(-len(run.batches) // settings.train.accumulate) * phase.epochs
-    optimizer = build_optimizer(settings.optimizer, run.model, phase)
+    """Train one phase, from `run.state` on, with a fresh optimizer or the `resumed` one.
+
+    Raises:
+        UserError: What trains and what is frozen is not what the phase says.
+    """
+    phase, state, settings = run.phases[index], run.state, run.settings
+    enter(run.built, phase)
+    train_mode(run.model, phase.scope)
+    network = distributed.wrap(run.model, run.compute.device, settings.train.sync_batchnorm)
+    optimizer = build_optimizer(settings.optimizer, run.model, phase.settings, run.built.blocks)
+    check_members(run.model, optimizer, phase.name)
     movers = Movers(
         optimizer,
-        build_schedule(settings.optimizer, optimizer, steps),
+        build_schedule(settings.optimizer, optimizer, phase.settings, run.span(phase).steps),
         torch.amp.GradScaler(run.compute.device.type, enabled=run.compute.dtype == torch.float16),
     )
     movers.load_state_dict(resumed)
-    state.trainable[name] = _announce(run, index)
-    while state.phase == index:
+    if not resumed:
+        state.phase, state.epoch, state.frozen = index, 0, fingerprint(run.model)
+        state.phases[phase.name] = facts(run.built, phase, settings, run.compute)
+        run.save("last.pt", movers=movers.state_dict())
+    if not _over(run, phase):
+        banner(f"phase {index + 1}/{len(run.phases)}: {phase.name}", brief(state.phases[phase.name], phase.settings))
+    while not _over(run, phase):
         began = time.perf_counter()
-        train_mode(run.model, modules)
-        train_epoch(run, movers, name)
+        train_mode(run.model, phase.scope)
+        train_epoch(run, network, movers, phase)
+        distributed.align(run.model)
         result = run.evaluator(run.model, run.stopped)
         state.seconds += time.perf_counter() - began
         if result is None:
             _stop(run, movers)
         else:
-            _finish_epoch(run, movers, index, result)
-    if run.stopped() and state.phase < len(run.phases):
-        _stop(run, None)
+            _finish_epoch(run, movers, phase, result)
+        if run.asked_to_stop() and not (index + 1 == len(run.phases) and _over(run, phase)):
+            raise Interrupted
+    check_unchanged(run.model, state.frozen, phase.name)
 
 
-def train_epoch(run: Run, movers: Movers, phase: str) -> None:
+def train_epoch(run: Run, network: nn.Module, movers: Movers, phase: Phase) -> None:
     """Train the batches of the running epoch that are left; the sums for its mean loss are in `run.state`.
+
+    Args:
+        run: The run.
+        network: The run's model, as it is to be called in training.
+        movers: Optimizer, schedule and gradient scaler.
+        phase: The running phase.
 
     Raises:
         Interrupted: A signal came; the run is saved after the step.
         DivergedError: Loss or gradient is not finite.
+        UserError: Something that is to train gets no gradient.
     """
-    state, settings = run.state, run.settings
+    state, settings, batches = run.state, run.settings, run.batches
     number, accumulate = len(state.rows) + 1, settings.train.accumulate
     loss_fn = build_loss(settings.loss)
-    run.batches.epoch, run.batches.start = number, state.step
-    left = len(run.batches)
-    total = state.step + left
+    total = run.span(phase).of(state.epoch)
+    batches.epoch, batches.start, batches.end = number, state.step, total
     began, trained = time.perf_counter(), 0
     saved = began
-    with bar(f"{phase} {number}/{run.epochs}", total, state.step) as progress:
+    with bar(f"{phase.name} {number}/{run.epochs}", total, state.step) as progress:
         for batch in run.loader:
             first_of_step = state.step // accumulate * accumulate
             share = min(accumulate, total - first_of_step)
+            whole = state.step + 1 == first_of_step + share
+            mine, everyones = batches.share_of(state.step)
+            of_step = sum(batches.share_of(first_of_step + n)[1] for n in range(share))
             # Dropout draws from the global generator: seeded by the step, it does not depend on what ran before.
-            torch.manual_seed(int(np.random.SeedSequence([settings.seed, number, state.step]).generate_state(1)[0]))
+            torch.manual_seed(_seed_of(settings.seed, number, state.step))
             images, masks = (batch[key].to(run.compute.device, non_blocking=True) for key in ("image", "mask"))
-            with run.compute.autocast():
-                logits = run.model(images)
-            loss = loss_fn(logits, masks)
-            movers.scaler.scale(loss / share).backward()  # type: ignore[no-untyped-call]
-            value = loss.item()
-            if not np.isfinite(value):
-                raise _diverged(run, phase, f"the loss is {value}")
+            with distributed.alone(network, whole):
+                with run.compute.autocast():
+                    logits = network(images)
+                loss = loss_fn(logits, masks)
+                # Every picture of a step weighs the same; the processes' gradients are averaged.
+                weight = mine * distributed.world() / of_step
+                movers.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
+            loss_sum = distributed.add([loss.item() * mine])[0]
+            if not np.isfinite(loss_sum):
+                raise _diverged(run, phase, f"the loss is {loss_sum / everyones}")
+            if run.proven != phase.name:
+                check_gradients(run.model, phase.name)
+                run.proven = phase.name
             state.step += 1
-            whole = state.step % accumulate == 0 or state.step == total
             if whole:
                 _step(run, movers, phase)
-            state.loss_sum += value * len(images)
-            state.images += len(images)
-            trained += len(images)
+            state.loss_sum += loss_sum
+            state.images += everyones
+            trained += everyones
             now = time.perf_counter()
             progress(state.step, f"loss {state.loss_sum / state.images:.4f}  {trained / (now - began):.1f} images/s")
-            if whole and run.stopped():
+            if whole and run.asked_to_stop():
                 state.seconds += now - began
                 _stop(run, movers)
             if whole and now - saved > 60 * settings.checkpoint.minutes:
@@ -226,57 +280,115 @@ def train_epoch(run: Run, movers: Movers, phase: str) -> None:
                 saved = now
     state.trained_images += trained
     state.train_seconds += time.perf_counter() - began
-    run.batches.start = 0
 
 
-def _step(run: Run, movers: Movers, phase: str) -> None:
+def _seed_of(seed: int, epoch: int, step: int) -> int:
+    source = np.random.SeedSequence([seed, epoch, step], spawn_key=(distributed.rank(),) if distributed.rank() else ())
+    return int(source.generate_state(1)[0])
+
+
+def _step(run: Run, movers: Movers, phase: Phase) -> None:
     clip, parameters = run.settings.train.clip, [p for g in movers.optimizer.param_groups for p in g["params"]]
     movers.scaler.unscale_(movers.optimizer)
     norm = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
     # The scaler skips steps that overflow in fp16 and lowers its scale; elsewhere such a step would ruin the weights.
     if not movers.scaler.is_enabled() and not torch.isfinite(norm):
         raise _diverged(run, phase, f"the gradient's norm is {norm.item()}")
+    run.state.lr = max(group["lr"] for group in movers.optimizer.param_groups)
     movers.scaler.step(movers.optimizer)
     movers.scaler.update()
     movers.optimizer.zero_grad(set_to_none=True)
     movers.schedule.step()
 
 
-def _diverged(run: Run, phase: str, what: str) -> DivergedError:
+def _diverged(run: Run, phase: Phase, what: str) -> DivergedError:
     last = run.folder / "checkpoints" / "last.pt"
-    kept = f"The last good checkpoint is {last}." if last.exists() else "There is no earlier checkpoint."
     return DivergedError(
-        f"Training stopped in phase {phase}, epoch {len(run.state.rows) + 1}, step {run.state.step + 1}: {what}.\n"
-        f"{kept} A lower rate (freeze.phases.{phase}.lr=…) or train.precision=fp32 is what helps most often."
+        f"Training stopped in phase {phase.name}, epoch {len(run.state.rows) + 1}, step {run.state.step + 1}: {what}.\n"
+        f"The last good checkpoint is {last}. "
+        f"A lower rate (freeze.phases.{phase.name}.lr=…) or train.precision=fp32 is what helps most often."
     )
 
 
-def _stop(run: Run, movers: Movers | None) -> None:
-    run.save("last.pt", movers=movers.state_dict() if movers else {})
+def _stop(run: Run, movers: Movers) -> None:
+    run.save("last.pt", movers=movers.state_dict())
     raise Interrupted
 
 
-def _finish_epoch(run: Run, movers: Movers, index: int, result: Evaluation) -> None:
-    state, (name, phase) = run.state, run.phases[index]
-    row = _row(run, name, movers, result)
-    run.recorder.epoch(row, result.samples)
+def _over(run: Run, phase: Phase) -> bool:
+    """Say whether a phase has had its epochs, or has converged: `patience` epochs without a better Dice."""
+    done = run.state.epoch
+    if done >= run.span(phase).epochs:
+        return True
+    return phase.settings.until == "plateau" and _since_best(run.state) >= phase.settings.patience
+
+
+def _since_best(state: State) -> int:
+    """Count the epochs of the running phase after its best one."""
+    dices = [row["val_dice"] for row in state.rows[len(state.rows) - state.epoch :]]
+    return len(dices) - 1 - int(np.nanargmax(dices)) if dices and not np.isnan(dices).all() else 0
+
+
+def _check_place(run: Run, before: Mapping[str, Any], steps: int) -> None:
+    """Check that a resumed run can go on where it is: with the phases it has had, and no shorter than it is by now.
+
+    Args:
+        run: The run.
+        before: The settings it had.
+        steps: The optimizer's steps in the running phase so far.
+    """
+    state, had = run.state, list(before["freeze"]["phases"].items())
+    now = [(name, asdict(phase)) for name, phase in run.settings.freeze.phases.items()]
+    if now[: state.phase] != had[: state.phase] or [name for name, _ in now][: len(had)] != [name for name, _ in had]:
+        raise UserError(
+            f"The phases that are over ({', '.join(name for name, _ in had[: state.phase]) or 'none'}) cannot change, "
+            "and new ones come last: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+        )
+    name, span = run.phases[state.phase].name, run.span(run.phases[state.phase])
+    if steps > span.steps:
+        raise UserError(
+            f"freeze.phases.{name}: the run has made {steps} steps of this phase by now; it cannot become shorter, "
+            f"of {span.steps}."
+        )
+    whole = -(-span.batches // run.settings.train.accumulate)
+    if steps < min(span.steps, state.epoch * whole):  # its last epoch was cut short
+        raise UserError(
+            f"freeze.phases.{name}: this phase has ended after {steps} steps, within an epoch, and cannot become "
+            "longer. Add a phase: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+        )
+
+
+def _finish_epoch(run: Run, movers: Movers, phase: Phase, result: Evaluation) -> None:
+    state = run.state
+    row = _row(run, phase.name, result)
+    if np.isnan(row["val_dice"]):
+        raise UserError(
+            "The validation Dice is not defined: no validation picture has foreground, and train.empty=skip leaves "
+            "such pictures out. Validate on pictures with foreground, or choose another rule (train.empty=one)."
+        )
+    if run.recorder:
+        run.recorder.epoch(row, result.samples)
+    else:
+        state.rows.append(row)
     better = row["val_dice"] > state.best_dice
     if better:
         state.best_dice, state.best_epoch = row["val_dice"], row["epoch"]
     state.epoch, state.step, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
     if better:
         run.save("best.pt")
-    done = state.epoch == phase.epochs
-    if done:
-        state.phase, state.epoch = index + 1, 0
-    run.save("last.pt", movers={} if done else movers.state_dict())
+    run.save("last.pt", movers=movers.state_dict())
     say(
-        f"{name:>10}  epoch {row['epoch']}/{run.epochs}  loss {row['train_loss']:.4f}  "
+        f"{phase.name:>10}  epoch {row['epoch']}/{run.epochs}  loss {row['train_loss']:.4f}  "
         f"validation: loss {row['val_loss']:.4f}  Dice {row['val_dice']:.4f}{' *' if better else ''}"
     )
+    if _over(run, phase) and state.epoch < run.span(phase).epochs:
+        say(
+            f"{phase.name:>10}  has converged: no better validation Dice for {phase.settings.patience} epochs, "
+            f"after {state.epoch} of at most {run.span(phase).epochs}"
+        )
 
 
-def _row(run: Run, phase: str, movers: Movers, result: Evaluation) -> Row:
+def _row(run: Run, phase: str, result: Evaluation) -> Row:
     scores = result.scores
     return {
         "epoch": len(run.state.rows) + 1,
@@ -288,35 +400,8 @@ def _row(run: Run, phase: str, movers: Movers, result: Evaluation) -> Row:
         "val_iou": scores.iou_mean,
         "val_precision": scores.precision,
         "val_recall": scores.recall,
-        "lr": max(group["lr"] for group in movers.optimizer.param_groups),
+        "lr": run.state.lr,
     }
-
-
-def _announce(run: Run, index: int) -> int:
-    name, phase = run.phases[index]
-    counted = audit(run.model, run.built.blocks)
-    trains = _spans(counted.parts, lambda trainable, _: trainable > 0)
-    frozen = _spans(counted.parts, lambda trainable, total: trainable < total)
-    lines = [
-        f"trains  {trains}",
-        f"frozen  {frozen or 'nothing'}",
-        f"{counted.trainable:,} of {counted.total:,} parameters train",
-        f"epochs  {phase.epochs}, lr {phase.lr:g}"
-        + (f", of the backbone {phase.lr * phase.backbone_lr_scale:g}" if trains != "decoder" else ""),
-    ]
-    banner(f"phase {index + 1}/{len(run.phases)}: {name}", lines)
-    return counted.trainable
-
-
-def _spans(parts: Mapping[str, tuple[int, int]], chosen: Callable[[int, int], bool]) -> str:
-    """Name the chosen parts, neighbouring blocks of the backbone as a span: `block4 … block8, decoder`."""
-    spans: list[list[str]] = [[]]
-    for name, (trainable, total) in parts.items():
-        if name == "decoder" or not chosen(trainable, total):
-            spans.append([])
-        if chosen(trainable, total):
-            spans[-1].append(name)
-    return ", ".join(span[0] if len(span) == 1 else f"{span[0]} … {span[-1]}" for span in spans if span)
 
 
 def _summary(run: Run) -> dict[str, Any]:
@@ -328,10 +413,12 @@ def _summary(run: Run) -> dict[str, Any]:
         "seconds": round(state.seconds, 1),
         "images_per_second": round(state.trained_images / max(state.train_seconds, 1e-9), 2),
         "parameters": counted.total,
-        "trainable_parameters": state.trainable,
+        "trainable_parameters": {name: each["trainable"] for name, each in state.phases.items()},
+        "phases": state.phases,
         "weights": run.built.weights.source or "random",
         "taps": {role: feature.node for role, feature in run.built.model.features.items()},
         "device": str(run.compute.device),
+        "processes": distributed.world(),
         "precision": run.compute.precision,
         "versions": {"segtune": segtune.__version__, "torch": torch.__version__},
     }

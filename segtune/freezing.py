@@ -4,12 +4,28 @@ Freezing is by module path: the same paths decide which parameters get gradients
 so BatchNorm statistics and dropout of frozen parts stand still too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from segtune.config import PhaseSettings, UserError, nearest
+from segtune.config import PhaseSettings, UserError, matching, nearest
+
+Blocks = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Who trains: module paths inside the model, but for the paths `without`."""
+
+    modules: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+    def holds(self, path: str) -> bool:
+        """Say whether a module of this path trains."""
+        return within(path, self.modules) and not within(path, self.without)
 
 
 @dataclass(frozen=True)
@@ -21,70 +37,184 @@ class Audit:
     parts: Mapping[str, tuple[int, int]]
 
 
-def trainable_modules(
-    model: nn.Module, phase: PhaseSettings, blocks: Mapping[str, Sequence[str]], new: Sequence[str]
-) -> tuple[str, ...]:
-    """Say which modules train in a phase: the decoder, new modules, and what the phase names of the backbone.
+def choose(
+    model: nn.Module,
+    name: str,
+    phase: PhaseSettings,
+    blocks: Blocks,
+    new: Collection[str] = (),
+    reached: Collection[str] | None = None,
+) -> Scope:
+    """Say who trains in a phase: what it names of the backbone and of the decoder, and all that is new.
 
     Args:
         model: A model with `backbone` and `decoder`.
+        name: The phase's name, for messages.
         phase: The phase.
         blocks: The backbone's blocks from the input to the deepest, each a list of module paths inside the backbone.
-        new: Module paths inside the backbone that have no pretrained weights.
-
-    Returns:
-        Module paths inside the model.
+        new: Paths of modules of the backbone that have no pretrained weights, inside the backbone.
+        reached: Paths of the modules that a gradient reaches; None: all. The others do not train.
 
     Raises:
-        UserError: A listed module does not exist in the cut backbone.
+        UserError: A name or a pattern matches no module of the cut backbone or of the decoder, nothing would train, or
+            a module that is asked for by name gets no gradient.
     """
     if phase.backbone == "all":
-        return ("backbone", "decoder")
-    kept = {path: module for path, module in model.get_submodule("backbone").named_modules() if path}
-    present = {name: [path for path in paths if path in kept] for name, paths in blocks.items()}
-    # A tap right behind a block's first activation leaves nothing to train of that block: it does not count.
-    present = {name: paths for name, paths in present.items() if any(list(kept[path].parameters()) for path in paths)}
-    if isinstance(phase.backbone, int):
-        deepest = list(present)[len(present) - min(phase.backbone, len(present)) :]
-        chosen = [path for name in deepest for path in present[name]]
+        paths = ["backbone"]
     else:
-        chosen = [path for name in phase.backbone for path in present.get(name, [name])]
-        for path in chosen:
-            if path not in kept:
-                raise UserError(
-                    f"backbone: '{path}' is no module of the cut backbone.{nearest(path, [*present, *kept])} "
-                    f"Its blocks: {', '.join(present)}."
-                )
-    return (*dict.fromkeys(f"backbone.{path}" for path in [*chosen, *new]), "decoder")
+        named = _backbone_paths(model.get_submodule("backbone"), name, phase, blocks)
+        paths = [f"backbone.{path}" for path in dict.fromkeys([*named, *new])]
+    paths += _decoder_paths(model.get_submodule("decoder"), name, phase)
+    without = [] if reached is None else _unreached(model, paths, reached, name, phase)
+    if phase.batchnorm == "frozen":
+        fresh = [f"backbone.{path}" for path in new]
+        without += [
+            path
+            for path, module in model.named_modules()
+            if isinstance(module, _BatchNorm) and path.startswith("backbone.") and not within(path, fresh)
+        ]
+    scope = Scope(tuple(paths), tuple(dict.fromkeys(without)))
+    if not any(scope.holds(owner) for owner in owners(model)):
+        reason = (
+            f"no gradient passes cut={phase.cut}, and what lies behind it is frozen" if phase.cut else "all is frozen"
+        )
+        raise UserError(
+            f"freeze.phases.{name}: nothing would train, for {reason}. "
+            "Name something to train with backbone (a number of its deepest blocks, all, or a list) or decoder."
+        )
+    return scope
 
 
-def freeze(model: nn.Module, modules: Sequence[str]) -> None:
-    """Let gradients into the parameters of the named modules, and no others. Once per phase."""
+def present_blocks(backbone: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
+    """Give the blocks that the cut backbone still holds, with those of their module paths that are there.
+
+    A tap right behind a block's first activation leaves nothing to train of that block: it does not count.
+    """
+    kept = {path: module for path, module in backbone.named_modules() if path}
+    present = {name: [path for path in paths if path in kept] for name, paths in blocks.items()}
+    return {name: paths for name, paths in present.items() if any(list(kept[path].parameters()) for path in paths)}
+
+
+def block_of(parameter: str, blocks: Blocks) -> str:
+    """Name the part a parameter belongs to: a block of the backbone, `decoder`, or `backbone` if no block holds it."""
+    if parameter.startswith("decoder."):
+        return "decoder"
+    inside = parameter.removeprefix("backbone.")
+    return next((name for name, paths in blocks.items() if within(inside, paths)), "backbone")
+
+
+def freeze(model: nn.Module, scope: Scope) -> None:
+    """Let gradients into the parameters of the scope, and no others. Once per phase."""
     model.requires_grad_(False)
-    for path in modules:
+    for path in scope.modules:
         model.get_submodule(path).requires_grad_(True)
+    for path in scope.without:
+        model.get_submodule(path).requires_grad_(False)
 
 
-def train_mode(model: nn.Module, modules: Sequence[str]) -> None:
-    """Put the named modules in training mode and everything else in evaluation mode. Before every epoch."""
+def train_mode(model: nn.Module, scope: Scope) -> None:
+    """Put the scope in training mode and everything else in evaluation mode. Before every epoch."""
     model.eval()
-    for path in modules:
+    for path in scope.modules:
         model.get_submodule(path).train()
+    for path in scope.without:
+        model.get_submodule(path).eval()
 
 
-def audit(model: nn.Module, blocks: Mapping[str, Sequence[str]]) -> Audit:
+def audit(model: nn.Module, blocks: Blocks) -> Audit:
     """Count what really trains, by block of the backbone and for the decoder."""
     parts: dict[str, list[int]] = {}
-    owner = {path: name for name, paths in blocks.items() for path in paths}
     for name, parameter in model.named_parameters():
-        inside = name.removeprefix("backbone.")
-        part = (
-            "decoder"
-            if name.startswith("decoder.")
-            else next((n for p, n in owner.items() if inside.startswith(f"{p}.")), "backbone")
-        )
-        counted = parts.setdefault(part, [0, 0])
+        counted = parts.setdefault(block_of(name, blocks), [0, 0])
         counted[0] += parameter.numel() * parameter.requires_grad
         counted[1] += parameter.numel()
     pairs = {name: (trainable, total) for name, (trainable, total) in parts.items()}
     return Audit(sum(t for t, _ in pairs.values()), sum(n for _, n in pairs.values()), pairs)
+
+
+def find_reached(model: nn.Module) -> set[str]:
+    """Give the paths of the layers that a gradient from the logits reaches, found by a backward pass.
+
+    Leaves the model in evaluation mode, with gradients let into everything and none kept.
+    """
+    found: set[str] = set()
+    model.eval().requires_grad_(True)
+
+    def watch(path: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(lambda _: found.add(path))  # type: ignore[no-untyped-call]
+
+    hooks = [
+        module.register_forward_hook(lambda m, a, output, path=path: watch(path, output))
+        for path, module in model.named_modules()
+        if not list(module.children()) or next(module.parameters(recurse=False), None) is not None
+    ]
+    device = next(model.parameters()).device
+    logits = model(torch.zeros(1, 3, 64, 64, device=device))
+    if logits.requires_grad:
+        logits.sum().backward()
+    for hook in hooks:
+        hook.remove()
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def _backbone_paths(backbone: nn.Module, name: str, phase: PhaseSettings, blocks: Blocks) -> list[str]:
+    present = present_blocks(backbone, blocks)
+    if isinstance(phase.backbone, int):
+        deepest = list(present)[len(present) - min(phase.backbone, len(present)) :]
+        return [path for block in deepest for path in present[block]]
+    # The gradient stops of `taps.cut` are no layers of the network.
+    kept = [path for path, _ in backbone.named_modules() if path and not within(path, ["stops"])]
+    setting, paths = f"freeze.phases.{name}.backbone", []
+    for item in phase.backbone:
+        if item.startswith("re:"):
+            paths += matching(item, kept, setting)
+        elif item in present or item in kept:
+            paths += present.get(item, [item])
+        else:
+            raise UserError(
+                f"{setting}: '{item}' is no module of the cut backbone.{nearest(item, [*present, *kept])} "
+                f"Its blocks: {', '.join(present)}."
+            )
+    return paths
+
+
+def _decoder_paths(decoder: nn.Module, name: str, phase: PhaseSettings) -> list[str]:
+    if phase.decoder == "all":
+        return ["decoder"]
+    kept = [path for path, _ in decoder.named_modules() if path]
+    return [
+        f"decoder.{path}" for item in phase.decoder for path in matching(item, kept, f"freeze.phases.{name}.decoder")
+    ]
+
+
+def _unreached(
+    model: nn.Module, paths: Sequence[str], reached: Collection[str], name: str, phase: PhaseSettings
+) -> list[str]:
+    """Give the layers among `paths` that no gradient reaches, those without parameters too."""
+    if not reached:
+        raise UserError(
+            f"freeze.phases.{name}.cut={phase.cut}: this layer is at or behind the logits, and no gradient passes it: "
+            "nothing would train, and the loss would never move. Cut at a layer of the backbone."
+        )
+    layers = [p for p, m in model.named_modules() if not list(m.children()) or list(m.parameters(recurse=False))]
+    away = [path for path in layers if within(path, paths) and path not in reached]
+    for path in paths if isinstance(phase.backbone, list) else ():
+        owned = {owner for owner in owners(model) if within(owner, [path])}
+        if owned and owned <= set(away):
+            raise UserError(
+                f"freeze.phases.{name}: backbone names {path.removeprefix('backbone.')}, but with cut={phase.cut} no "
+                "gradient reaches it. Leave it out, or cut nearer to the input."
+            )
+    return away
+
+
+def owners(model: nn.Module) -> list[str]:
+    """Give the paths of the modules that hold parameters of their own, in the model's order."""
+    return list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
+
+
+def within(path: str, roots: Collection[str]) -> bool:
+    """Say whether a dotted path is one of some others, or inside one."""
+    return any(path == root or path.startswith(f"{root}.") for root in roots)

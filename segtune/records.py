@@ -3,34 +3,72 @@
 import csv
 import io
 import json
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import BaseFileLock, FileLock, Timeout
 from torch.utils.tensorboard import SummaryWriter
 
+from segtune import distributed
 from segtune.checkpoint import write_atomically
 from segtune.config import UserError
 from segtune.pictures import Picture, png
 
+log = logging.getLogger(__name__)
+
 Row = dict[str, Any]
 
 
-def start_run_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make a run's folder and keep the resolved settings in it.
+@contextmanager
+def claim(folder: Path, *, resume: bool) -> Iterator[None]:
+    """Hold a run's folder for this process, and those beside it, while the block runs; it is made if it is not there.
+
+    The lock is the operating system's: it ends with the process, however that ends.
 
     Raises:
-        UserError: A run is there already.
+        UserError: Another process holds it, a run is there already and is not resumed, or the disk refuses.
     """
-    if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
+    lock = FileLock(folder / ".lock")
+    distributed.on_first(lambda: _take(lock, folder, resume=resume))
+    try:
+        yield
+    finally:
+        if distributed.rank() == 0:
+            begun = (folder / "config.yaml").exists()
+            lock.release()
+            if not begun:  # the run failed before it began: an empty folder is of no use
+                with suppress(OSError):
+                    (folder / ".lock").unlink(missing_ok=True)
+                    folder.rmdir()
+
+
+def _take(lock: BaseFileLock, folder: Path, *, resume: bool) -> None:
+    if not resume and ((folder / "config.yaml").exists() or (folder / "checkpoints").exists()):
         raise UserError(
             f"There is a run in {folder} already. Go on with it (resume={folder}), or give another folder (run_dir=…)."
         )
-    write_atomically(
-        folder / "config.yaml", yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True).encode()
-    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+        for leftover in folder.glob("**/.*.partial"):  # of a process that was killed while it wrote
+            leftover.unlink()
+    except Timeout as error:
+        raise UserError(
+            f"Another process is training in {folder} just now. Wait for it, or give another folder (run_dir=…)."
+        ) from error
+    except OSError as error:
+        raise UserError(f"Cannot write to the run's folder {folder}: {error.strerror or error}.") from error
+
+
+def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep the resolved settings in a run's folder."""
+    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / "config.yaml", text.encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -54,21 +92,41 @@ class EpochRecorder:
     def __init__(self, folder: Path, rows: list[Row]) -> None:
         self.folder = folder
         self.rows = rows
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows) + 1 if rows else None)
+        self.writer: SummaryWriter | None = None
+        with self._going_on_without():
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows) + 1 if rows else None)
 
     def epoch(self, row: Row, samples: Picture | None) -> None:
         """Add an epoch's row and its picture of samples."""
         self.rows.append(row)
         number = int(row["epoch"])
         write_csv(self.folder / "metrics.csv", self.rows)
-        for name, value in row.items():
-            if isinstance(value, float):
-                self.writer.add_scalar(name, value, number)
         if samples is not None:
             write_atomically(self.folder / "samples" / f"epoch_{number:03d}.png", png(samples))
-            self.writer.add_image("samples: photo, truth, prediction", samples, number, dataformats="HWC")
-        self.writer.flush()
+        with self._going_on_without():
+            if self.writer:
+                _write(self.writer, row, samples)
 
     def close(self) -> None:
         """Close the TensorBoard file."""
-        self.writer.close()
+        with self._going_on_without():
+            if self.writer:
+                self.writer.close()
+
+    @contextmanager
+    def _going_on_without(self) -> Iterator[None]:
+        """Where the disk refuses TensorBoard's file, let the run go on: its curves are in `metrics.csv` too."""
+        try:
+            yield
+        except OSError as error:
+            log.warning("The TensorBoard file cannot be written (%s); metrics.csv goes on.", error)
+            self.writer = None
+
+
+def _write(writer: SummaryWriter, row: Row, samples: Picture | None) -> None:
+    for name, value in row.items():
+        if isinstance(value, float):
+            writer.add_scalar(name, value, row["epoch"])
+    if samples is not None:
+        writer.add_image("samples: photo, truth, prediction", samples, row["epoch"], dataformats="HWC")
+    writer.flush()

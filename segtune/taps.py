@@ -5,9 +5,9 @@ behind the deepest tap is not kept.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from segtune.backbones import BackboneSpec
 from segtune.config import UserError
+
+NO_STOPS: Mapping[str, "GradientStop"] = {}
 
 #: Side of the square input on which strides are measured, in pixels; a multiple of every stride in use.
 _PROBE_SIZE = 128
@@ -28,6 +30,19 @@ class Feature:
     node: str
     channels: int
     stride: int
+
+
+class GradientStop(nn.Module):
+    """Lets values through as they are and, while `active`, no gradient. `passed` says whether values ever came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.active = self.passed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give (…) back."""
+        self.passed = True
+        return x.detach() if self.active else x
 
 
 def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
@@ -52,7 +67,9 @@ def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
     raise UserError(f"{spec.name} has no layer '{name}'. The nearest names: {', '.join(near)}.")
 
 
-def cut(network: nn.Module, taps: Mapping[str, str], spec: BackboneSpec) -> tuple[nn.Module, dict[str, Feature]]:
+def cut(
+    network: nn.Module, taps: Mapping[str, str], spec: BackboneSpec, stops: Mapping[str, GradientStop] = NO_STOPS
+) -> tuple[nn.Module, dict[str, Feature]]:
     """Cut a backbone behind its deepest tap.
 
     In-place activations are switched off first, so that no tap is overwritten by the layer behind it.
@@ -61,12 +78,14 @@ def cut(network: nn.Module, taps: Mapping[str, str], spec: BackboneSpec) -> tupl
         network: The whole backbone; its modules are taken over.
         taps: Role to tap name, in the order of depth.
         spec: The backbone's spec.
+        stops: Gradient stops to put behind layers, by the layer's name.
 
     Returns:
         A module from normalised RGB (N, 3, H, W) to `{role: (N, C, h, w)}`, and the features' facts by role.
 
     Raises:
-        UserError: A name is unknown, two roles name one layer, or the roles are not in the order of depth.
+        UserError: A name is unknown, two roles name one layer, the roles are not in the order of depth, or a stop lies
+            behind the deepest tap.
     """
     for module in network.modules():
         if getattr(module, "inplace", False):
@@ -80,10 +99,34 @@ def cut(network: nn.Module, taps: Mapping[str, str], spec: BackboneSpec) -> tupl
             f"The taps of {spec.name} must be different layers, from shallow to deep in the order {', '.join(taps)}. "
             f"Came: {named}, of {len(nodes) - 1} layers."
         )
-    trunk = create_feature_extractor(
-        network, return_nodes={node: role for role, node in found.items()}, suppress_diff_warning=True
-    )
+    stopped = {name: resolve(name, nodes, spec) for name in stops}
+    for name, node in stopped.items():
+        if nodes.index(node) > order[-1]:
+            raise UserError(
+                f"cut={name}: this layer of {spec.name} lies behind the deepest tap, {list(taps.values())[-1]}, "
+                "so it is not part of the model."
+            )
+    # A node has one role: a stop behind a tapped layer shares the tap's.
+    roles = {node: f"stop {node}" for node in stopped.values()} | {node: role for role, node in found.items()}
+    trunk = create_feature_extractor(network, return_nodes=roles, suppress_diff_warning=True)
+    _insert(trunk, [(roles[node], stops[name]) for name, node in stopped.items()], list(taps))
     return trunk, _measure(trunk, found, spec)
+
+
+def _insert(trunk: Any, stops: Sequence[tuple[str, GradientStop]], roles: Sequence[str]) -> None:
+    """Put stops behind the nodes returned under certain names, then return nothing but `roles`."""
+    if not stops:
+        return
+    trunk.stops = nn.ModuleList(stop for _, stop in stops)
+    for graph in {trunk.train_graph, trunk.eval_graph}:
+        output = next(node for node in graph.nodes if node.op == "output")
+        for index, (role, _) in enumerate(stops):
+            node = output.args[0][role]
+            with graph.inserting_after(node):
+                stop = graph.create_node("call_module", f"stops.{index}", (node,))
+            node.replace_all_uses_with(stop, delete_user_cb=lambda user, stop=stop: user is not stop)
+        output.args = ({role: output.args[0][role] for role in roles},)
+    trunk.recompile()
 
 
 def _measure(trunk: nn.Module, found: Mapping[str, str], spec: BackboneSpec) -> dict[str, Feature]:

@@ -2,6 +2,7 @@ import os
 import pickle
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -28,8 +29,8 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monk
     checkpoint.save(path, content())
     before = path.read_bytes()
 
-    def full(_: object, file: Path) -> None:
-        Path(file).write_bytes(b"half a checkpoint")
+    def full(_: object, file: BinaryIO) -> None:
+        file.write(b"half a checkpoint")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
@@ -37,7 +38,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monk
         checkpoint.save(path, content())
     assert str(error.value) == (
         f"Cannot write {path}: [Errno 28] No space left on device\n"
-        "The checkpoint that was there before is untouched. Free some space, then resume the run."
+        "What was there before is untouched. If the disk is full, free some space; a run can then be resumed."
     )
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["last.pt"]
@@ -80,7 +81,7 @@ def test_another_programs_file_is_refused(tmp_path: Path) -> None:
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
     torch.save(content(format=99), tmp_path / "new.pt")
-    with pytest.raises(UserError, match="has checkpoint format 99; this version of segtune reads format 1"):
+    with pytest.raises(UserError, match="has checkpoint format 99; this version of segtune reads format 2"):
         checkpoint.load(tmp_path / "new.pt")
 
 

@@ -1,15 +1,25 @@
 """The command line as a user meets it: in processes of its own."""
 
 import os
+import resource
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import segtune
+from segtune import checkpoint, plan
 from segtune.__main__ import main
+from segtune.backbones import BACKBONES
+from segtune.cost import StepCost
 
 REPOSITORY = Path(segtune.__file__).parent.parent
 
@@ -188,3 +198,213 @@ def test_a_sweep_and_a_config_folder_of_ones_own(tmp_path: Path) -> None:
     assert (tmp_path / "sweep" / "0" / "summary.json").is_file()
     assert "seed: 1" in (tmp_path / "sweep" / "1" / "config.yaml").read_text()
     assert "HorizontalFlip" in (tmp_path / "sweep" / "1" / "config.yaml").read_text()
+
+
+STEADY = ("optimizer.schedule=constant", "optimizer.warmup=0")  # a longer phase has then the same rates at the start
+PHASES = (
+    "~freeze.phases.all",
+    "+freeze.phases.one={backbone: all, epochs: 2, lr: 1e-3}",
+    "+freeze.phases.two={backbone: all, epochs: 1, lr: 1e-3}",
+)
+TRAINING = (*SMALL[:9], *SMALL[10:], "train.batch_size=2", *STEADY, *PHASES)
+
+
+@pytest.fixture(scope="module")
+def quick(network_of: Callable[[str], nn.Module]) -> Iterator[None]:
+    """Leave out what takes longer than these trainings: building a whole ResNet50, estimating what a phase costs."""
+    cost = StepCost(flops=0, activations=0, gradients=0, optimizer_tensors={}, weights=0, backward_stops="conv1")
+    network_of("resnet50")  # kept from here on
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
+        patch.setattr(plan, "estimate", lambda *_: cost)
+        yield
+
+
+@pytest.fixture(scope="module")
+def home(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `photos` and the finished run `first`, of the phases `one` (two epochs) and `two` (one)."""
+    home = tmp_path_factory.mktemp("home")
+    discs(home / "photos")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert main(["train", *TRAINING, "run_dir=first"]) == 0
+    return home
+
+
+@pytest.fixture
+def first(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run, in the folder of the test."""
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    return shutil.copytree(home / "first", tmp_path / "first")
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("**/*") if path.is_file()}
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Compare what two runs have come to, to the last bit."""
+    assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+    contents = [checkpoint.load(folder / "checkpoints" / "last.pt") for folder in (one, other)]
+    for part in (lambda c: c["model"], lambda c: c["movers"]["optimizer"]["state"]):
+        torch.testing.assert_close(part(contents[0]), part(contents[1]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "change", ["freeze.phases.two.epochs=2", "+freeze.phases.late={backbone: all, epochs: 1, lr: 1e-3}"]
+)
+def test_a_finished_run_can_become_longer(first: Path, tmp_path: Path, change: str) -> None:
+    """It ends as if it had been planned so: with a rate that does not depend on the length."""
+    assert main(["train", *TRAINING, change, f"run_dir={tmp_path / 'planned'}"]) == 0
+    assert main(["train", f"resume={first}", change]) == 0
+    assert_same_end(first, tmp_path / "planned")
+
+
+KEEPS = (
+    "a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
+    "train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of phases that are not over, such as "
+    "freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("seed=1",), f"seed=1: {KEEPS}"),
+        (("freeze.phases.two.lr=1e-5",), f"freeze.phases.two.lr=1e-5: {KEEPS}"),
+        (("~freeze.phases.two",), f"~freeze.phases.two: {KEEPS}"),
+        (("+freeze.phases.two={epochs: 1, lr: 1}",), f"+freeze.phases.two={{epochs: 1, lr: 1}}: {KEEPS}"),
+        (("+train.workers=1",), f"+train.workers=1: {KEEPS}"),
+        (("data=portraits",), f"data=portraits: {KEEPS}"),
+        (("freeze.phases.tow.epochs=3",), "freeze.phases.tow.epochs: the run has no phase tow; it has one, two."),
+        (
+            ("freeze.phases.one.epochs=3",),
+            "The phases that are over (one) cannot change, and new ones come last: "
+            "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}.",
+        ),
+        (
+            ("freeze.phases.two.epochs=null", "freeze.phases.two.steps=2"),
+            "freeze.phases.two: the run has made 3 steps of this phase by now; it cannot become shorter, of 2.",
+        ),
+        (
+            ("freeze.phases.two.epochs=0",),
+            "One setting is wrong:\n  freeze.phases.two.epochs: came 0; expected: greater than or equal to 1.",
+        ),
+        (("-m",), "resume goes on with one run and takes no flags; came -m."),
+        (("--cfg", "job"), "resume goes on with one run and takes no flags; came --cfg."),
+    ],
+)
+def test_what_a_resumed_run_cannot_become(
+    capsys: pytest.CaptureFixture[str], first: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    before = everything_in(first)
+    assert message(capsys, "train", f"resume={first}", *arguments) == f"segtune train: {expected}"
+    assert everything_in(first) == before  # so that a resume without them still works
+
+
+@pytest.fixture
+def holder(first: Path) -> Iterator[subprocess.Popen]:
+    """Another process that holds the run's lock, with a child that outlives it, as a worker outlives a kill."""
+    code = (
+        "import filelock, os, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); child = os.fork();"
+        "print(child, flush=True) if child else None; time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(first / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline())
+        yield process
+        process.kill()
+        os.kill(child, signal.SIGKILL)
+
+
+def test_two_processes_never_write_one_folder(
+    capsys: pytest.CaptureFixture[str], first: Path, holder: subprocess.Popen
+) -> None:
+    before = everything_in(first)
+    assert message(capsys, "train", f"resume={first}") == (
+        f"segtune train: Another process is training in {first} just now. "
+        "Wait for it, or give another folder (run_dir=…)."
+    )
+    assert everything_in(first) == before
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (first / ".lock").exists()  # the file is left, the lock is not
+    assert main(["train", f"resume={first}"]) == 0
+
+
+def test_a_new_run_does_not_touch_the_folder_of_one_that_begins(
+    capsys: pytest.CaptureFixture[str], first: Path, holder: subprocess.Popen
+) -> None:
+    """Another process has locked the folder, but has not written anything yet."""
+    for name in ("config.yaml", "metrics.csv", "summary.json"):
+        (first / name).unlink()
+    shutil.rmtree(first / "checkpoints")
+    expected = f"segtune train: Another process is training in {first} just now. "
+    assert message(capsys, "train", *TRAINING, f"run_dir={first}").startswith(expected)
+    assert not (first / "config.yaml").exists()
+    assert (first / ".lock").exists()
+
+
+def test_what_a_killed_process_left_half_written_is_removed(first: Path) -> None:
+    left = [first / "checkpoints" / ".last.pt.ab12.partial", first / ".metrics.csv.cd34.partial"]
+    for path in left:
+        path.write_bytes(b"half of it")
+    assert main(["train", f"resume={first}"]) == 0
+    assert not [path for path in left if path.exists()]
+
+
+def test_a_disk_that_is_full_keeps_the_last_checkpoint(
+    capsys: pytest.CaptureFixture[str], first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file may grow beyond 100 kB while the checkpoint of the second epoch is written."""
+    run, save, count = tmp_path / "run", checkpoint.save, 0
+
+    def cramped(path: Path, content: dict) -> None:
+        nonlocal count
+        count += path.name == "last.pt"
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            if count == 3:  # at the start, after the first epoch, after the second
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+            save(path, content)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", cramped)
+        text = message(capsys, "train", *TRAINING, f"run_dir={run}")
+    last = run / "checkpoints" / "last.pt"
+    assert text.startswith(f"segtune train: Cannot write {last}: ")
+    assert "File too large" in text.splitlines()[0]
+    assert text.splitlines()[1] == (
+        "What was there before is untouched. If the disk is full, free some space; a run can then be resumed."
+    )
+    assert checkpoint.load(last)["state"]["epoch"] == 1
+    assert sorted(path.name for path in last.parent.iterdir()) == ["best.pt", "last.pt"]
+    assert main(["train", f"resume={run}"]) == 0
+    assert_same_end(run, first)
+
+
+class Payload:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.target}",)
+
+
+def test_a_run_whose_checkpoint_holds_code_is_not_resumed(
+    capsys: pytest.CaptureFixture[str], first: Path, tmp_path: Path
+) -> None:
+    last, target = first / "checkpoints" / "last.pt", tmp_path / "executed"
+    torch.save(checkpoint.load(last) | {"extra": Payload(target)}, last)
+    before = everything_in(first)
+    assert message(capsys, "train", f"resume={first}") == (
+        f"segtune train: Cannot read the checkpoint {last}: it is damaged, or of another program (UnpicklingError).\n"
+        "Expected a file that `segtune train` wrote, such as RUN/checkpoints/best.pt."
+    )
+    assert not target.exists()
+    assert everything_in(first) == before
+    torch.load(last, weights_only=False)
+    assert target.exists()  # the payload was a real one

@@ -1,14 +1,15 @@
 """Every YAML file under conf/ composes, validates, and explains itself."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from segtune.cli import config_folder, settings_help
-from segtune.config import EvaluateSettings, Settings, parse
+from segtune.cli import OPEN, config_folder, settings_help
+from segtune.config import EvaluateSettings, PhaseSettings, PlanSettings, Settings, parse
 
 ROOT = config_folder()
 CHOICES = sorted(f"{path.parent.relative_to(ROOT)}={path.stem}" for path in ROOT.glob("*/*.yaml"))
@@ -47,7 +48,15 @@ def test_the_six_pairs_have_tap_maps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "names"), [("none", ["all"]), ("head_only", ["head"]), ("two_phase", ["head", "all"])]
+    ("preset", "names"),
+    [
+        ("none", ["all"]),
+        ("head_only", ["head"]),
+        ("two_phase", ["head", "all"]),
+        ("progressive", ["head", "deep1", "deep2", "deep3", "all"]),
+        ("shallow_frozen", ["deep"]),
+        ("discriminative", ["all"]),
+    ],
 )
 def test_presets_have_the_promised_phases(preset: str, names: list[str]) -> None:
     assert list(composed("train", f"freeze={preset}")["freeze"]["phases"]) == names
@@ -67,6 +76,22 @@ def test_phases_can_be_changed_removed_and_added_from_the_command_line() -> None
 def test_one_tap_is_overridden_alone() -> None:
     taps = composed("train", "backbone=resnet50", "taps.low=layer2")["taps"]
     assert taps == {"low": "layer2", "high": "conv4_block6_2_relu"}
+
+
+def test_every_key_of_a_phase_is_explained() -> None:
+    text = (ROOT / "freeze" / "two_phase.yaml").read_text(encoding="utf-8")
+    assert not [key.name for key in fields(PhaseSettings) if not re.search(rf"\b{key.name}\b", text)]
+
+
+def test_plan_takes_the_settings_of_a_training() -> None:
+    plan, train = composed("plan", "measure=true"), composed("train")
+    assert plan == train | {"measure": True, "details": False, "output": None}
+    assert parse(PlanSettings, plan).measure
+
+
+def test_keys_of_phases_need_no_plus_on_the_command_line() -> None:
+    given = ["freeze.phases.head.until=plateau", "restore.rename={a.: b.}", "freeze=none", "+freeze.phases.x={lr: 1}"]
+    assert [bool(OPEN.match(each)) for each in given] == [True, True, False, False]
 
 
 def test_evaluate_composes() -> None:

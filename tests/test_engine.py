@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import shutil
 import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import nn
 
-from segtune import checkpoint, commands, engine
-from segtune.backbones import LoadedWeights
-from segtune.build import build_loss, build_model, build_optimizer, build_schedule, walk_phases
+from segtune import checkpoint, commands, engine, plan
+from segtune.backbones import BACKBONES, LoadedWeights
+from segtune.build import build_loss, build_model, build_optimizer, build_schedule
 from segtune.config import (
     DivergedError,
     EvaluateSettings,
@@ -26,6 +29,18 @@ from segtune.config import (
     UserError,
     parse,
 )
+from segtune.cost import StepCost
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(network_of: Callable[[str], nn.Module]) -> Iterator[None]:
+    """Leave out what takes longer than these trainings: building a whole ResNet50, estimating what a phase costs."""
+    cost = StepCost(flops=0, activations=0, gradients=0, optimizer_tensors={}, weights=0, backward_stops="conv1")
+    network_of("resnet50")  # kept from here on
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
+        patch.setattr(plan, "estimate", lambda *_: cost)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +144,134 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def stop_after(count: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send SIGTERM to this process behind the `count`-th call of a function of the engine."""
+    calls, original = 0, getattr(engine, name)
+
+    def then_stop(*arguments: object) -> None:
+        nonlocal calls
+        original(*arguments)
+        calls += 1
+        if calls == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(engine, name, then_stop)
+
+
+def stopped_and_resumed(chosen: Settings, folder: Path, stop: Callable[[pytest.MonkeyPatch], None]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop(patch)
+        with pytest.raises(Interrupted):
+            commands.train(chosen, folder)
+    commands.train(replace(chosen, resume=str(folder)), folder)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    assert same(weights_of(one), weights_of(other))
+    assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_starts_anew(
+    finished: tuple[Path, dict], photos: Path, tmp_path: Path
+) -> None:
+    shutil.copy(finished[0] / "config.yaml", tmp_path)
+    commands.train(replace(settings(photos), resume=str(tmp_path)), tmp_path)
+    assert_same_end(finished[0], tmp_path)
+
+
+def test_a_phase_that_has_converged_hands_over(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The best Dice comes in epoch 2; epoch 4 equals it, which is no better."""
+    row, dices = engine._row, [0.3, 0.5, 0.4, 0.5, 0.1, 0.2, 0.9]
+    monkeypatch.setattr(engine, "_row", lambda run, *more: row(run, *more) | {"val_dice": dices[len(run.state.rows)]})
+    phases = {
+        "flat": {"epochs": 6, "lr": 1e-3, "until": "plateau", "patience": 2},
+        "next": {"epochs": 3, "lr": 1e-3, "until": "plateau", "patience": 1},
+    }
+    summary = commands.train(settings(photos, phases), tmp_path / "straight")
+    assert [row["phase"] for row in rows_of(tmp_path / "straight")] == 4 * ["flat"] + 3 * ["next"]
+    assert summary["best_epoch"] == 7
+    said = "flat  has converged: no better validation Dice for 2 epochs, after 4 of at most 6"
+    out = capsys.readouterr().out
+    assert said in out
+    assert "next  has converged" not in out
+    stopped_and_resumed(
+        settings(photos, phases), tmp_path / "stopped", lambda patch: stop_after(4, "_finish_epoch", patch)
+    )
+    before, _, after = capsys.readouterr().out.partition("run folder")[2].partition("run folder")
+    assert said in before  # and it was stopped at this very place
+    assert "next  epoch" not in before
+    assert "flat  epoch" not in after
+    assert_same_end(tmp_path / "straight", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 4), (2, 3)])
+def test_a_phase_of_steps_makes_just_these(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int, steps: int
+) -> None:
+    """Three batches an epoch: the second epoch is cut after its first step."""
+    made, one_step = [], engine._step
+
+    def counted(run: engine.Run, *more) -> None:
+        one_step(run, *more)
+        made.append((run.state.epoch, run.state.step, run.state.lr))
+
+    monkeypatch.setattr(engine, "_step", counted)
+    chosen = settings(photos, {"few": {"steps": steps, "lr": 1e-2, "warmup": 0.0}}, accumulate=accumulate)
+    commands.train(chosen, tmp_path / "straight")
+    expected = {1: [(0, 1), (0, 2), (0, 3), (1, 1)], 2: [(0, 2), (0, 3), (1, 2)]}[accumulate]
+    rates = [0.5 * (1 + np.cos(np.pi * i / steps)) * 1e-2 for i in range(steps)]
+    assert [step[:2] for step in made] == expected
+    assert [step[2] for step in made] == pytest.approx(rates, rel=1e-6)
+    assert len(rows_of(tmp_path / "straight")) == 2
+    stopped_and_resumed(chosen, tmp_path / "stopped", lambda patch: stop_after(steps, "_step", patch))
+    assert made[steps:] == made[:steps]
+    assert_same_end(tmp_path / "straight", tmp_path / "stopped")
+    longer = replace(chosen.freeze, phases={"few": replace(chosen.freeze.phases["few"], steps=steps + 1)})
+    with pytest.raises(UserError) as error:
+        commands.train(replace(chosen, freeze=longer, resume=str(tmp_path / "stopped")), tmp_path / "stopped")
+    assert str(error.value) == (
+        f"freeze.phases.few: this phase has ended after {steps} steps, within an epoch, and cannot become longer. "
+        "Add a phase: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+    )
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard writes in a thread
+@pytest.mark.parametrize("trouble", ["at the start", "later"])
+def test_a_tensorboard_file_that_cannot_be_written_only_warns(
+    finished: tuple[Path, dict],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trouble: str,
+) -> None:
+    """At first its folder is a file; later the disk is full."""
+    finish, place = engine._finish_epoch, tmp_path / "tensorboard"
+
+    def then_fill_the_disk(*arguments) -> None:
+        finish(*arguments)
+        for file in place.iterdir():
+            file.unlink()
+            file.symlink_to("/dev/full")
+
+    if trouble == "at the start":
+        place.write_text("")
+    else:
+        monkeypatch.setattr(engine, "_finish_epoch", then_fill_the_disk)
+    commands.train(settings(photos), tmp_path)
+    out, err = capsys.readouterr()
+    assert " ".join(out.split()).count("The TensorBoard file cannot be written") == 1
+    assert "Traceback" not in out + err
+    assert_same_end(finished[0], tmp_path)
+
+
 def test_a_finished_run_is_not_written_over(finished: tuple[Path, dict], photos: Path) -> None:
     with pytest.raises(UserError, match=r"There is a run in .* already\. Go on with it"):
         commands.train(settings(photos), finished[0])
@@ -181,12 +324,6 @@ def test_frozen_modules_are_bit_identical_after_their_phase(photos: Path, tmp_pa
         assert torch.equal(tensor, before[name]) != trains, name
 
 
-def test_random_weights_are_never_frozen(photos: Path) -> None:
-    chosen = settings(photos, {"head": {"epochs": 1, "lr": 1e-3, "backbone": 0}})
-    assert [phase.backbone for _, phase in walk_phases(chosen, LoadedWeights(None))] == ["all"]
-    assert [phase.backbone for _, phase in walk_phases(chosen, LoadedWeights("a file"))] == [0]
-
-
 def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_path: Path) -> None:
     """Without BatchNorm in training mode, dropout, clipping and per-batch terms the two are one computation."""
     results = []
@@ -197,7 +334,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_
             decoder=parse_fcn(),
             taps={"pool3": "layer1.0.act2", "pool4": "layer1.1.act2", "high": "layer1.2.act2"},
             optimizer=OptimizerSettings("sgd", momentum=0.0, weight_decay=0.0, schedule="constant", warmup=0.0),
-            freeze=replace(chosen.freeze, phases={"head": PhaseSettings(1, 0.1, 0)}),
+            freeze=replace(chosen.freeze, phases={"head": PhaseSettings(epochs=1, lr=0.1, backbone=0)}),
             data=replace(chosen.data, limit=4),
         )
         torch.manual_seed(0)
@@ -242,11 +379,11 @@ def test_validation_dice_is_what_evaluate_measures(finished: tuple[Path, dict], 
 
 def test_the_rate_warms_up_and_decays(photos: Path) -> None:
     model = build_model(*[getattr(settings(photos), name) for name in ("backbone", "taps", "decoder")]).model
-    phase = PhaseSettings(1, 1e-2, "all", 0.1)
+    phase = PhaseSettings(epochs=1, lr=1e-2, backbone_lr_scale=0.1)
     for schedule, middle in (("cosine", 0.5), ("poly", 0.5**0.9), ("constant", 1.0)):
         options = OptimizerSettings("sgd", schedule=schedule, warmup=0.2)
-        optimizer = build_optimizer(options, model, phase)
-        course = build_schedule(options, optimizer, 100)
+        optimizer = build_optimizer(options, model, phase, BACKBONES["resnet50"].blocks)
+        course = build_schedule(options, optimizer, phase, 100)
         rates = []
         for _ in range(100):
             rates.append([group["lr"] for group in optimizer.param_groups])
@@ -265,13 +402,10 @@ def test_the_optimizer_holds_what_trains_and_nothing_else(photos: Path) -> None:
     model.requires_grad_(False)
     model.decoder.requires_grad_(True)
     held = [
-        p for g in build_optimizer(chosen.optimizer, model, PhaseSettings(1, 1e-3)).param_groups for p in g["params"]
+        p
+        for g in build_optimizer(
+            chosen.optimizer, model, PhaseSettings(epochs=1, lr=1e-3), BACKBONES["resnet50"].blocks
+        ).param_groups
+        for p in g["params"]
     ]
     assert {id(p) for p in held} == {id(p) for p in model.decoder.parameters()}
-
-
-def test_the_banner_names_neighbouring_blocks_as_a_span() -> None:
-    parts = {"stem": (0, 5), "block1": (0, 5), "block2": (3, 5), "block3": (5, 5), "decoder": (7, 7)}
-    assert engine._spans(parts, lambda trainable, _: trainable > 0) == "block2 … block3, decoder"
-    assert engine._spans(parts, lambda trainable, total: trainable < total) == "stem … block2"
-    assert engine._spans(parts, lambda trainable, total: trainable > total) == ""

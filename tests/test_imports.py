@@ -15,11 +15,12 @@ LEVELS = [
     {"cli"},
     {"commands"},
     {"engine"},
-    {"evaluation", "records"},
+    {"plan"},
+    {"phases", "evaluation", "records"},
     {"build"},
     {"model", "checkpoint", "compute", "data"},
-    {"taps", "decoders", "console"},
-    {"backbones", "freezing", "losses", "metrics", "pictures"},
+    {"taps", "decoders", "console", "restore"},
+    {"backbones", "freezing", "losses", "metrics", "pictures", "cost", "guards", "distributed"},
     {"config"},
 ]
 LEAVES = {"config", "losses", "metrics", "decoders", "freezing", "backbones"}

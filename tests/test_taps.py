@@ -12,7 +12,7 @@ from torchvision.models.feature_extraction import get_graph_node_names
 
 from segtune.backbones import BACKBONES
 from segtune.config import UserError
-from segtune.taps import DilatedMaxPool2d, Feature, cut, resolve, set_output_stride
+from segtune.taps import DilatedMaxPool2d, Feature, GradientStop, cut, resolve, set_output_stride
 
 NetworkOf = Callable[[str], nn.Module]
 
@@ -144,6 +144,127 @@ def test_values_survive_the_cut(network_of: NetworkOf) -> None:
 def test_mode_survives_the_cut(training: bool, network_of: NetworkOf) -> None:
     trunk, _ = cut(network_of("resnet50").train(training), {"tap": "layer1"}, BACKBONES["resnet50"])
     assert {module.training for module in trunk.modules()} == {training}
+
+
+# --- gradient stops ---
+
+STOPS = [
+    # backbone, taps, stop, what lies between the low tap and the stop, what lies behind the stop
+    (
+        "resnet50",
+        {"low": "conv2_block3_2_relu", "high": "conv4_block6_2_relu"},
+        "conv3_block4_out",  # a Keras name
+        ("layer1.2.conv3.", "layer1.2.bn3.", "layer2."),
+        ("layer3.",),
+    ),
+    (
+        "resnet50",
+        {"low": "layer1", "high": "layer2"},
+        "conv3_block1_add",  # an addition, not a module
+        ("layer2.0.",),
+        ("layer2.1.", "layer2.2.", "layer2.3."),
+    ),
+    (
+        "xception",
+        {"low": "block4_sepconv1_act", "high": "block9"},
+        "block8",  # ends in an addition
+        (*(f"block3.rep.{n}." for n in range(1, 9)), "block3.skip", *(f"block{n}." for n in range(4, 9))),
+        ("block9.",),
+    ),
+    (
+        "vgg16",
+        {"low": "block3_conv3", "high": "block5_conv3"},
+        "block4_pool",
+        ("features.17.", "features.19.", "features.21."),
+        ("features.24.", "features.26.", "features.28."),
+    ),
+]
+
+
+def gradients(trunk: nn.Module, x: Tensor, *roles: str) -> dict[str, Tensor | None]:
+    trunk.zero_grad(set_to_none=True)
+    features = trunk(x)
+    sum(features[role].square().sum() for role in roles).backward()
+    return {name: parameter.grad for name, parameter in trunk.named_parameters()}
+
+
+@pytest.mark.parametrize(("name", "taps", "stop", "between", "behind"), STOPS, ids=[stop for _, _, stop, *_ in STOPS])
+def test_a_stop_lets_no_gradient_pass_and_all_values(
+    name: str, taps: dict[str, str], stop: str, between: tuple[str, ...], behind: tuple[str, ...], network_of: NetworkOf
+) -> None:
+    plain, expected_features = cut(network_of(name), taps, BACKBONES[name])
+    stops = {stop: GradientStop()}
+    stopped, features = cut(network_of(name), taps, BACKBONES[name], stops)
+    assert features == expected_features
+    assert list(stopped.state_dict()) == list(plain.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    for mode, active in ((True, False), (True, True), (False, False), (False, True)):  # a trunk has a graph a mode
+        stops[stop].active = active
+        expected, found = plain.train(mode)(x), stopped.train(mode)(x)
+        assert list(found) == ["low", "high"]
+        assert all(torch.equal(found[role], expected[role]) for role in expected)
+    both, low = gradients(plain, x, "low", "high"), gradients(plain, x, "low")
+    for active in (False, True):
+        stops[stop].active = active
+        for parameter, found in gradients(stopped, x, "low", "high").items():
+            # Below the low tap the gradient is what that tap hands down, and nothing else.
+            wanted = (both if parameter.startswith(behind) or not active else low)[parameter]
+            assert (found is None) is (wanted is None), parameter
+            assert found is None or torch.equal(found, wanted), parameter
+    assert {name for name, grad in low.items() if grad is None} == {n for n in low if n.startswith(between + behind)}
+    assert stops[stop].passed
+
+
+def test_a_stop_at_a_tap_closes_the_tap(network_of: NetworkOf) -> None:
+    taps = {"low": "layer1.0.act2", "high": "layer1.1.act2"}
+    stops = {"layer1.0.act2": GradientStop(), "conv2_block2_2_relu": GradientStop()}
+    trunk, _ = cut(network_of("resnet50"), taps, BACKBONES["resnet50"], stops)
+    x = torch.randn(1, 3, 64, 64)
+    stops["layer1.0.act2"].active = True
+    found = trunk(x)
+    assert not found["low"].requires_grad
+    reached = {name for name, grad in gradients(trunk, x, "high").items() if grad is not None}
+    inside = {f"{part}.{kind}" for part in ("conv1", "bn1", "conv2", "bn2") for kind in ("weight", "bias")}
+    assert {name for name, _ in trunk.named_parameters()} - reached == {
+        f"layer1.0.{name}" for name in inside if not name.endswith(("conv1.bias", "conv2.bias"))
+    }  # all else is reached past the branch, by the shortcut
+    stops["layer1.0.act2"].active, stops["conv2_block2_2_relu"].active = False, True
+    assert not trunk(x)["high"].requires_grad
+    assert trunk(x)["low"].requires_grad
+
+
+def test_stops_at_one_layer_under_two_names(network_of: NetworkOf) -> None:
+    stops = {"layer1.1": GradientStop(), "conv2_block2_out": GradientStop()}
+    trunk, _ = cut(network_of("resnet50"), {"low": "act1", "high": "layer1.2.act1"}, BACKBONES["resnet50"], stops)
+    x = torch.randn(1, 3, 64, 64)
+    for stop in stops.values():
+        stop.active = True
+        grads = gradients(trunk, x, "high")
+        assert {name for name, grad in grads.items() if grad is not None} == {
+            f"layer1.2.{name}" for name in ("conv1.weight", "bn1.weight", "bn1.bias")
+        }
+        stop.active = False
+    assert all(grad is not None for grad in gradients(trunk, x, "high").values())
+
+
+def test_a_stop_behind_the_deepest_tap_or_at_no_layer() -> None:
+    def error_at(stop: str) -> str:
+        taps = {"low": "layer1", "high": "conv3_block4_2_relu"}
+        with torch.device("meta"), pytest.raises(UserError) as caught:
+            cut(network, taps, BACKBONES["resnet50"], {stop: GradientStop()})
+        return str(caught.value)
+
+    with torch.device("meta"):
+        network = BACKBONES["resnet50"].build()
+    for stop in ("layer2", "conv3_block4_3_conv"):
+        assert error_at(stop) == (
+            f"cut={stop}: this layer of resnet50 lies behind the deepest tap, conv3_block4_2_relu, "
+            "so it is not part of the model."
+        )
+    assert error_at("layer2.0.atc1") == (
+        "resnet50 has no layer 'layer2.0.atc1'. The nearest names: layer2.0.act1, layer4.0.act1, layer3.0.act1, "
+        "layer2.3.act1, layer2.2.act1."
+    )
 
 
 # --- output stride ---

@@ -26,7 +26,7 @@ from segtune.config import (
     PhaseSettings,
     TrainSettings,
 )
-from segtune.freezing import freeze, train_mode, trainable_modules
+from segtune.freezing import choose, freeze, train_mode
 
 ROUNDS = 5
 
@@ -34,7 +34,7 @@ ROUNDS = 5
 def step_seconds(built: BuiltModel, compute: Compute, phase: PhaseSettings, images: torch.Tensor) -> float:
     """Time one training step, optimizer included."""
     model = built.model.to(compute.device).to(memory_format=torch.channels_last)
-    modules = trainable_modules(model, phase, built.blocks, ())
+    modules = choose(model, "measured", phase, built.blocks)
     freeze(model, modules)
     train_mode(model, modules)
     optimizer = build_optimizer(OptimizerSettings("adamw"), model, phase)
@@ -58,10 +58,10 @@ def main(backbone: str = "xception", size: str = "256", batch: str = "8") -> Non
     images = torch.randint(0, 256, (int(batch), 3, int(size), int(size)), dtype=torch.uint8, device=compute.device)
     fp32 = Compute(compute.device, torch.float32)
     variants = {
-        "everything trains, fp32": (fp32, PhaseSettings(1, 1e-5)),
-        f"everything trains, {compute.precision}": (compute, PhaseSettings(1, 1e-5)),
-        "backbone frozen, fp32": (fp32, PhaseSettings(1, 1e-5, 0)),
-        f"backbone frozen, {compute.precision}": (compute, PhaseSettings(1, 1e-5, 0)),
+        "everything trains, fp32": (fp32, PhaseSettings(epochs=1, lr=1e-5)),
+        f"everything trains, {compute.precision}": (compute, PhaseSettings(epochs=1, lr=1e-5)),
+        "backbone frozen, fp32": (fp32, PhaseSettings(epochs=1, lr=1e-5, backbone=0)),
+        f"backbone frozen, {compute.precision}": (compute, PhaseSettings(epochs=1, lr=1e-5, backbone=0)),
     }
     best = dict.fromkeys(variants, float("inf"))
     for _ in range(ROUNDS + 1):  # the first round warms up; it cannot be the best

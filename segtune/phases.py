@@ -1,0 +1,101 @@
+"""From a freezing policy to phases that can be trained: who trains in each, checked before anything does."""
+
+from dataclasses import dataclass, replace
+
+from segtune.build import BuiltModel
+from segtune.config import PhaseSettings, Settings, UserError
+from segtune.freezing import Scope, choose, find_reached, freeze, owners, within
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase, worked out for a model: `scope` is who trains."""
+
+    name: str
+    settings: PhaseSettings
+    scope: Scope
+
+
+@dataclass(frozen=True)
+class Span:
+    """How long a phase lasts at most: `epochs`, of `batches` each but for the `last`, and optimizer `steps` in all."""
+
+    epochs: int
+    batches: int
+    last: int
+    steps: int
+
+    def of(self, epoch: int) -> int:
+        """Give the batches of an epoch, counted from 0."""
+        return self.last if epoch == self.epochs - 1 else self.batches
+
+
+def span_of(phase: PhaseSettings, batches: int, accumulate: int) -> Span:
+    """Work out a phase's length from the batches of a whole epoch, `accumulate` of which make a step."""
+    steps = -(-batches // accumulate)
+    if phase.steps is None:
+        epochs = phase.epochs or 0
+        return Span(epochs, batches, batches, epochs * steps)
+    epochs = -(-phase.steps // steps)
+    rest = phase.steps - (epochs - 1) * steps
+    return Span(epochs, batches, min(batches, rest * accumulate), phase.steps)
+
+
+def plan_phases(settings: Settings, built: BuiltModel) -> list[Phase]:
+    """Work out who trains in each phase.
+
+    Raises:
+        UserError: A name or pattern matches nothing; nothing would train; a cut leaves nothing to train; or layers
+            would be frozen that have random weights.
+    """
+    phases = []
+    fresh = [path for path in owners(built.model) if within(path, built.new)]
+    for name, given in settings.freeze.phases.items():
+        phase = given if built.weights.source else _all_trains(name, given)
+        reached = _reached(built, phase, name)
+        new = [path.removeprefix("backbone.") for path in built.new if path.startswith("backbone.")]
+        scope = choose(built.model, name, phase, built.blocks, new, reached)
+        if frozen := [path for path in fresh if not scope.holds(path)]:
+            some = ", ".join(frozen[:3]) + (f" and {len(frozen) - 3} more" if len(frozen) > 3 else "")
+            raise UserError(
+                f"freeze.phases.{name} freezes {some}, of random weights that no phase before has trained. "
+                "Let them train, or give them weights first (restore.checkpoint=FILE)."
+            )
+        fresh = []
+        phases.append(Phase(name, phase, scope))
+    return phases
+
+
+def enter(built: BuiltModel, phase: Phase) -> None:
+    """Set the model up for a phase: where gradients stop, and into which parameters they go."""
+    _stop_at(built, phase.settings.cut)
+    freeze(built.model, phase.scope)
+
+
+def _all_trains(name: str, phase: PhaseSettings) -> PhaseSettings:
+    """Random weights are never frozen: train all at one rate, or refuse what asks by name for something else."""
+    if phase.cut or isinstance(phase.backbone, list):
+        what = f"cut={phase.cut}" if phase.cut else f"backbone=[{','.join(phase.backbone)}]"  # type: ignore[arg-type]
+        raise UserError(
+            f"freeze.phases.{name}: {what} would freeze layers of random weights, for the backbone has no pretrained "
+            "ones. Give some (backbone.weights=PATH or restore.checkpoint=FILE), or train all (backbone: all, no cut)."
+        )
+    return replace(phase, backbone="all", backbone_lr_scale=1.0, layer_decay=1.0, batchnorm="train")
+
+
+def _reached(built: BuiltModel, phase: PhaseSettings, name: str) -> set[str] | None:
+    if phase.cut is None:
+        return None
+    _stop_at(built, phase.cut)
+    reached = find_reached(built.model)
+    if not built.stops[phase.cut].passed:
+        raise UserError(
+            f"freeze.phases.{name}.cut={phase.cut}: the model computes nothing with this module itself, so no gradient "
+            "can be stopped there. Name one of the modules inside it."
+        )
+    return reached
+
+
+def _stop_at(built: BuiltModel, cut: str | None) -> None:
+    for name, stop in built.stops.items():
+        stop.active = name == cut

@@ -1,0 +1,165 @@
+"""What happens in a phase, as facts: for the heading of each phase, for `summary.json`, and for the command `plan`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from segtune.build import BuiltModel, build_loss, build_model, build_optimizer
+from segtune.compute import Compute, choose_compute
+from segtune.config import PhaseSettings, Settings
+from segtune.cost import StepCost, estimate, measure
+from segtune.freezing import Scope, audit, train_mode
+from segtune.phases import Phase, enter
+
+Facts = dict[str, Any]
+
+
+def facts(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute) -> Facts:
+    """Say what trains in a phase, what is frozen, how far gradients go, and what a step costs by estimate.
+
+    The model is left as the phase wants it. Costs are in bytes and floating-point operations of a step of
+    `train.batch_size` pictures.
+    """
+    enter(built, phase)
+    train_mode(built.model, phase.scope)
+    counted = audit(built.model, built.blocks)
+    cost = cost_of(built, phase, settings, compute)
+    optimizer = settings.optimizer.of_phase(phase.settings)
+    return {
+        "trains": _spans(counted.parts, lambda trainable, _: trainable > 0),
+        "frozen": _spans(counted.parts, lambda trainable, total: trainable < total),
+        "trainable": counted.trainable,
+        "parameters": counted.total,
+        "parts": {name: {"trainable": t, "parameters": n} for name, (t, n) in counted.parts.items()},
+        "backward_stops": cost.backward_stops,
+        "optimizer": optimizer.name,
+        "optimizer_tensors": len(cost.optimizer_tensors),
+        "optimizer_bytes": cost.optimizer_state,
+        "step_flops": cost.flops,
+        "step_bytes": cost.memory,
+    }
+
+
+def cost_of(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute) -> StepCost:
+    """Estimate what a step of a phase costs, with the model set up for it."""
+    return estimate(
+        built.model,
+        lambda model: build_optimizer(settings.optimizer, model, phase.settings, built.blocks),
+        (settings.train.batch_size, *settings.data.size),
+        compute.dtype,
+        build_loss(settings.loss),
+    )
+
+
+def step_cost(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute, *, measured: bool) -> Facts:
+    """Say what a step of a phase costs, by estimate and, if asked for, as measured in a process of its own."""
+    enter(built, phase)
+    train_mode(built.model, phase.scope)
+    cost = cost_of(built, phase, settings, compute)
+    found: Facts = {"step_flops": cost.flops, "step_bytes": cost.memory}
+    if measured:
+        taken = measure(partial(_job, settings, phase))
+        found |= {"measured_seconds": taken.seconds, "measured_bytes": taken.memory}
+    return found
+
+
+def _job(settings: Settings, phase: Phase) -> tuple[Callable[[], None], torch.device]:
+    """Set up steps of a phase on pictures of noise: neither these nor the weights' values change what a step costs."""
+    compute = choose_compute(settings.train)
+    backbone = replace(settings.backbone, weights="none")
+    built = build_model(backbone, settings.taps, settings.decoder, [phase.settings.cut] if phase.settings.cut else [])
+    model = built.model.to(compute.device).to(memory_format=torch.channels_last)
+    enter(built, phase)
+    train_mode(model, phase.scope)
+    optimizer = build_optimizer(settings.optimizer, model, phase.settings, built.blocks)
+    size = (settings.train.batch_size, 3, *settings.data.size)
+    images = torch.randint(256, size, dtype=torch.uint8, device=compute.device)
+    masks = (images[:, :1] > 127).to(torch.uint8)
+    loss_fn = build_loss(settings.loss)
+
+    def step() -> None:
+        with compute.autocast():
+            logits = model(images)
+        loss_fn(logits, masks).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step, compute.device
+
+
+def cost_table(of_phase: Facts) -> Table:
+    """Show what a step costs beside one that trains everything: `step_cost`'s facts, the latter's by that name."""
+    table = Table("a step", "this phase", "everything", "share")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, key, unit, scale in (
+        ("computation, estimated", "step_flops", "GFLOP", 1e9),
+        ("memory, estimated", "step_bytes", "MB", 1e6),
+        ("time, measured", "measured_seconds", "s", 1),
+        ("memory, measured", "measured_bytes", "MB", 1e6),
+    ):
+        here, there = of_phase.get(key), of_phase["everything"].get(key)
+        if here is not None and there:
+            digits = ".2f" if unit == "s" else ",.0f"
+            numbers = [f"{value / scale:{digits}} {unit}" for value in (here, there)]
+            table.add_row(name, *numbers, f"{here / there:.0%}")
+    return table
+
+
+def tensor_lines(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute) -> list[str]:
+    """List every parameter in a phase, a line each: whether it trains, and the bytes the optimizer keeps for it."""
+    enter(built, phase)
+    train_mode(built.model, phase.scope)
+    owning = cost_of(built, phase, settings, compute).optimizer_tensors
+    named = dict(built.model.named_parameters())
+    wide = max(map(len, named))
+    lines = []
+    for name, parameter in named.items():
+        shape = " x ".join(map(str, parameter.shape))
+        state = f"trains, {owning[name]:,} B of optimizer state" if name in owning else "frozen"
+        lines.append(f"{name:<{wide}}  {shape:>20}  {state}")
+    return lines
+
+
+def everything(phase: Phase) -> Phase:
+    """Give the phase that trains all there is, otherwise as a given one: the measure for what freezing saves."""
+    settings = replace(phase.settings, backbone="all", decoder="all", cut=None, batchnorm="train")
+    return Phase("everything", settings, Scope(("backbone", "decoder")))
+
+
+def brief(of_phase: Facts, phase: PhaseSettings) -> list[str]:
+    """Give the facts of a phase in a few lines."""
+    length = f"epochs  {phase.epochs}" if phase.steps is None else f"steps   {phase.steps}"
+    if phase.until:
+        length += f" at most, until {phase.patience} epochs bring no better Dice"
+    rates = f"{length}, {of_phase['optimizer']} at {phase.lr:g}"
+    if of_phase["trains"] != "decoder":
+        rates += f", the backbone at {phase.lr * phase.backbone_lr_scale:g}"
+        if phase.layer_decay < 1:
+            rates += f" times {phase.layer_decay:g} for each block further from the decoder"
+    frozen = of_phase["frozen"] or "nothing"
+    if phase.batchnorm == "frozen" and of_phase["trains"] != "decoder":
+        frozen += "; BatchNorm of all the backbone"
+    return [
+        f"trains  {of_phase['trains']}",
+        f"frozen  {frozen}",
+        f"{of_phase['trainable']:,} of {of_phase['parameters']:,} parameters train, "
+        f"{of_phase['optimizer_bytes'] / 1e6:,.1f} MB of optimizer state",
+        f"no gradient goes below {of_phase['backward_stops']}",
+        rates,
+    ]
+
+
+def _spans(parts: Mapping[str, tuple[int, int]], chosen: Callable[[int, int], bool]) -> str:
+    """Name the chosen parts, neighbouring blocks of the backbone as a span: `block4 … block8, decoder`."""
+    spans: list[list[str]] = [[]]
+    for name, (trainable, total) in parts.items():
+        if name == "decoder" or not chosen(trainable, total):
+            spans.append([])
+        if chosen(trainable, total):
+            spans[-1].append(name)
+    return ", ".join(span[0] if len(span) == 1 else f"{span[0]} … {span[-1]}" for span in spans if span)

@@ -1,0 +1,126 @@
+"""What `plan` says of a phase, against counts made by hand and by other ways."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from segtune import commands
+from segtune.backbones import BACKBONES
+from segtune.build import build_optimizer, build_start
+from segtune.config import PlanSettings, parse
+from segtune.phases import enter, plan_phases
+from segtune.plan import brief, everything
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "resnet50.safetensors"
+    save_file(BACKBONES["resnet50"].build().state_dict(), path)
+    return path
+
+
+def settings(weights: Path | str, phases: dict, **more) -> PlanSettings:
+    return parse(
+        PlanSettings,
+        {
+            "backbone": {"name": "resnet50", "weights": str(weights)},
+            "taps": {"low": "layer1.0.act2", "high": "layer2.0.act2"},
+            "decoder": {"name": "deeplabv3plus", "channels": 16, "low_channels": 8},
+            "freeze": {"phases": phases},
+            "data": {"name": "folder", "root": "there/is/none", "image_size": 64},
+            "augment": {},
+            "loss": {"name": "dice_bce"},
+            "optimizer": {"name": "adamw"},
+            "train": {"batch_size": 2, "workers": 0, "precision": "fp32", "device": "cpu"},
+            "checkpoint": {},
+            **more,
+        },
+    )
+
+
+PHASES = {
+    "head": {"backbone": 0, "epochs": 1, "lr": 1e-3},
+    "deep": {"backbone": 1, "steps": 7, "lr": 1e-4, "optimizer": "sgd", "backbone_lr_scale": 0.5, "layer_decay": 0.5},
+    "all": {"epochs": 2, "lr": 1e-5, "until": "plateau", "batchnorm": "frozen"},
+}
+
+
+def test_the_facts_of_each_phase(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = settings(weights, PHASES, output=str(tmp_path / "plan.json"), details=True)
+    shown = commands.plan(chosen)
+    assert json.loads((tmp_path / "plan.json").read_text()) == {"phases": shown}
+    head, deep, last = shown
+    assert [(f["trains"], f["frozen"]) for f in (head, deep)] == [
+        ("decoder", "stem … layer2"),
+        ("layer2, decoder", "stem … layer1"),
+    ]
+    assert (head["backward_stops"], deep["backward_stops"]) == ("decoder.project.0", "backbone.layer2.0.conv1")
+    assert last["parts"]["stem"] == {
+        "trainable": 3 * 64 * 49,
+        "parameters": 3 * 64 * 49 + 2 * 64,
+    }
+    model = build_start(chosen).model
+    decoder = sum(p.numel() for p in model.decoder.parameters())
+    tensors = len(list(model.decoder.parameters()))
+    assert (head["trainable"], head["optimizer_tensors"]) == (decoder, tensors)
+    assert head["optimizer_bytes"] == 8 * decoder + 4 * tensors  # two moments of four bytes, and a counter for each
+    assert deep["optimizer_bytes"] == 4 * deep["trainable"]  # SGD keeps the momentum alone
+    costs = [f["step_flops"] for f in shown]
+    assert costs[0] < costs[1] < costs[2] <= last["everything"]["step_flops"]
+    assert head["step_bytes"] < deep["step_bytes"] < last["everything"]["step_bytes"]
+    out = capsys.readouterr().out
+    assert "decoder.classifier.bias" in out
+    assert out.count("frozen") > 50
+    assert not (tmp_path / "there").exists()
+
+
+def test_the_optimizers_bytes_are_those_of_a_real_one(weights: Path) -> None:
+    chosen = settings(weights, PHASES)
+    built = build_start(chosen)
+    for phase, shown in zip(plan_phases(chosen, built), commands.plan(chosen), strict=True):
+        enter(built, phase)
+        optimizer = build_optimizer(chosen.optimizer, built.model, phase.settings, built.blocks)
+        built.model.eval()
+        built.model(torch.zeros(2, 3, 64, 64)).sum().backward()
+        optimizer.step()
+        held = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
+        assert shown["optimizer_bytes"] == sum(t.numel() * t.element_size() for t in held)
+        built.model.zero_grad()
+
+
+def test_the_heading_of_a_phase(weights: Path) -> None:
+    chosen = settings(weights, PHASES)
+    shown = commands.plan(chosen)
+    lines = [brief(f, phase) for f, phase in zip(shown, chosen.freeze.phases.values(), strict=True)]
+    assert lines[0][:2] == ["trains  decoder", "frozen  stem … layer2"]
+    assert lines[0][3:] == ["no gradient goes below decoder.project.0", "epochs  1, adamw at 0.001"]
+    assert lines[1][-1] == (
+        "steps   7, sgd at 0.0001, the backbone at 5e-05 times 0.5 for each block further from the decoder"
+    )
+    assert lines[2][1].endswith("BatchNorm of all the backbone")
+    assert lines[2][-1].startswith("epochs  2 at most, until 3 epochs bring no better Dice, adamw at 1e-05")
+
+
+def test_random_weights_are_never_frozen() -> None:
+    shown = commands.plan(settings("none", {"head": PHASES["head"]}))
+    assert shown[0]["trainable"] == shown[0]["parameters"]
+    assert shown[0]["step_flops"] == shown[0]["everything"]["step_flops"]
+
+
+def test_everything_is_everything(weights: Path) -> None:
+    chosen = settings(weights, {"head": PHASES["head"] | {"cut": "layer1"}})
+    built = build_start(chosen)
+    enter(built, everything(plan_phases(chosen, built)[0]))
+    assert all(p.requires_grad for p in built.model.parameters())
+    assert not any(stop.active for stop in built.stops.values())
+
+
+@pytest.mark.slow
+def test_measured_steps(weights: Path) -> None:
+    chosen = settings(weights, {"head": PHASES["head"]}, measure=True)
+    shown = commands.plan(chosen)[0]
+    assert 0 < shown["measured_seconds"] < shown["everything"]["measured_seconds"]
+    assert 0 < shown["measured_bytes"] < shown["everything"]["measured_bytes"]
