@@ -18,12 +18,15 @@ $(VENV)/.installed: pyproject.toml
 train: install
 	$(BIN)/python -m segtune train experiment=first $(ARGS)
 
+# A process per core, up to four, each with one thread: PyTorch's own threads would only fight over the cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # Minutes long; the tests on real photos also need SEGTUNE_SHARED, see CONTRIBUTING.md.
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu

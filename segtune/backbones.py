@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
-from segtune.config import UserError
+from segtune.config import UserError, nearest
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +224,13 @@ def load_weights(spec: BackboneSpec, network: nn.Module, weights: str) -> Loaded
             )
             return LoadedWeights(None)
         return _load_file(spec, network, path)
-    return _load_file(spec, network, Path(weights).expanduser())
+    path = Path(weights).expanduser()
+    if not path.suffix and not path.exists():
+        words = ("auto", "imagenet", "none")
+        raise UserError(
+            f"backbone.weights={weights} is no file, and none of {', '.join(words)}.{nearest(weights, words)}"
+        )
+    return _load_file(spec, network, path)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -234,10 +240,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         UserError: The file is missing or unreadable, or holds no dictionary of tensors.
     """
     if not path.is_file():
-        raise UserError(
-            f"No weights file at {path}. Expected a .safetensors, .pth or .pt file; "
-            "backbone.weights also takes auto, imagenet or none."
-        )
+        raise UserError(f"No weights file at {path}. Expected a .safetensors, .pth or .pt file.")
     try:
         safe = path.suffix == ".safetensors"
         content: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)

@@ -299,8 +299,13 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
 def test_no_such_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     assert error_of(lambda: load_weights(TINY, TINY.build(), str(path))) == (
-        f"No weights file at {path}. Expected a .safetensors, .pth or .pt file; "
-        "backbone.weights also takes auto, imagenet or none."
+        f"No weights file at {path}. Expected a .safetensors, .pth or .pt file."
+    )
+
+
+def test_a_misspelt_choice_of_weights() -> None:
+    assert error_of(lambda: load_weights(TINY, TINY.build(), "imagnet")) == (
+        "backbone.weights=imagnet is no file, and none of auto, imagenet, none. Did you mean imagenet?"
     )
 
 

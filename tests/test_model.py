@@ -168,4 +168,4 @@ def test_blocks_and_weights_are_handed_on(built_of: BuiltOf) -> None:
     built = built_of("vgg16_fcn8s")
     assert built.blocks == BACKBONES["vgg16"].blocks
     assert built.weights.source is None
-    assert built.new == ()
+    assert built.new == ("decoder",)
