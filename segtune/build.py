@@ -106,6 +106,8 @@ def build_model(
         {role: feature.stride for role, feature in features.items()},
         decoder,
     )
+    for stop in inside.values():
+        stop.passed = False  # so far only the measurement of the taps has
     kept = set(trunk.state_dict())
     lacking = [name for name in weights.missing if name in kept]
     if lacking:
@@ -244,7 +246,11 @@ def build_start(settings: Settings) -> BuiltModel:
     """
     backbone, restores = settings.backbone, settings.restore
     if restores.checkpoint and restores.scope != "decoder" and backbone.weights == "auto":
-        backbone = replace(backbone, weights="none")  # what the file has needs no other source
+        # What the file has needs no other source.
+        alone = replace(backbone, weights="none")
+        built = _restored(build_model(alone, settings.taps, settings.decoder, _cuts(settings)), restores)
+        if built.weights.source:
+            return built
     built = build_model(backbone, settings.taps, settings.decoder, _cuts(settings))
     return _restored(built, restores) if restores.checkpoint else built
 
@@ -252,7 +258,8 @@ def build_start(settings: Settings) -> BuiltModel:
 def _restored(built: BuiltModel, settings: RestoreSettings) -> BuiltModel:
     report = restore(built.model, settings)
     given = set(report.restored)
-    lacking = {name.rpartition(".")[0] for name, _ in built.model.named_parameters() if name not in given}
+    names = [name for name in built.model.state_dict() if not name.endswith("num_batches_tracked")]
+    lacking = {name.rpartition(".")[0] for name in names if name not in given}
     weights, new = built.weights, built.new
     if weights.source is None and any(name.startswith("backbone.") for name in given):
         weights, new = LoadedWeights(report.source), ("backbone", "decoder")

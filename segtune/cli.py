@@ -62,7 +62,7 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         print(settings_help(command))
         return 0
     try:
-        if command == "train" and any(argument.startswith("resume=") for argument in arguments):
+        if command == "train" and any(re.match(r"\+*resume=", argument) for argument in arguments):
             _resume(arguments)
         else:
             _compose(command, arguments, full_errors=full_errors)
@@ -79,7 +79,7 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
             print(interrupted, file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print("Stopped before anything was trained.", file=sys.stderr)
+        print("Stopped at once; what came after the last save is lost.", file=sys.stderr)
         return 130
     return 0
 
@@ -100,6 +100,8 @@ def _number() -> int:
 
 def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
     """Let Hydra compose the settings and run the command, once or, in a sweep, for each combination."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"-m", "--multirun"} & set(arguments):
+        raise UserError("A sweep (-m) is for one process: with torchrun start its runs one after the other.")
     # Hydra reads the command line itself; and it would answer errors in its own way, with exit code 1.
     # Its flags must not stand between overrides.
     overrides = [each for each in arguments if OVERRIDE.match(each)]
@@ -130,6 +132,8 @@ def _train(config: DictConfig) -> float:
     from segtune.commands import train
 
     settings = parse(Settings, _plain(config))
+    if settings.resume:
+        raise UserError("resume goes on with one run, from the command line: python -m segtune train resume=RUN")
     return float(train(settings, _folder(settings, f"{settings.backbone.name}_{settings.decoder.name}"))["val_dice"])
 
 
@@ -156,6 +160,15 @@ def _folder(settings: Settings | EvaluateSettings, name: str) -> Path:
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
+    for override in HydraConfig.get().overrides.task:
+        if match := re.match(r"\+\+freeze\.phases\.(\w+)\.", override):
+            name, phases = match[1], config.freeze.phases
+            if not {"epochs", "steps"} & set(phases[name]) or "lr" not in phases[name]:
+                others = [str(other) for other in phases if other != name]
+                raise UserError(
+                    f"freeze.phases.{name}: there is no such phase, but {', '.join(others)}.{nearest(name, others)} "
+                    f"To add one: +freeze.phases.{name}={{backbone: …, epochs: …, lr: …}}."
+                )
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError("\n".join(f"{name} is not set, and it has no default. Give {name}=…" for name in missing))

@@ -52,7 +52,8 @@ def train(settings: Settings, folder: Path) -> dict[str, Any]:
         folder = distributed.on_first(lambda: folder)
         with claim(folder, resume=settings.resume is not None):
             last = folder / "checkpoints" / "last.pt"
-            resumed = checkpoint.load(last) if settings.resume and last.exists() else None
+            begun = distributed.on_first(lambda: settings.resume is not None and last.exists())
+            resumed = checkpoint.load(last) if begun else None
             if resumed and not {"movers", "state"} <= resumed.keys():
                 raise UserError(f"{last} holds no optimizer to go on with: it is not what this run wrote there last.")
             built = rebuild(resumed, settings) if resumed else _start(settings, folder)
@@ -90,11 +91,10 @@ def _start(settings: Settings, folder: Path) -> BuiltModel:
     built = build_start(settings)
     if len(set(distributed.gather(built.weights.source is None))) > 1:
         raise UserError("Some processes found pretrained weights, others none. Give a file that all can read.")
-    if built.restored and distributed.rank() == 0:
+    if built.restored:
         for line in built.restored.lines():
             say(line)
-        write_json(folder / "restore.json", asdict(built.restored))
-        say(f"All names are in {_shown(folder / 'restore.json')}.")
+        say(f"All names will be in {_shown(folder / 'restore.json')}.")
     return built
 
 

@@ -42,7 +42,8 @@ def choose_compute(settings: TrainSettings) -> Compute:
     """
     name = settings.device
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        alone = world() == 1  # processes on MPS cannot join
+        name = "cuda" if torch.cuda.is_available() else "mps" if alone and torch.backends.mps.is_available() else "cpu"
     if name == "cuda" and world() > 1:
         name = f"cuda:{local_rank()}"
     try:

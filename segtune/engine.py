@@ -70,7 +70,8 @@ class Movers:
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave; the rates are those of the schedule as it is now."""
         for name, state in states.items():
-            getattr(self, name).load_state_dict(state)
+            if state:  # a scaler that was off has none
+                getattr(self, name).load_state_dict(state)
         if states:
             course = zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
             for group, (base, factor) in zip(self.optimizer.param_groups, course, strict=True):
@@ -168,6 +169,8 @@ def fit(
             _check_place(run, resumed["settings"], resumed["movers"]["schedule"]["last_epoch"])
         if distributed.rank() == 0:  # from here on the run may write: it can be trained as it is asked for
             keep_settings(folder, asdict(settings))
+            if built.restored:
+                write_json(folder / "restore.json", asdict(built.restored))
             run.recorder = EpochRecorder(folder, state.rows)
         for index in range(state.phase, len(phases)):
             fit_phase(run, index, resumed["movers"] if resumed else {})
@@ -274,6 +277,8 @@ def train_epoch(run: Run, network: nn.Module, movers: Movers, phase: Phase) -> N
             progress(state.step, f"loss {state.loss_sum / state.images:.4f}  {trained / (now - began):.1f} images/s")
             if whole and run.asked_to_stop():
                 state.seconds += now - began
+                state.trained_images += trained
+                state.train_seconds += now - began
                 _stop(run, movers)
             if whole and now - saved > 60 * settings.checkpoint.minutes:
                 run.save("last.pt", movers=movers.state_dict())

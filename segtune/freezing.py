@@ -169,14 +169,17 @@ def _backbone_paths(backbone: nn.Module, name: str, phase: PhaseSettings, blocks
     setting, paths = f"freeze.phases.{name}.backbone", []
     for item in phase.backbone:
         if item.startswith("re:"):
-            paths += matching(item, kept, setting)
+            found = matching(item, kept, setting)
         elif item in present or item in kept:
-            paths += present.get(item, [item])
+            found = present.get(item, [item])
         else:
             raise UserError(
                 f"{setting}: '{item}' is no module of the cut backbone.{nearest(item, [*present, *kept])} "
                 f"Its blocks: {', '.join(present)}."
             )
+        if not any(within(owner, found) for owner in owners(backbone)):
+            raise UserError(f"{setting}: '{item}' has no parameters, so nothing of it could train.")
+        paths += found
     return paths
 
 

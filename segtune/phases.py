@@ -1,10 +1,13 @@
 """From a freezing policy to phases that can be trained: who trains in each, checked before anything does."""
 
+import logging
 from dataclasses import dataclass, replace
 
 from segtune.build import BuiltModel
 from segtune.config import PhaseSettings, Settings, UserError
 from segtune.freezing import Scope, choose, find_reached, freeze, owners, within
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ def plan_phases(settings: Settings, built: BuiltModel) -> list[Phase]:
                 "Let them train, or give them weights first (restore.checkpoint=FILE)."
             )
         fresh = []
+        if phase != given:
+            log.warning("Phase %s trains everything, at one rate: the backbone has random weights.", name)
         phases.append(Phase(name, phase, scope))
     return phases
 

@@ -40,21 +40,26 @@ def claim(folder: Path, *, resume: bool) -> Iterator[None]:
     finally:
         if distributed.rank() == 0:
             begun = (folder / "config.yaml").exists()
-            lock.release()
-            if not begun:  # the run failed before it began: an empty folder is of no use
-                with suppress(OSError):
+            with suppress(OSError):
+                if not begun:  # the run failed before it began: an empty folder is of no use
                     (folder / ".lock").unlink(missing_ok=True)
                     folder.rmdir()
+            lock.release()
 
 
 def _take(lock: BaseFileLock, folder: Path, *, resume: bool) -> None:
-    if not resume and ((folder / "config.yaml").exists() or (folder / "checkpoints").exists()):
-        raise UserError(
-            f"There is a run in {folder} already. Go on with it (resume={folder}), or give another folder (run_dir=…)."
-        )
+    def refuse_a_run() -> None:
+        if not resume and ((folder / "config.yaml").exists() or (folder / "checkpoints").exists()):
+            raise UserError(
+                f"There is a run in {folder} already. Go on with it (resume={folder}), or give another folder "
+                "(run_dir=…)."
+            )
+
+    refuse_a_run()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        refuse_a_run()  # one that began, and ended, just now
         for leftover in folder.glob("**/.*.partial"):  # of a process that was killed while it wrote
             leftover.unlink()
     except Timeout as error:

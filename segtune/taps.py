@@ -57,12 +57,13 @@ def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
         UserError: No layer has that name; the message lists the nearest names.
     """
     path = spec.aliases.get(name, name)
+    nodes = nodes[1:]  # the first is the picture itself
     matches = [node for node in nodes if node == path or node.startswith(f"{path}.")]
     if not matches and name in spec.blocks:
         matches = [node for node in nodes if any(node == m or node.startswith(f"{m}.") for m in spec.blocks[name])]
     if matches:
         return matches[-1]
-    known = [*spec.blocks, *spec.aliases, *nodes[1:]]
+    known = [*spec.blocks, *spec.aliases, *nodes]
     near = difflib.get_close_matches(name, known, n=5, cutoff=0.5) or list(spec.blocks)
     raise UserError(f"{spec.name} has no layer '{name}'. The nearest names: {', '.join(near)}.")
 

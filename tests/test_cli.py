@@ -32,6 +32,7 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
 
 def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run in this process; return the error message, after checking the exit code and that there is no traceback."""
+    os.environ["HYDRA_FULL_ERROR"] = "0"  # a command before this one has set it, for Hydra
     code = main(list(arguments))
     out, err = capsys.readouterr()
     assert code == 2, out + err
@@ -408,3 +409,40 @@ def test_a_run_whose_checkpoint_holds_code_is_not_resumed(
     assert everything_in(first) == before
     torch.load(last, weights_only=False)
     assert target.exists()  # the payload was a real one
+
+
+def test_a_misspelt_phase_is_not_a_new_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert message(capsys, "train", "freeze.phases.haed.epochs=2") == (
+        "segtune train: freeze.phases.haed: there is no such phase, but head, all. Did you mean head? "
+        "To add one: +freeze.phases.haed={backbone: …, epochs: …, lr: …}."
+    )
+
+
+def test_resume_in_settings_of_ones_own_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nresume: runs/OLD\n")
+    arguments = ("train", "--config-dir", str(tmp_path), "experiment=mine")
+    assert message(capsys, *arguments) == (
+        "segtune train: resume goes on with one run, from the command line: python -m segtune train resume=RUN"
+    )
+    assert message(capsys, "train", "++resume=nowhere").startswith(
+        "segtune train: resume=nowhere: there is no run here"
+    )
+
+
+def test_a_sweep_under_torchrun_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert message(capsys, "train", "-m", "seed=0,1") == (
+        "segtune train: A sweep (-m) is for one process: with torchrun start its runs one after the other."
+    )
+
+
+def test_flags_may_stand_between_overrides(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "seed=3", "--cfg", "job", "optimizer=sgd", "-p", "optimizer"]) == 0
+    assert "name: sgd" in capsys.readouterr().out
+
+
+def test_a_word_that_sets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert message(capsys, "train", "foo") == (
+        "segtune train: came foo; expected setting=value. `python -m segtune train --help` lists all."
+    )

@@ -280,9 +280,6 @@ def test_a_pattern_that_matches_nothing_or_is_none(given: dict[str, list[str]], 
 def test_nothing_would_train() -> None:
     advice = "Name something to train with backbone (a number of its deepest blocks, all, or a list) or decoder."
     assert error(backbone=0, decoder=[]) == f"freeze.phases.late: nothing would train, for all is frozen. {advice}"
-    assert error(backbone=["drop2"], decoder=["joined"]) == (  # modules, but without parameters
-        f"freeze.phases.late: nothing would train, for all is frozen. {advice}"
-    )
     assert error(backbone=1, decoder=[], cut="block2", reached={"decoder.score"}) == (
         "freeze.phases.late: nothing would train, for no gradient passes cut=block2, and what lies behind it is "
         f"frozen. {advice}"
@@ -362,3 +359,12 @@ def test_rates_of_layer_wise_decay_by_hand() -> None:
         "decoder.weight": (0.1, 0.3),
         "decoder.bias": (0.1, 0),
     }
+
+
+def test_names_without_parameters_are_refused() -> None:
+    for item in ("drop2", "re:block1\\.1"):
+        with pytest.raises(UserError) as caught:
+            choose(Tiny(), "head", phase([item]), BLOCKS)
+        assert str(caught.value) == (
+            f"freeze.phases.head.backbone: '{item}' has no parameters, so nothing of it could train."
+        )

@@ -105,6 +105,38 @@ def test_a_resumed_epoch_gives_the_tail() -> None:
     assert (list(tail), len(tail)) == ([], 0)
 
 
+@pytest.mark.parametrize(("length", "size", "world"), [(6, 4, 2), (5, 4, 2), (5, 4, 3), (23, 7, 4), (3, 8, 8)])
+def test_shares_of_several_processes_make_the_batches_of_one(length: int, size: int, world: int) -> None:
+    whole = EpochBatches(length, size, seed=3)
+    shares = [EpochBatches(length, size, seed=3, rank=rank, world=world) for rank in range(world)]
+    for batches in (whole, *shares):
+        batches.epoch = 2
+    assert {len(share) for share in shares} == {len(whole)}
+    for number, (expected, *parts) in enumerate(zip(whole, *shares, strict=True)):
+        counted = [share.share_of(number) for share in shares]
+        assert {everyones for _, everyones in counted} == {len(expected)}
+        given = [key for (mine, _), part in zip(counted, parts, strict=True) for key in part[:mine]]
+        assert sorted(given) == sorted(expected)  # each picture once
+        assert all(len(part) == max(1, mine) for (mine, _), part in zip(counted, parts, strict=True))
+    assert whole.share_of(0) == (min(length, size), min(length, size))
+
+
+def test_a_process_without_a_share_gets_a_picture_of_no_weight() -> None:
+    last = EpochBatches(5, 4, seed=0, rank=1, world=2)
+    last.start = 1
+    first = EpochBatches(5, 4, seed=0, rank=0, world=2)
+    first.start = 1
+    assert last.share_of(1) == (0, 1)
+    assert list(last) == list(first)
+
+
+def test_the_end_stops_an_epoch_early() -> None:
+    whole, short = EpochBatches(23, 4, seed=5), EpochBatches(23, 4, seed=5)
+    short.start, short.end = 1, 3
+    assert list(short) == list(whole)[1:3]
+    assert (len(short), short.whole) == (2, 6)
+
+
 def test_the_order_is_a_permutation_that_follows_seed_and_epoch() -> None:
     def order(seed: int, epoch: int, shuffle: bool = True) -> list[int]:
         batches = EpochBatches(50, 8, seed, shuffle=shuffle)
