@@ -79,7 +79,8 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
             print(interrupted, file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print("Stopped at once; what came after the last save is lost.", file=sys.stderr)
+        if _number() == 0:
+            print("Stopped at once; what came after the last save is lost.", file=sys.stderr)
         return 130
     return 0
 

@@ -44,6 +44,10 @@ def choose_compute(settings: TrainSettings) -> Compute:
     if name == "auto":
         alone = world() == 1  # processes on MPS cannot join
         name = "cuda" if torch.cuda.is_available() else "mps" if alone and torch.backends.mps.is_available() else "cpu"
+    elif name.startswith("cuda:") and world() > 1:
+        raise UserError(
+            f"train.device={name} would put all {world()} processes on one GPU: say cuda, and each takes its own."
+        )
     if name == "cuda" and world() > 1:
         name = f"cuda:{local_rank()}"
     try:

@@ -44,8 +44,8 @@ def local_rank() -> int:
 def together(device: torch.device) -> Iterator[None]:
     """Join the other processes inside the block.
 
-    Once joined they stay so until they end: the runs of a sweep share one group, and a process with an error can say
-    what it is before the others find it gone.
+    Once joined they stay so until they end: torchrun's address book serves one group only, and a process with an error
+    can say what it is before the others find it gone.
 
     Raises:
         UserError: The environment does not say where the others are.

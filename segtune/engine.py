@@ -431,14 +431,21 @@ def _summary(run: Run) -> dict[str, Any]:
 
 @contextmanager
 def _signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a wish to stop; a second one ends the program at once."""
+    """Turn the first SIGINT or SIGTERM into a wish to stop; a second one ends the program at once.
+
+    Of several processes each may get a signal twice, from a batch system and from torchrun, which ends by force what
+    takes too long: there a second one means nothing.
+    """
     asked = threading.Event()
     previous: dict[signal.Signals, Any] = {}
 
     def ask(number: int, _: object) -> None:
+        if distributed.world() == 1:
+            signal.signal(number, previous[signal.Signals(number)])
+            say("Stopping after this step; once more stops at once, without saving.")
+        elif not asked.is_set():
+            say("Stopping after this step.")
         asked.set()
-        signal.signal(number, previous[signal.Signals(number)])
-        say("Stopping after this step; once more stops at once, without saving.")
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
