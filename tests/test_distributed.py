@@ -119,7 +119,6 @@ def test_a_signal_that_comes_twice_does_not_end_one_of_several_processes(
     assert capsys.readouterr().out == "Stopping after this step.\n"
 
 
-@pytest.mark.parametrize(("number", "at_once", "expected"), [(0, False, []), (1, False, [5]), (1, True, [])])
 def test_one_gpu_for_all_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError) as caught:
@@ -129,6 +128,7 @@ def test_one_gpu_for_all_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
+@pytest.mark.parametrize(("number", "at_once", "expected"), [(0, False, []), (1, False, [5]), (1, True, [])])
 def test_the_first_process_speaks_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, at_once: bool, expected: list[int]
 ) -> None:
