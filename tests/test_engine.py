@@ -124,6 +124,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
 ) -> None:
     """Three batches an epoch: the steps lie within, at the end of, and behind an epoch, and in the second phase."""
     folder, count, one_step = tmp_path / "run", 0, engine._step
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
     def stop_after(*arguments) -> None:
         nonlocal count
@@ -141,7 +142,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert same(weights_of(finished[0]), weights_of(folder))
     assert same(weights_of(finished[0], "best.pt"), weights_of(folder, "best.pt"))
     assert (finished[0] / "metrics.csv").read_bytes() == (folder / "metrics.csv").read_bytes()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def stop_after(count: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
