@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
-from segtune.config import UserError, nearest
+from segtune.config import UserError, nearest, some
 
 log = logging.getLogger(__name__)
 
@@ -277,12 +277,12 @@ def _load_file(spec: BackboneSpec, network: nn.Module, path: Path) -> LoadedWeig
     if misshapen or len(missing) > len(matched):
         raise UserError(
             f"The weights in {path} do not fit {spec.name}: {len(matched)} tensors match by name, "
-            f"{len(missing)} are missing ({_some(missing)}), {len(unused)} are unexpected ({_some(unused)})."
+            f"{len(missing)} are missing ({some(missing, 6)}), {len(unused)} are unexpected ({some(unused, 6)})."
             + "".join(f"\n  wrong shape: {line}" for line in misshapen)
         )
     network.load_state_dict({name: found[name] for name in matched}, strict=False)
     if unused:
-        log.info("Weights not used from %s: %s", path, _some(unused))
+        log.info("Weights not used from %s: %s", path, some(unused, 6))
     return LoadedWeights(str(path), tuple(missing), unused)
 
 
@@ -291,11 +291,6 @@ def _rename(name: str, renames: Mapping[str, str]) -> str:
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name
-
-
-def _some(names: tuple[str, ...] | list[str], most: int = 6) -> str:
-    shown = ", ".join(names[:most]) or "none"
-    return f"{shown}, and {len(names) - most} more" if len(names) > most else shown
 
 
 def find_pretrained(architecture: str) -> tuple[Path | None, str]:

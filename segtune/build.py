@@ -106,8 +106,6 @@ def build_model(
         {role: feature.stride for role, feature in features.items()},
         decoder,
     )
-    for stop in inside.values():
-        stop.passed = False  # so far only the measurement of the taps has
     kept = set(trunk.state_dict())
     lacking = [name for name in weights.missing if name in kept]
     if lacking:

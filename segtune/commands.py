@@ -29,7 +29,7 @@ from segtune.engine import fit
 from segtune.evaluation import Evaluator
 from segtune.metrics import per_image
 from segtune.phases import plan_phases
-from segtune.plan import Facts, brief, cost_table, everything, facts, step_cost, tensor_lines
+from segtune.plan import Facts, brief, cost_of, cost_table, estimated, everything, facts, measured, tensor_lines
 from segtune.records import claim, write_csv, write_json
 
 
@@ -169,11 +169,15 @@ def plan(settings: PlanSettings) -> list[Facts]:
     for number, phase in enumerate(plan_phases(settings, built), start=1):
         of_phase = facts(built, phase, settings, compute)
         banner(f"phase {number}/{len(settings.freeze.phases)}: {phase.name}", brief(of_phase, phase.settings))
-        optimizer = of_phase["optimizer"]
-        for place, one in ((of_phase, phase), (wholes.setdefault(optimizer, {}), everything(phase))):
-            if not place.get("step_flops") or (settings.measure and "measured_seconds" not in place):
-                say(f"measuring a step of {one.name} …" if settings.measure else f"estimating a step of {one.name} …")
-                place |= step_cost(built, one, settings, compute, measured=settings.measure)
+        optimizer, whole = of_phase["optimizer"], everything(phase)
+        if optimizer not in wholes:  # the same for all phases with this optimizer
+            wholes[optimizer] = estimated(cost_of(built, whole, settings, compute))
+            if settings.measure:
+                say("measuring a step that trains everything …")
+                wholes[optimizer] |= measured(whole, settings)
+        if settings.measure:
+            say(f"measuring a step of {phase.name} …")
+            of_phase |= measured(phase, settings)
         of_phase["everything"] = wholes[optimizer]
         console.print(cost_table(of_phase))
         if settings.details:

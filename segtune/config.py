@@ -344,6 +344,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]}?" if near else ""
 
 
+def some(names: Iterable[str], most: int = 5) -> str:
+    """Name the first few of many, and say how many more there are."""
+    names = list(names)
+    shown = ", ".join(names[:most]) or "none"
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
 def matching(pattern: str, names: Iterable[str], setting: str) -> list[str]:
     """Give the dotted names that a pattern means: itself and all below it, or, after `re:`, what it matches as a whole.
 

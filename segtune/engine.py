@@ -191,7 +191,6 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     """
     phase, state, settings = run.phases[index], run.state, run.settings
     enter(run.built, phase)
-    train_mode(run.model, phase.scope)
     network = distributed.wrap(run.model, run.compute.device, settings.train.sync_batchnorm)
     optimizer = build_optimizer(settings.optimizer, run.model, phase.settings, run.built.blocks)
     check_members(run.model, optimizer, phase.name)
@@ -243,7 +242,7 @@ def train_epoch(run: Run, network: nn.Module, movers: Movers, phase: Phase) -> N
     total = run.span(phase).of(state.epoch)
     batches.epoch, batches.start, batches.end = number, state.step, total
     began, trained = time.perf_counter(), 0
-    saved = began
+    saved = now = began
     with bar(f"{phase.name} {number}/{run.epochs}", total, state.step) as progress:
         for batch in run.loader:
             first_of_step = state.step // accumulate * accumulate
@@ -272,19 +271,17 @@ def train_epoch(run: Run, network: nn.Module, movers: Movers, phase: Phase) -> N
                 _step(run, movers, phase)
             state.loss_sum += loss_sum
             state.images += everyones
+            state.trained_images += everyones
             trained += everyones
-            now = time.perf_counter()
+            before, now = now, time.perf_counter()
+            state.train_seconds += now - before
             progress(state.step, f"loss {state.loss_sum / state.images:.4f}  {trained / (now - began):.1f} images/s")
             if whole and run.asked_to_stop():
                 state.seconds += now - began
-                state.trained_images += trained
-                state.train_seconds += now - began
                 _stop(run, movers)
             if whole and now - saved > 60 * settings.checkpoint.minutes:
                 run.save("last.pt", movers=movers.state_dict())
                 saved = now
-    state.trained_images += trained
-    state.train_seconds += time.perf_counter() - began
 
 
 def _seed_of(seed: int, epoch: int, step: int) -> int:

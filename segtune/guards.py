@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from segtune.config import UserError
+from segtune.config import UserError, some
 
 
 def check_members(model: nn.Module, optimizer: torch.optim.Optimizer, phase: str) -> None:
@@ -19,9 +19,9 @@ def check_members(model: nn.Module, optimizer: torch.optim.Optimizer, phase: str
     frozen = [n for n, p in model.named_parameters() if id(p) in held and not p.requires_grad]
     absent = [n for n, p in model.named_parameters() if id(p) not in held and p.requires_grad]
     if frozen:
-        raise UserError(f"Phase {phase}: the optimizer holds frozen parameters, which it could move: {_some(frozen)}.")
+        raise UserError(f"Phase {phase}: the optimizer holds frozen parameters, which it could move: {some(frozen)}.")
     if absent:
-        raise UserError(f"Phase {phase}: the optimizer lacks parameters that train: {_some(absent)}.")
+        raise UserError(f"Phase {phase}: the optimizer lacks parameters that train: {some(absent)}.")
 
 
 def check_gradients(model: nn.Module, phase: str) -> None:
@@ -33,7 +33,7 @@ def check_gradients(model: nn.Module, phase: str) -> None:
     lacking = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     if lacking:
         raise UserError(
-            f"Phase {phase}: no gradient reaches {_some(lacking)}, so they would never move although they are to "
+            f"Phase {phase}: no gradient reaches {some(lacking)}, so they would never move although they are to "
             "train. Something between them and the logits stops it, or the forward pass does not use them. "
             "Freeze them, or mend the model."
         )
@@ -61,7 +61,7 @@ def check_unchanged(model: nn.Module, before: Mapping[str, str], phase: str) -> 
     changed = [name for name, digest in before.items() if _digest(tensors[name]) != digest]
     if changed:
         raise UserError(
-            f"Phase {phase} has changed tensors that were frozen in it: {_some(changed)}. The run stops, for "
+            f"Phase {phase} has changed tensors that were frozen in it: {some(changed)}. The run stops, for "
             "its weights are not what its settings say. The usual cause: a module that writes to itself in every pass."
         )
 
@@ -69,7 +69,3 @@ def check_unchanged(model: nn.Module, before: Mapping[str, str], phase: str) -> 
 def _digest(tensor: torch.Tensor) -> str:
     raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return hashlib.blake2b(raw.data, digest_size=8).hexdigest()
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -4,8 +4,8 @@ import logging
 from dataclasses import dataclass, replace
 
 from segtune.build import BuiltModel
-from segtune.config import PhaseSettings, Settings, UserError
-from segtune.freezing import Scope, choose, find_reached, freeze, owners, within
+from segtune.config import PhaseSettings, Settings, UserError, some
+from segtune.freezing import Scope, choose, find_reached, freeze, owners, train_mode, within
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,8 @@ def plan_phases(settings: Settings, built: BuiltModel) -> list[Phase]:
         new = [path.removeprefix("backbone.") for path in built.new if path.startswith("backbone.")]
         scope = choose(built.model, name, phase, built.blocks, new, reached)
         if frozen := [path for path in fresh if not scope.holds(path)]:
-            some = ", ".join(frozen[:3]) + (f" and {len(frozen) - 3} more" if len(frozen) > 3 else "")
             raise UserError(
-                f"freeze.phases.{name} freezes {some}, of random weights that no phase before has trained. "
+                f"freeze.phases.{name} freezes {some(frozen, 3)}, of random weights that no phase before has trained. "
                 "Let them train, or give them weights first (restore.checkpoint=FILE)."
             )
         fresh = []
@@ -72,9 +71,10 @@ def plan_phases(settings: Settings, built: BuiltModel) -> list[Phase]:
 
 
 def enter(built: BuiltModel, phase: Phase) -> None:
-    """Set the model up for a phase: where gradients stop, and into which parameters they go."""
+    """Set the model up for a phase: where gradients stop, which parameters they reach, and who is in training mode."""
     _stop_at(built, phase.settings.cut)
     freeze(built.model, phase.scope)
+    train_mode(built.model, phase.scope)
 
 
 def _all_trains(name: str, phase: PhaseSettings) -> PhaseSettings:
@@ -92,8 +92,10 @@ def _reached(built: BuiltModel, phase: PhaseSettings, name: str) -> set[str] | N
     if phase.cut is None:
         return None
     _stop_at(built, phase.cut)
+    stop = built.stops[phase.cut]
+    stop.passed = False
     reached = find_reached(built.model)
-    if not built.stops[phase.cut].passed:
+    if not stop.passed:
         raise UserError(
             f"freeze.phases.{name}.cut={phase.cut}: the model computes nothing with this module itself, so no gradient "
             "can be stopped there. Name one of the modules inside it."

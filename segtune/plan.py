@@ -12,7 +12,7 @@ from segtune.build import BuiltModel, build_loss, build_model, build_optimizer
 from segtune.compute import Compute, choose_compute
 from segtune.config import PhaseSettings, Settings
 from segtune.cost import StepCost, estimate, measure
-from segtune.freezing import Scope, audit, train_mode
+from segtune.freezing import Scope, audit
 from segtune.phases import Phase, enter
 
 Facts = dict[str, Any]
@@ -24,10 +24,8 @@ def facts(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute)
     The model is left as the phase wants it. Costs are in bytes and floating-point operations of a step of
     `train.batch_size` pictures.
     """
-    enter(built, phase)
-    train_mode(built.model, phase.scope)
-    counted = audit(built.model, built.blocks)
     cost = cost_of(built, phase, settings, compute)
+    counted = audit(built.model, built.blocks)
     optimizer = settings.optimizer.of_phase(phase.settings)
     return {
         "trains": _spans(counted.parts, lambda trainable, _: trainable > 0),
@@ -39,13 +37,13 @@ def facts(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute)
         "optimizer": optimizer.name,
         "optimizer_tensors": len(cost.optimizer_tensors),
         "optimizer_bytes": cost.optimizer_state,
-        "step_flops": cost.flops,
-        "step_bytes": cost.memory,
+        **estimated(cost),
     }
 
 
 def cost_of(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute) -> StepCost:
-    """Estimate what a step of a phase costs, with the model set up for it."""
+    """Estimate what a step of a phase costs; the model is left as the phase wants it."""
+    enter(built, phase)
     return estimate(
         built.model,
         lambda model: build_optimizer(settings.optimizer, model, phase.settings, built.blocks),
@@ -55,16 +53,15 @@ def cost_of(built: BuiltModel, phase: Phase, settings: Settings, compute: Comput
     )
 
 
-def step_cost(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute, *, measured: bool) -> Facts:
-    """Say what a step of a phase costs, by estimate and, if asked for, as measured in a process of its own."""
-    enter(built, phase)
-    train_mode(built.model, phase.scope)
-    cost = cost_of(built, phase, settings, compute)
-    found: Facts = {"step_flops": cost.flops, "step_bytes": cost.memory}
-    if measured:
-        taken = measure(partial(_job, settings, phase))
-        found |= {"measured_seconds": taken.seconds, "measured_bytes": taken.memory}
-    return found
+def estimated(cost: StepCost) -> Facts:
+    """Give what a step costs by estimate."""
+    return {"step_flops": cost.flops, "step_bytes": cost.memory}
+
+
+def measured(phase: Phase, settings: Settings) -> Facts:
+    """Give what a step of a phase takes, measured in a process of its own."""
+    taken = measure(partial(_job, settings, phase))
+    return {"measured_seconds": taken.seconds, "measured_bytes": taken.memory}
 
 
 def _job(settings: Settings, phase: Phase) -> tuple[Callable[[], None], torch.device]:
@@ -74,7 +71,6 @@ def _job(settings: Settings, phase: Phase) -> tuple[Callable[[], None], torch.de
     built = build_model(backbone, settings.taps, settings.decoder, [phase.settings.cut] if phase.settings.cut else [])
     model = built.model.to(compute.device).to(memory_format=torch.channels_last)
     enter(built, phase)
-    train_mode(model, phase.scope)
     optimizer = build_optimizer(settings.optimizer, model, phase.settings, built.blocks)
     size = (settings.train.batch_size, 3, *settings.data.size)
     images = torch.randint(256, size, dtype=torch.uint8, device=compute.device)
@@ -92,7 +88,7 @@ def _job(settings: Settings, phase: Phase) -> tuple[Callable[[], None], torch.de
 
 
 def cost_table(of_phase: Facts) -> Table:
-    """Show what a step costs beside one that trains everything: `step_cost`'s facts, the latter's by that name."""
+    """Show what a step costs beside one that trains everything, whose costs are the facts of that name."""
     table = Table("a step", "this phase", "everything", "share")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -112,8 +108,6 @@ def cost_table(of_phase: Facts) -> Table:
 
 def tensor_lines(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute) -> list[str]:
     """List every parameter in a phase, a line each: whether it trains, and the bytes the optimizer keeps for it."""
-    enter(built, phase)
-    train_mode(built.model, phase.scope)
     owning = cost_of(built, phase, settings, compute).optimizer_tensors
     named = dict(built.model.named_parameters())
     wide = max(map(len, named))

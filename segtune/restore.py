@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segtune.backbones import read_state_dict
-from segtune.config import RestoreSettings, UserError, matching, nearest
+from segtune.config import RestoreSettings, UserError, matching, nearest, some
 
 _PARTS = ("backbone.", "decoder.")
 #: BatchNorm's count of batches, which many files lack and nothing here reads.
@@ -37,13 +37,13 @@ class Restored:
             for part in _PARTS
             if _count(wanted, part)
         ]
-        excluded = [f"  excluded ({len(self.excluded)}): {_some(self.excluded, most)}"] if self.excluded else []
+        excluded = [f"  excluded ({len(self.excluded)}): {some(self.excluded, most)}"] if self.excluded else []
         return [f"Restored from {self.source}: {', '.join(counts)}.", *self._misfits(most), *excluded]
 
     def _misfits(self, most: int) -> list[str]:
         shapes = [f"{name} (file {file}, model {model})" for name, (file, model) in self.misshapen.items()]
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": shapes}
-        return [f"  {kind} ({len(names)}): {_some(names, most)}" for kind, names in kinds.items() if names]
+        return [f"  {kind} ({len(names)}): {some(names, most)}" for kind, names in kinds.items() if names]
 
 
 def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
@@ -93,7 +93,7 @@ def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
     broken = [name for name in result.restored if not _is_finite(found[name], present[name].dtype)]
     if broken:
         raise UserError(
-            f"{path} holds values that are not finite (NaN or infinity), in {_some(broken, 8)}. "
+            f"{path} holds values that are not finite (NaN or infinity), in {some(broken, 8)}. "
             "The training it comes from has diverged: take an earlier checkpoint, or leave these out with "
             "restore.exclude."
         )
@@ -107,7 +107,7 @@ def _our_names(theirs: Sequence[str], settings: RestoreSettings, path: Path) -> 
         if not any(name.startswith(beginning) for name in theirs):
             raise UserError(
                 f"restore.rename: no tensor of {path} has a name that begins with '{beginning}'."
-                f"{nearest(beginning, theirs)} The names are: {_some(theirs, 4)}."
+                f"{nearest(beginning, theirs)} The names are: {some(theirs, 4)}."
             )
     longest_first = sorted(settings.rename, key=len, reverse=True)
     names: dict[str, str] = {}
@@ -122,7 +122,7 @@ def _our_names(theirs: Sequence[str], settings: RestoreSettings, path: Path) -> 
     if settings.scope == "all":
         raise UserError(
             f"{path} does not say which tensors are the backbone's and which the decoder's: no name begins with "
-            f"backbone. or decoder. The names are: {_some(list(names), 4)}.\n"
+            f"backbone. or decoder. The names are: {some(list(names), 4)}.\n"
             "If it holds a backbone alone, set restore.scope=backbone; else map its names to ours, such as "
             "'+restore.rename={encoder.:backbone.}'."
         )
@@ -135,8 +135,8 @@ def _check(result: Restored, settings: RestoreSettings, names: Mapping[str, str]
         shapes = f"; of another shape: {len(result.misshapen)}" if result.misshapen else ""
         raise UserError(
             f"Nothing of {result.source} can be restored: of the {len(wanted)} tensors wanted none fits{shapes}.\n"
-            f"  The file's {len(names)}: {_some(theirs, 4)}\n"
-            f"  Wanted: {_some(wanted, 4)}\n"
+            f"  The file's {len(names)}: {some(theirs, 4)}\n"
+            f"  Wanted: {some(wanted, 4)}\n"
             "Check restore.checkpoint and restore.scope, or map the file's names to ours with restore.rename."
         )
     misfits = result._misfits(20)
@@ -154,8 +154,3 @@ def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:
 
 def _count(names: Iterable[str], part: str) -> int:
     return sum(name.startswith(part) for name in names)
-
-
-def _some(names: Sequence[str], most: int) -> str:
-    shown = ", ".join(names[:most]) or "none"
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

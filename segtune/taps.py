@@ -40,7 +40,7 @@ class GradientStop(nn.Module):
         self.active = self.passed = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give (…) back."""
+        """Give a tensor of any shape back."""
         self.passed = True
         return x.detach() if self.active else x
 

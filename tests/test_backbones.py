@@ -290,7 +290,7 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
         f"The weights in {path} do not fit tiny: 1 tensors match by name, "
         "6 are missing (conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var, fc.weight), "
         "8 are unexpected (stage0.weight, stage1.weight, stage2.weight, "
-        "stage3.weight, stage4.weight, stage5.weight, and 2 more)."
+        "stage3.weight, stage4.weight, stage5.weight and 2 more)."
     )
     assert holds(network, before)
 
