@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from segtune.backbones import BACKBONES, LoadedWeights, load_weights
+from segtune.backbones import BACKBONES
 from segtune.config import (
     AugmentSettings,
     BackboneSettings,
@@ -39,6 +39,7 @@ from segtune.losses import bce_loss, dice_bce_loss, dice_loss
 from segtune.model import SegmentationModel
 from segtune.restore import Restored, restore
 from segtune.taps import GradientStop, cut, set_output_stride
+from segtune.weights import LoadedWeights, load_weights
 
 log = logging.getLogger(__name__)
 

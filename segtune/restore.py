@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from segtune.backbones import read_state_dict
 from segtune.config import RestoreSettings, UserError, matching, nearest, some
+from segtune.weights import read_state_dict
 
 _PARTS = ("backbone.", "decoder.")
 #: BatchNorm's count of batches, which many files lack and nothing here reads.

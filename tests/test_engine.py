@@ -17,7 +17,7 @@ import yaml
 from torch import nn
 
 from segtune import checkpoint, commands, engine, plan
-from segtune.backbones import BACKBONES, LoadedWeights
+from segtune.backbones import BACKBONES
 from segtune.build import build_loss, build_model, build_optimizer, build_schedule
 from segtune.config import (
     DivergedError,
@@ -30,6 +30,7 @@ from segtune.config import (
     parse,
 )
 from segtune.cost import StepCost
+from segtune.weights import LoadedWeights
 
 
 @pytest.fixture(scope="module", autouse=True)

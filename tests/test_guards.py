@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from segtune import commands, engine
-from segtune.backbones import BACKBONES, LoadedWeights
+from segtune.backbones import BACKBONES
 from segtune.build import BuiltModel, build_model, build_optimizer
 from segtune.config import Settings, UserError, parse
 from segtune.guards import check_gradients, check_members, check_unchanged, fingerprint
+from segtune.weights import LoadedWeights
 
 NetworkOf = Callable[[str], nn.Module]
 

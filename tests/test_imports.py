@@ -20,6 +20,7 @@ LEVELS = [
     {"build"},
     {"model", "checkpoint", "compute", "data"},
     {"taps", "decoders", "console", "restore"},
+    {"weights"},
     {"backbones", "freezing", "losses", "metrics", "pictures", "cost", "guards", "distributed"},
     {"config"},
 ]

@@ -16,12 +16,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from segtune.backbones import LoadedWeights
 from segtune.build import BuiltModel, build_optimizer
 from segtune.config import FreezeSettings, OptimizerSettings, PhaseSettings
 from segtune.freezing import train_mode
 from segtune.losses import dice_bce_loss
 from segtune.phases import enter, plan_phases
+from segtune.weights import LoadedWeights
 
 BuiltOf = Callable[[str], BuiltModel]
 Tensors = dict[str, Tensor]

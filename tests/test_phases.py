@@ -15,7 +15,7 @@ from torch import nn
 
 from segtune import build
 from segtune.__main__ import main
-from segtune.backbones import BACKBONES, LoadedWeights
+from segtune.backbones import BACKBONES
 from segtune.build import BuiltModel, build_model, build_optimizer, build_schedule
 from segtune.config import (
     BackboneSettings,
@@ -27,6 +27,7 @@ from segtune.config import (
 )
 from segtune.freezing import train_mode
 from segtune.phases import Phase, Span, enter, plan_phases, span_of
+from segtune.weights import LoadedWeights
 
 NetworkOf = Callable[[str], nn.Module]
 BuiltOf = Callable[[str], BuiltModel]
