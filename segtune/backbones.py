@@ -1,22 +1,22 @@
-"""The backbones: how to build each, its facts as data, and its pretrained weights.
+"""The backbones: how to build each, and its facts as data.
 
 A spec holds what cannot be read off the network: the order of its blocks, the normalisation its weights were trained
-with, and the names people know its layers by. The networks are timm's.
+with, and the names people know its layers by. The networks are timm's. For three of them the facts are written here;
+for all others they follow from what timm says of them.
 """
 
-import logging
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from functools import cache, partial
 from typing import Any, cast
 
 import timm
+import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 
-log = logging.getLogger(__name__)
-
-#: Seconds after which a server that does not answer counts as out of reach.
-PROBE_SECONDS = 8.0
+from segtune.config import UserError
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,10 @@ class BackboneSpec:
     """What segtune knows about a backbone.
 
     `blocks` maps block names to the module paths they hold, from the input to the deepest. `aliases` maps layer names
-    of Keras Applications to module paths. `renames` maps prefixes of tensor names found in weights files to ours.
-    `mean` and `std` normalise RGB values in 0..1.
+    of Keras Applications to module paths, and `ambiguous` those that Keras has given to several layers to what they
+    may mean. `stages` names modules, a stride each, whose end is the last layer of its stride that later stages build
+    on. `renames` maps prefixes of tensor names found in weights files to ours. `mean` and `std` normalise RGB values in
+    0..1.
     """
 
     name: str
@@ -35,6 +37,8 @@ class BackboneSpec:
     std: tuple[float, float, float]
     blocks: Mapping[str, tuple[str, ...]]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    ambiguous: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stages: tuple[str, ...] = ()
     renames: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -123,7 +127,7 @@ def _xception_layout() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
         aliases |= {keras: f"conv{n}", f"{keras}_bn": f"bn{n}", f"{keras}_act": f"act{n}"}
     # Keras counts the stem as block 1, so its block N is timm's block N - 1.
     for n in range(1, 13):
-        units = 2 if n in (1, 2, 3, 12) else 3
+        units = 2 if n in _XCEPTION_SHORTCUTS else 3
         index = 0
         for unit in range(1, units + 1):
             keras = f"block{n + 1}_sepconv{unit}"
@@ -134,30 +138,45 @@ def _xception_layout() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
             index += 2
         if units == 2:
             aliases[f"block{n + 1}_pool"] = f"block{n}.rep.{index}"
+    for keras, paths in _xception_unnamed().items():  # only the first and the last mean one layer, however counted
+        aliases |= {keras: paths[0], f"{keras}_{len(paths)}": paths[-1]}
     return blocks, aliases
 
 
-def _spec(
-    name: str,
-    build: Callable[[], nn.Module],
-    architecture: str,
-    layout: tuple[dict[str, tuple[str, ...]], dict[str, str]],
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225),
-    renames: Mapping[str, str] = MappingProxyType({}),
-) -> BackboneSpec:
-    blocks, aliases = layout
-    return BackboneSpec(name, build, architecture, mean, std, blocks, aliases, renames)
+#: Blocks of Xception whose shortcut is a convolution.
+_XCEPTION_SHORTCUTS = (1, 2, 3, 12)
 
+
+def _xception_unnamed() -> dict[str, list[str]]:
+    """Give the layers to which Keras gives no name but a number, from 0 (then left out) or, in old versions, from 1."""
+    return {
+        "add": [f"block{n}.add" for n in range(1, 13)],
+        "conv2d": [f"block{n}.skip" for n in _XCEPTION_SHORTCUTS],
+        "batch_normalization": [f"block{n}.skipbn" for n in _XCEPTION_SHORTCUTS],
+    }
+
+
+def _xception_ambiguous() -> dict[str, tuple[str, ...]]:
+    return {
+        f"{keras}_{n}": (paths[n - 1], paths[n])
+        for keras, paths in _xception_unnamed().items()
+        for n in range(1, len(paths))
+    }
+
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 BACKBONES: Mapping[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
-        _spec(
+        BackboneSpec(
             "vgg16",
             FullyConvolutionalVGG16,
             "vgg16",
-            _vgg16_layout(),
+            _IMAGENET_MEAN,
+            _IMAGENET_STD,
+            *_vgg16_layout(),
+            stages=("features.3", "features.8", "features.15", "features.22", "features.29", "drop7"),
             # timm's and torchvision's names of the hidden fully connected layers
             renames={
                 "pre_logits.fc1.": "fc6.",
@@ -166,7 +185,102 @@ BACKBONES: Mapping[str, BackboneSpec] = {
                 "classifier.3.": "fc7.",
             },
         ),
-        _spec("resnet50", _resnet50, "resnet50", _resnet50_layout()),
-        _spec("xception", _xception, "legacy_xception", _xception_layout(), mean=(0.5,) * 3, std=(0.5,) * 3),
+        BackboneSpec(
+            "resnet50",
+            _resnet50,
+            "resnet50",
+            _IMAGENET_MEAN,
+            _IMAGENET_STD,
+            *_resnet50_layout(),
+            stages=("act1", "layer1", "layer2", "layer3", "layer4"),
+        ),
+        BackboneSpec(
+            "xception",
+            _xception,
+            "legacy_xception",
+            (0.5,) * 3,
+            (0.5,) * 3,
+            *_xception_layout(),
+            ambiguous=_xception_ambiguous(),
+            stages=("act2", "block2.rep.0", "block3.rep.0", "block12.rep.0", "act4"),
+        ),
     )
 }
+
+
+def spec_of(name: str) -> BackboneSpec:
+    """Give a backbone's spec by its name: one of `BACKBONES`, or any network of timm, such as `convnext_tiny`.
+
+    Raises:
+        UserError: timm has no such network, or no such weights of it, or cannot build it here.
+    """
+    return BACKBONES.get(name) or _timm_spec(name)
+
+
+@cache
+def _timm_spec(name: str) -> BackboneSpec:
+    if not timm.is_model(name):
+        near = [*difflib.get_close_matches(name, BACKBONES, 1), *list_similar(name, 4)]
+        raise UserError(
+            f"backbone.name={name}: neither segtune nor timm {timm.__version__} has a network of this name. "
+            f"The nearest: {', '.join(dict.fromkeys(near)) or 'none'}. timm.list_models() lists all."
+        )
+    build = partial(timm.create_model, name, num_classes=0)
+    try:
+        with torch.device("meta"):
+            network: Any = build()
+    except Exception as error:  # an unknown tag of weights, or a network that needs more than PyTorch
+        raise UserError(f"backbone.name={name}: timm cannot build it: {str(error).splitlines()[0]}") from error
+    config = network.pretrained_cfg
+    return BackboneSpec(
+        name,
+        build,
+        name,
+        tuple(config.get("mean", _IMAGENET_MEAN)),
+        tuple(config.get("std", _IMAGENET_STD)),
+        _timm_blocks(network),
+        stages=_timm_stages(network),
+    )
+
+
+def list_similar(name: str, most: int) -> list[str]:
+    """Name the networks of timm whose names come closest."""
+    known = [other for other in timm.list_models() if other != name]
+    family = name.split(".")[0].split("_")[0]
+    near = difflib.get_close_matches(name, known, most)
+    return list(dict.fromkeys([*near, *(other for other in known if other.startswith(family))]))[:most]
+
+
+def _timm_stages(network: Any) -> tuple[str, ...]:
+    info = getattr(network, "feature_info", None) or []
+    entries = info if isinstance(info, list) else info.info
+    return tuple(entry["module"] for entry in entries if entry["module"])
+
+
+def _timm_blocks(network: Any) -> dict[str, tuple[str, ...]]:
+    """Divide a network into blocks as timm divides it for layer-wise rates, from the input to the deepest."""
+    try:
+        groups: Mapping[int, Sequence[str]] = group_parameters(network, network.group_matcher(coarse=True))
+    except (AttributeError, AssertionError):  # timm has no division of it, or no coarse one
+        return {path: (path,) for path, child in network.named_children() if list(child.parameters())}
+    blocks: dict[str, tuple[str, ...]] = {}
+    for number in sorted(groups):
+        paths = _cover(network, groups[number])
+        ends = {0: "stem", max(groups): "head"}
+        blocks[paths[0] if len(paths) == 1 else ends.get(number, f"group{number}")] = paths
+    return blocks
+
+
+def _cover(network: nn.Module, parameters: Iterable[str]) -> tuple[str, ...]:
+    """Give the fewest module paths that hold these parameters and no others."""
+    wanted = set(parameters)
+
+    def inside(module: nn.Module, path: str) -> list[str]:
+        names = {f"{path}.{name}" if path else name for name, _ in module.named_parameters()}
+        if not names & wanted:
+            return []
+        if names <= wanted and path:
+            return [path]
+        return [p for n, child in module.named_children() for p in inside(child, f"{path}.{n}" if path else n)]
+
+    return tuple(inside(network, ""))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from segtune.backbones import BACKBONES
+from segtune.backbones import BackboneSpec, spec_of
 from segtune.config import (
     AugmentSettings,
     BackboneSettings,
@@ -34,11 +34,13 @@ from segtune.data.portraits import make_portraits
 from segtune.data.transforms import build_transform
 from segtune.decoders.deeplabv3plus import DeepLabV3Plus
 from segtune.decoders.fcn8s import FCN8s
+from segtune.dilation import set_output_stride
 from segtune.freezing import Blocks, block_of, owners, present_blocks, within
+from segtune.layers import default_taps
 from segtune.losses import bce_loss, dice_bce_loss, dice_loss
 from segtune.model import SegmentationModel
 from segtune.restore import Restored, restore
-from segtune.taps import GradientStop, cut, set_output_stride
+from segtune.taps import GradientStop, cut
 from segtune.weights import LoadedWeights, load_weights
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ def build_model(
 
     Args:
         backbone: Which network, with which weights.
-        taps: Role to layer name.
+        taps: Role to layer name, or to `auto`: the last layer of the stride that the decoder wants for the role.
         decoder: Which decoder.
         cuts: Layers that gradients must not pass in some phase: of the backbone as in `taps`, or `decoder.…`.
 
@@ -86,23 +88,16 @@ def build_model(
         UserError: The taps do not fit the backbone or the decoder, a layer of `cuts` does not exist, or the weights
             cannot be had.
     """
-    spec = BACKBONES[backbone.name]
-    decoder_class: Any = DECODERS[decoder.name]
-    missing = [role for role in decoder_class.roles if role not in taps]
-    if missing or len(taps) > len(decoder_class.roles):
-        raise UserError(
-            f"The decoder {decoder.name} reads the taps {', '.join(decoder_class.roles)}; "
-            f"came {', '.join(taps) or 'none'}. "
-            f"Set {' '.join(f'taps.{role}=LAYER' for role in missing) or 'no others'}."
-        )
+    spec = spec_of(backbone.name)
+    taps = choose_taps(spec, taps, decoder)
     network = spec.build()
     weights = load_weights(spec, network, backbone.weights)
     if backbone.output_stride:
-        set_output_stride(network, backbone.output_stride)
+        set_output_stride(network, backbone.output_stride, spec.name)
     stops = {name: GradientStop() for name in cuts}
     inside = {name: stop for name, stop in stops.items() if not _of_decoder(name)}
-    trunk, features = cut(network, {role: taps[role] for role in decoder_class.roles}, spec, inside)
-    head = decoder_class(
+    trunk, features = cut(network, taps, spec, inside)
+    head = DECODERS[decoder.name](
         {role: feature.channels for role, feature in features.items()},
         {role: feature.stride for role, feature in features.items()},
         decoder,
@@ -116,6 +111,24 @@ def build_model(
     for name in stops.keys() - inside.keys():
         _stop_in_decoder(model, name, stops[name])
     return BuiltModel(model, spec.blocks, weights, (*new, "decoder"), stops)
+
+
+def choose_taps(spec: BackboneSpec, taps: Mapping[str, str], decoder: DecoderSettings) -> dict[str, str]:
+    """Give the taps in the order of the decoder's roles, with a layer in the place of each `auto`.
+
+    Raises:
+        UserError: Roles are missing or unknown, or the backbone has no layer of a stride that is wanted.
+    """
+    decoder_class: Any = DECODERS[decoder.name]
+    missing = [role for role in decoder_class.roles if role not in taps]
+    if missing or len(taps) > len(decoder_class.roles):
+        raise UserError(
+            f"The decoder {decoder.name} reads the taps {', '.join(decoder_class.roles)}; "
+            f"came {', '.join(taps) or 'none'}. "
+            f"Set {' '.join(f'taps.{role}=LAYER' for role in missing) or 'no others'}."
+        )
+    chosen = default_taps(spec, decoder_class.strides) if "auto" in taps.values() else {}
+    return {role: chosen[role] if taps[role] == "auto" else taps[role] for role in decoder_class.roles}
 
 
 def _of_decoder(cut: str) -> bool:
@@ -269,7 +282,7 @@ def _restored(built: BuiltModel, settings: RestoreSettings) -> BuiltModel:
 def rebuild(content: Mapping[str, Any], settings: Settings) -> BuiltModel:
     """Rebuild a model from a loaded checkpoint and its settings; nothing is downloaded."""
     backbone = replace(settings.backbone, weights="none")
-    built = build_model(backbone, settings.taps, settings.decoder, _cuts(settings))
+    built = build_model(backbone, content["taps"], settings.decoder, _cuts(settings))
     built.model.load_state_dict(content["model"])
     weights = content["weights"]
     return replace(built, weights=LoadedWeights(weights["source"]), new=tuple(weights["new"]))

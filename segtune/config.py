@@ -68,9 +68,9 @@ def _all_or_list(value: str | list[str]) -> str | list[str]:
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
 class BackboneSettings:
-    """Which network, with which weights, at which output stride (None: its own)."""
+    """Which network, one of three or any CNN of timm, with which weights, at which output stride (None: its own)."""
 
-    name: Literal["vgg16", "resnet50", "xception"]
+    name: str
     weights: str = "auto"
     output_stride: Literal[8, 16, 32] | None = None
 
@@ -313,6 +313,32 @@ class PlanSettings(Settings):
     measure: bool = False
     details: bool = False
     output: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class TapsSettings(Settings):
+    """Everything `taps` needs: a run's settings, and how to show the layers."""
+
+    details: bool = False
+    measure: bool = True
+    format: Literal["table", "json", "csv"] = "table"
+    picture: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class ProbeSettings(Settings):
+    """Everything `probe` needs: a run's settings, and how to fit the classifiers.
+
+    `layers` are the candidates, names or `re:` patterns, None for a choice; `compare` are tap maps to measure as well,
+    by names of one's own. `pixels` are drawn of each picture; `ridge` regularises.
+    """
+
+    layers: Annotated[list[str], Field(min_length=1)] | None = None
+    compare: dict[str, list[str]] = field(default_factory=dict)
+    train_images: Annotated[int, Field(ge=5)] | None = 100
+    val_images: Count | None = 50
+    pixels: Annotated[int, Field(ge=2)] = 500
+    ridge: Positive = 0.03
 
 
 #: Settings, by group, that `evaluate` takes from the checkpoint where they are None.

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -126,7 +127,7 @@ def wrap(model: nn.Module, device: torch.device, sync_batchnorm: bool) -> nn.Mod
     if world() == 1:
         return model
     if sync_batchnorm and device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # knows normalisation with an activation too
     elif rank() == 0 and any(isinstance(module, _BatchNorm) and module.training for module in model.modules()):
         _warn_of_batchnorm(device.type, sync_batchnorm)
     network = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)

@@ -5,22 +5,33 @@ behind the deepest tap is not kept.
 """
 
 import difflib
+import math
+import operator
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+from timm.layers.drop import DropPath
+from timm.models import get_notrace_functions, get_notrace_modules
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import (
+    DualGraphModule,
+    NodePathTracer,
+    create_feature_extractor,
+    get_graph_node_names,
+)
 
-from segtune.backbones import BackboneSpec
+from segtune.backbones import BackboneSpec, list_similar, spec_of
 from segtune.config import UserError
+from segtune.dilation import PROBE_SIZE, dry_run, one_size
+from segtune.fields import Fields
 
 NO_STOPS: Mapping[str, "GradientStop"] = {}
 
-#: Side of the square input on which strides are measured, in pixels; a multiple of every stride in use.
-_PROBE_SIZE = 128
+#: Operators that write into their first argument, and those that do not.
+_OUT_OF_PLACE = {getattr(operator, f"i{name}"): getattr(operator, name) for name in ("add", "sub", "mul", "truediv")}
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,13 @@ def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
         spec: The backbone's spec, for its aliases and blocks.
 
     Raises:
-        UserError: No layer has that name; the message lists the nearest names.
+        UserError: No layer has that name, or more than one; the message lists the nearest names.
     """
+    if meanings := spec.ambiguous.get(name):
+        raise UserError(
+            f"'{name}' of {spec.name} may mean {' or '.join(meanings)}: Keras numbers layers that have no name from 0 "
+            "or, in old versions, from 1. Say which, by its PyTorch name."
+        )
     path = spec.aliases.get(name, name)
     nodes = nodes[1:]  # the first is the picture itself
     matches = [node for node in nodes if node == path or node.startswith(f"{path}.")]
@@ -91,7 +107,8 @@ def cut(
     for module in network.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
-    nodes = get_graph_node_names(network, suppress_diff_warning=True)[0]
+    options = tracer_options(network, spec)
+    nodes = get_graph_node_names(network, options, suppress_diff_warning=True)[0]
     found = {role: resolve(name, nodes, spec) for role, name in taps.items()}
     order = [nodes.index(node) for node in found.values()]
     if order != sorted(set(order)):
@@ -109,9 +126,117 @@ def cut(
             )
     # A node has one role: a stop behind a tapped layer shares the tap's.
     roles = {node: f"stop {node}" for node in stopped.values()} | {node: role for role, node in found.items()}
-    trunk = create_feature_extractor(network, return_nodes=roles, suppress_diff_warning=True)
+    trunk = create_feature_extractor(network, roles, tracer_kwargs=options, suppress_diff_warning=True)
+    trunk = _without_checks(trunk)
+    _write_nothing_in_place(trunk)
     _insert(trunk, [(roles[node], stops[name]) for name, node in stopped.items()], list(taps))
     return trunk, _measure(trunk, found, spec)
+
+
+def trace(network: nn.Module, spec: BackboneSpec) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
+    """Trace a backbone in its current mode: its graph, and the names of its nodes as taps know them.
+
+    Raises:
+        UserError: The network cannot be traced.
+    """
+    tracer = NodePathTracer(**_with_defaults(tracer_options(network, spec)))
+    graph = tracer.trace(network)
+    return fx.GraphModule(network, graph), dict(tracer.node_to_qualname)
+
+
+def tracer_options(network: nn.Module, spec: BackboneSpec, *, hint: bool = True) -> dict[str, Any]:
+    """Say how a network is traced: which modules are layers as they are, and which functions are not looked into.
+
+    A layer is what refines one of PyTorch's own, what timm declares to be one, and what cannot be traced. With `hint`
+    the error names a network that can.
+
+    Raises:
+        UserError: The network's own forward pass cannot be traced.
+    """
+    kinds = frozenset(type(module) for module in network.modules())
+    if kinds in _OPTIONS:
+        return _OPTIONS[kinds]
+    # Traced, drop path would lose the division it does in place, whose result nobody reads.
+    layers = {kind for kind in kinds if _refines_a_layer(kind)} | {DropPath}
+    layers |= set(get_notrace_modules())  # type: ignore[no-untyped-call]
+    while True:
+        functions = get_notrace_functions()  # type: ignore[no-untyped-call]
+        options = {"leaf_modules": list(layers), "autowrap_functions": list(functions)}
+        tracer = _TryingTracer(**_with_defaults(options))
+        try:
+            tracer.trace(network)
+        except Exception as error:  # a forward pass that looks at values raises whatever it stumbles over
+            if tracer.failed is None:
+                near = _nearest_traceable(spec.name) if hint else ""
+                raise UserError(
+                    f"{spec.name} cannot be traced, so its layers cannot be tapped: {str(error).splitlines()[0]}."
+                    + (f" The nearest network that can: {near}." if near else "")
+                ) from error
+            layers.add(tracer.failed)
+        else:
+            return _OPTIONS.setdefault(kinds, options)
+
+
+#: What was found out about networks so far, by the kinds of modules they are made of.
+_OPTIONS: dict[frozenset[type[nn.Module]], dict[str, Any]] = {}
+
+
+def _nearest_traceable(name: str) -> str:
+    for other in list_similar(name, 8):
+        with suppress(Exception), torch.device("meta"):
+            spec = spec_of(other)
+            tracer_options(spec.build(), spec, hint=False)
+            return other
+    return ""
+
+
+def _refines_a_layer(kind: type[nn.Module]) -> bool:
+    own = [base for base in kind.__mro__ if base.__module__.startswith("torch.nn.") and base is not nn.Module]
+    return bool(own) and not any(issubclass(base, nn.Sequential | nn.ModuleList | nn.ModuleDict) for base in own)
+
+
+def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Add torchvision's own options, as its functions do by themselves."""
+    return {**options, "autowrap_modules": (math,)}
+
+
+class _TryingTracer(NodePathTracer):  # type: ignore[misc]
+    """Notes the innermost kind of module that cannot be traced."""
+
+    failed: type[nn.Module] | None = None
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Trace a call of a module."""
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or type(m)
+            raise
+
+
+def _write_nothing_in_place(trunk: Any) -> None:
+    """Let no operation of the traced network write into its input, which may be tapped."""
+    for graph in {trunk.train_graph, trunk.eval_graph}:
+        for node in graph.nodes:
+            if node.kwargs.get("inplace"):
+                node.update_kwarg("inplace", False)
+            if not node.users:
+                continue  # a method called for nothing but its effect
+            if node.op == "call_function":
+                node.target = _OUT_OF_PLACE.get(node.target, node.target)
+            elif node.op == "call_method" and node.target.endswith("_") and hasattr(Tensor, node.target[:-1]):
+                node.target = node.target[:-1]
+    trunk.recompile()
+
+
+def _without_checks(trunk: Any) -> Any:
+    """Drop assertions, and what nothing but they have kept of the layers behind the deepest tap."""
+    graphs = (trunk.train_graph, trunk.eval_graph)
+    for graph in graphs:
+        for node in graph.find_nodes(op="call_function", target=torch._assert):
+            graph.erase_node(node)
+        graph.eliminate_dead_code()
+    return DualGraphModule(trunk, *graphs).train(trunk.training)
 
 
 def _insert(trunk: Any, stops: Sequence[tuple[str, GradientStop]], roles: Sequence[str]) -> None:
@@ -131,80 +256,20 @@ def _insert(trunk: Any, stops: Sequence[tuple[str, GradientStop]], roles: Sequen
 
 
 def _measure(trunk: nn.Module, found: Mapping[str, str], spec: BackboneSpec) -> dict[str, Feature]:
+    picture = torch.zeros(1, 3, *PROBE_SIZE)
+    fields = Fields(picture)
+    try:
+        outputs = dry_run(trunk, picture, fields)
+    except Exception as error:  # a forward pass raises whatever it stumbles over
+        raise UserError(one_size(spec.name)) from error
     features = {}
-    for role, output in _dry_run(trunk).items():
-        if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[-1] < 2:
+    for role, output in outputs.items():
+        field = fields.of(output) if isinstance(output, Tensor) else None
+        if field is None or not field.is_map(output):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UserError(
                 f"taps.{role}: '{found[role]}' of {spec.name} gives no feature map (N, C, H, W) but {shape}. "
                 "Choose a layer before the pooling."
             )
-        features[role] = Feature(found[role], output.shape[1], _PROBE_SIZE // output.shape[-1])
+        features[role] = Feature(found[role], output.shape[1], int(field.stride))
     return features
-
-
-def _dry_run(network: nn.Module) -> dict[str, Tensor]:
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        result: dict[str, Tensor] = network(torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE))
-    network.train(was_training)
-    return result
-
-
-class DilatedMaxPool2d(nn.Module):
-    """A max-pooling without stride, padded so that its windows lie where the strided pooling's do.
-
-    PyTorch's own allows padding of half the kernel only, however dilated, and none on the far sides alone.
-    """
-
-    def __init__(self, pool: nn.MaxPool2d, dilation: int) -> None:
-        super().__init__()
-        # One number each: the poolings of all backbones here are square.
-        self.kernel_size, self.dilation = cast(int, pool.kernel_size), dilation
-        near = cast(int, pool.padding) * dilation
-        far = dilation * (self.kernel_size - 1) - near
-        self.padding = (near, far, near, far)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool (N, C, H, W) to the same size."""
-        x = F.pad(x, self.padding, value=float("-inf"))
-        return F.max_pool2d(x, self.kernel_size, stride=1, dilation=self.dilation)
-
-
-def set_output_stride(network: nn.Module, output_stride: int) -> None:
-    """Turn strides beyond `output_stride` into dilation, in place (Chen et al. 2017, "Rethinking Atrous Convolution").
-
-    Convolutions and max-poolings are treated alike: one that would make the map coarser than wanted keeps its size, and
-    all behind it reach as many times further as strides were taken away. On input aligned with the strides the network
-    then computes, at every n-th pixel, what the strided one does.
-
-    Args:
-        network: An uncut backbone that takes (N, 3, H, W).
-        output_stride: 8, 16 or 32 input pixels for one pixel of the deepest map.
-    """
-    seen: list[tuple[str, nn.Module, int, int]] = []
-    hooks = [
-        module.register_forward_hook(
-            lambda m, args, out, name=name: seen.append(
-                (name, m, _PROBE_SIZE // args[0].shape[-1], _PROBE_SIZE // max(1, out.shape[-1]))
-            )
-        )
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d)
-    ]
-    _dry_run(network)
-    for hook in hooks:
-        hook.remove()
-    for name, module, stride_in, stride_out in seen:
-        if stride_out > output_stride:
-            _dilate(network, name, module, max(1, stride_in // output_stride))
-
-
-def _dilate(network: nn.Module, name: str, module: nn.Module, factor: int) -> None:
-    if isinstance(module, nn.Conv2d):
-        module.stride = (1, 1)
-        module.dilation = tuple(d * factor for d in module.dilation)
-        module.padding = tuple(int(p) * factor for p in module.padding)
-    elif isinstance(module, nn.MaxPool2d):
-        network.set_submodule(name, DilatedMaxPool2d(module, factor))

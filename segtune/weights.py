@@ -144,7 +144,8 @@ def find_pretrained(architecture: str) -> tuple[Path | None, str]:
     config = get_pretrained_cfg(architecture)
     if config is None:
         return None, f"timm names none for {architecture}."
-    repository = f"timm/{architecture}.{config.tag}" if config.hf_hub_id == "timm/" else config.hf_hub_id
+    plain = architecture.partition(".")[0]  # the name may carry the tag of its weights
+    repository = f"timm/{plain}.{config.tag}" if config.hf_hub_id == "timm/" else config.hf_hub_id
     if repository:
         cached = try_to_load_from_cache(repository, "model.safetensors")
         if isinstance(cached, str):

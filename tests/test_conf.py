@@ -42,8 +42,8 @@ def test_every_file_composes_and_validates(choice: str) -> None:
     assert settings.freeze.phases
 
 
-def test_the_six_pairs_have_tap_maps() -> None:
-    pairs = {f"{b}_{d}" for b in ("vgg16", "resnet50", "xception") for d in ("fcn8s", "deeplabv3plus")}
+def test_the_eight_pairs_have_tap_maps() -> None:
+    pairs = {f"{b}_{d}" for b in ("vgg16", "resnet50", "xception", "timm") for d in ("fcn8s", "deeplabv3plus")}
     assert {path.stem for path in (ROOT / "taps").glob("*.yaml")} == pairs
 
 

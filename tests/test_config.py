@@ -49,7 +49,8 @@ def test_settings_are_frozen_and_typed() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"backbone.name": "vgg61"}, "backbone.name: came 'vgg61'; expected: 'vgg16', 'resnet50' or 'xception'."),
+        ({"backbone.name": ["resnet50"]}, "backbone.name: came ['resnet50']; expected: a valid string."),
+        ({"backbone.output_stride": 4}, "backbone.output_stride: came 4; expected: 8, 16 or 32."),
         ({"train.batch_size": "abc"}, "train.batch_size: came 'abc'; expected: a valid integer."),
         ({"train.batchsize": 3}, "train.batchsize: there is no such setting. Did you mean batch_size?"),
         ({"train.batch_size": 0}, "train.batch_size: came 0; expected: greater than or equal to 1."),

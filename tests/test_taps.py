@@ -1,22 +1,27 @@
 """Taps against hooks on the whole network, the comments in conf/taps, and dilation against strides."""
 
+import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import get_graph_node_names
 
-from segtune.backbones import BACKBONES
+from segtune.backbones import BACKBONES, spec_of
+from segtune.build import DECODERS
 from segtune.config import UserError
-from segtune.taps import DilatedMaxPool2d, Feature, GradientStop, cut, resolve, set_output_stride
+from segtune.dilation import set_output_stride
+from segtune.taps import Feature, GradientStop, cut, resolve
 
 NetworkOf = Callable[[str], nn.Module]
 
-CONF_TAPS = sorted((Path(__file__).parents[1] / "conf" / "taps").glob("*.yaml"))
+ALL_CONF_TAPS = sorted((Path(__file__).parents[1] / "conf" / "taps").glob("*.yaml"))
+CONF_TAPS = [path for path in ALL_CONF_TAPS if not path.stem.startswith("timm_")]
 
 # Where the next layer writes into the tapped one in the untouched network: an in-place ReLU, or `x += shortcut`.
 OVERWRITTEN = {
@@ -68,9 +73,16 @@ def test_taps_of_conf_are_what_their_comments_say(path: Path) -> None:
 
 
 def test_conf_has_taps_for_every_pair() -> None:
-    assert {path.stem for path in CONF_TAPS} == {
-        f"{name}_{d}" for name in BACKBONES for d in ("deeplabv3plus", "fcn8s")
+    assert {path.stem for path in ALL_CONF_TAPS} == {
+        f"{name}_{d}" for name in (*BACKBONES, "timm") for d in ("deeplabv3plus", "fcn8s")
     }
+
+
+@pytest.mark.parametrize("decoder", ["deeplabv3plus", "fcn8s"])
+def test_taps_of_conf_for_timm_are_auto_and_say_the_strides_wanted(decoder: str) -> None:
+    (path,) = (path for path in ALL_CONF_TAPS if path.stem == f"timm_{decoder}")
+    said = re.findall(r"^(\w+): auto  # the last layer of stride (\d+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {role: int(stride) for role, stride in said} == DECODERS[decoder].strides
 
 
 @pytest.mark.parametrize(
@@ -144,6 +156,35 @@ def test_values_survive_the_cut(network_of: NetworkOf) -> None:
 def test_mode_survives_the_cut(training: bool, network_of: NetworkOf) -> None:
     trunk, _ = cut(network_of("resnet50").train(training), {"tap": "layer1"}, BACKBONES["resnet50"])
     assert {module.training for module in trunk.modules()} == {training}
+
+
+def test_what_only_assertions_have_kept_is_gone_too() -> None:
+    """The selective kernels of a stage assert how many paths they have, which alone would keep the stage."""
+    spec = spec_of("skresnet18")
+    with torch.device("meta"):
+        trunk, _ = cut(spec.build(), {"low": "layer1", "high": "layer3"}, spec)
+    assert not [name for name, _ in trunk.named_modules() if name.startswith("layer4")]
+    for graph in (trunk.train_graph, trunk.eval_graph):
+        assert not graph.find_nodes(op="call_function", target=torch._assert)
+
+
+def test_drop_path_scales_what_it_keeps() -> None:
+    """Its division in place is an operation whose result nobody reads: the cut must not lose it."""
+    torch.manual_seed(0)
+    network = timm.create_model("convnext_atto", num_classes=0, drop_path_rate=0.5).train()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, 0, 0.1)
+    trunk, _ = cut(copy.deepcopy(network), {"tap": "stages.3"}, spec_of("convnext_atto"))
+    tapped: list[Tensor] = []
+    network.get_submodule("stages.3").register_forward_hook(lambda m, args, out: tapped.append(out))
+    x = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            network(x)
+            torch.manual_seed(seed)
+            assert torch.equal(trunk(x)["tap"], tapped[-1])
+    assert not torch.equal(*tapped)
 
 
 # --- gradient stops ---
@@ -267,58 +308,6 @@ def test_a_stop_behind_the_deepest_tap_or_at_no_layer() -> None:
     )
 
 
-# --- output stride ---
-
-
-@pytest.mark.parametrize(("name", "deepest"), [("vgg16", "fc"), ("resnet50", "layer4"), ("xception", "exit")])
-def test_dilated_networks_agree_with_the_strided_one(name: str, deepest: str, network_of: NetworkOf) -> None:
-    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    coarse, _ = cut(network_of(name), {"tap": deepest}, BACKBONES[name])
-    with torch.no_grad():
-        expected = coarse.double()(x)["tap"]
-    assert expected.std() > 0
-    for stride in (8, 16):
-        network = network_of(name)
-        set_output_stride(network, stride)
-        fine, features = cut(network, {"tap": deepest}, BACKBONES[name])
-        assert features["tap"].stride == stride
-        with torch.no_grad():
-            found = fine.double()(x)["tap"]
-        assert found.shape[-2:] == (64 // stride, 64 // stride)
-        step = 32 // stride
-        # double precision, so that only another order of the same sums is left
-        torch.testing.assert_close(found[..., ::step, ::step], expected, rtol=1e-10, atol=1e-10)
-
-
-def test_shallow_taps_are_untouched_by_the_output_stride(network_of: NetworkOf) -> None:
-    dilated = network_of("resnet50")
-    set_output_stride(dilated, 8)
-    x = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        found, expected = (
-            cut(n, {"t": "layer2"}, BACKBONES["resnet50"])[0](x)["t"] for n in (dilated, network_of("resnet50"))
-        )
-    assert torch.equal(found, expected)
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_own_stride_changes_nothing(name: str) -> None:
-    with torch.device("meta"):
-        network, untouched = BACKBONES[name].build(), BACKBONES[name].build()
-        set_output_stride(network, 32)
-    assert str(network) == str(untouched)
-
-
-@pytest.mark.parametrize(("kernel", "padding"), [(2, 0), (3, 1)])
-def test_dilated_pooling_agrees_with_strided_pooling_of_a_thinned_map(kernel: int, padding: int) -> None:
-    x = torch.randn(1, 2, 12, 18)
-    pool = nn.MaxPool2d(kernel, stride=2, padding=padding)
-    assert torch.equal(DilatedMaxPool2d(pool, 1)(x)[..., ::2, ::2], pool(x))
-    found = DilatedMaxPool2d(pool, 3)(x)
-    assert found.shape == x.shape
-    assert torch.equal(found[..., ::6, ::6], pool(x[..., ::3, ::3]))
-
-
 # --- errors ---
 
 
@@ -359,3 +348,19 @@ def test_layer_behind_the_pooling(tap: str, node: str, shape: str) -> None:
         f"taps.high: '{node}' of resnet50 gives no feature map (N, C, H, W) but {shape}. "
         "Choose a layer before the pooling."
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "tap"),
+    [("vit_tiny_patch16_224", "blocks.3"), ("botnet26t_256", "stages.3")],
+    ids=["a transformer", "attention"],
+)
+def test_a_network_made_for_one_size(name: str, tap: str) -> None:
+    spec = spec_of(name)
+    for function in (lambda net: cut(net, {"tap": tap}, spec), lambda net: set_output_stride(net, 8, name)):
+        with torch.device("meta"), pytest.raises(UserError) as caught:
+            function(spec.build())
+        assert str(caught.value) == (
+            f"{name} cannot take pictures of 128 x 160 pixels. A network made for one size alone, as most vision "
+            "transformers are, cannot be used."
+        )

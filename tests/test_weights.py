@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -445,6 +446,28 @@ def test_repository_in_the_local_cache(publish: Publish, tmp_path: Path, monkeyp
         publish(hf_hub_id=hub_id)
         assert find_pretrained("tiny") == (tmp_path / "model.safetensors", "")
     assert asked == [("timm/tiny.tag", "model.safetensors"), ("timm/tiny.other", "model.safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("convnext_tiny.fb_in1k", "timm/convnext_tiny.fb_in1k"),
+        ("convnext_tiny.in12k_ft_in1k", "timm/convnext_tiny.in12k_ft_in1k"),
+        ("convnext_tiny", f"timm/convnext_tiny.{get_pretrained_cfg('convnext_tiny').tag}"),
+    ],
+)
+def test_a_tag_in_the_name_says_which_weights(
+    name: str, repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def look_up(repository: str, file: str) -> str:
+        asked.append(f"{repository}/{file}")
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(segtune.weights, "try_to_load_from_cache", look_up)
+    assert find_pretrained(name) == (tmp_path / "model.safetensors", "")
+    assert asked == [f"{repository}/model.safetensors"]
 
 
 def test_architecture_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:

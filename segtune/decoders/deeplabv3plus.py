@@ -1,6 +1,7 @@
 """DeepLabV3+ (Chen et al. 2018, "Encoder-Decoder with Atrous Separable Convolution", arXiv:1802.02611)."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import ASPP, SeparableConv2d
@@ -22,6 +23,8 @@ class DeepLabV3Plus(nn.Module):
     """ASPP on the `high` tap, joined with a narrow projection of the `low` tap, refined by 3 x 3 convolutions."""
 
     roles = ("low", "high")
+    #: The strides at which `taps=auto` looks for the roles: those of the paper, with an output stride of 16.
+    strides: ClassVar[Mapping[str, int]] = {"low": 4, "high": 16}
 
     def __init__(
         self, channels: Mapping[str, int], strides: Mapping[str, int], settings: DeepLabV3PlusSettings

@@ -1,6 +1,7 @@
 """FCN-8s (Long, Shelhamer, Darrell 2015, "Fully Convolutional Networks", arXiv:1411.4038)."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ class FCN8s(nn.Module):
     """
 
     roles = ("pool3", "pool4", "high")
+    #: The strides at which `taps=auto` looks for the roles.
+    strides: ClassVar[Mapping[str, int]] = {"pool3": 8, "pool4": 16, "high": 32}
 
     def __init__(self, channels: Mapping[str, int], strides: Mapping[str, int], settings: FCN8sSettings) -> None:
         """Build the decoder from the channels and strides (input pixels) of `pool3`, `pool4` and `high`.

@@ -1,28 +1,47 @@
 """What the decoders share."""
 
+from functools import cache
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that uses its running statistics where a batch has one value per channel.
+class _Tolerant:
+    """Lets a batch normalisation use its running statistics where a batch has one value per channel.
 
     A batch of one picture leaves a single value behind a global pooling, of which there is no variance: PyTorch raises.
     """
 
+    training: bool
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W)."""
-        if self.training and x.numel() == x.shape[1]:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(x)
+        alone = self.training and x.numel() == x.shape[1]
+        self.training = self.training and not alone
+        try:
+            normalised: Tensor = super().forward(x)  # type: ignore[misc]
+        finally:
+            self.training = self.training or alone
+        return normalised
+
+
+class BatchNorm2d(_Tolerant, nn.BatchNorm2d):
+    """Batch normalisation of a batch of any size."""
 
 
 def tolerate_single_values(module: nn.Module) -> nn.Module:
-    """Turn every `nn.BatchNorm2d` inside a module into the one above, in place, and return the module."""
+    """Let every 2D batch normalisation inside a module take batches of any size, in place, and return the module."""
     for child in module.modules():
-        if type(child) is nn.BatchNorm2d:
-            child.__class__ = BatchNorm2d  # its values and settings stay
+        if isinstance(child, nn.BatchNorm2d) and not isinstance(child, _Tolerant):
+            kind: Any = type(child)
+            child.__class__ = _tolerant(kind)  # its values and settings stay
     return module
+
+
+@cache
+def _tolerant(kind: type) -> type:
+    return BatchNorm2d if kind is nn.BatchNorm2d else type(kind.__name__, (_Tolerant, kind), {})
 
 
 def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:

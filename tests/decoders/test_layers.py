@@ -1,9 +1,11 @@
 """The decoders' shared layers against PyTorch's own."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn import functional as F
 
@@ -61,6 +63,40 @@ def test_tolerate_single_values_keeps_values_and_other_layers() -> None:
     assert isinstance(found, BatchNorm2d)
     assert (found.eps, found.momentum) == (0.5, 0.2)
     assert torch.equal(module.eval()[:3](x), expected(x))
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
+def test_tolerance_for_a_normalisation_with_an_activation(kind: type[nn.BatchNorm2d]) -> None:
+    torch.manual_seed(0)
+    layer = kind(3)
+    for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+        nn.init.uniform_(tensor, 0.5, 2)  # type: ignore[arg-type]
+    theirs, ours = copy.deepcopy(layer).eval(), nn.Sequential(copy.deepcopy(layer))
+    tolerate_single_values(ours)
+    assert isinstance(ours[0], kind)
+    assert type(ours[0]).__name__ == kind.__name__
+    alone, many = torch.randn(1, 3, 1, 1), torch.randn(2, 3, 4, 4)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        layer.train()(alone)
+    before = copy.deepcopy(ours.state_dict())
+    found = ours.train()(alone)
+    assert torch.equal(found, theirs(alone))
+    assert (found >= 0).all() or kind is nn.BatchNorm2d  # the activation is there
+    assert ours[0].training
+    assert all(torch.equal(before[name], value) for name, value in ours.state_dict().items())
+    for training in (True, False):
+        assert torch.equal(ours.train(training)(many), theirs.train(training)(many))
+        assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours[0].state_dict().items())
+    tolerate_single_values(ours)
+    assert torch.equal(ours.train()(alone), theirs.eval()(alone))
+
+
+def test_tolerance_survives_copies_and_saving(tmp_path: Path) -> None:
+    layer = tolerate_single_values(BatchNormAct2d(3))
+    again = copy.deepcopy(layer)
+    assert type(again) is type(layer) is type(tolerate_single_values(BatchNormAct2d(3)))
+    torch.save(again.state_dict(), tmp_path / "state.pt")
+    layer.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
 
 
 def test_resize() -> None:
