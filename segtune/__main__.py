@@ -6,6 +6,8 @@ import sys
 COMMANDS = {
     "train": "fine-tune a backbone and a decoder on photos and masks",
     "plan": "show what each phase of a training trains, freezes and costs, without data",
+    "taps": "show the layers of a backbone: what each sees, costs and is called",
+    "probe": "measure what each layer tells about your masks, and recommend a tap map",
     "evaluate": "measure a checkpoint on a split, at the photos' original size",
 }
 

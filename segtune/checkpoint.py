@@ -21,12 +21,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         UserError: The disk refuses; the file that stood there before is untouched.
     """
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file beside `path` that takes its place when the block ends well, and vanishes when not.
 
     Raises:
@@ -66,7 +66,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         UserError: The disk refuses; the file that stood there before is untouched.
     """
-    with _replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save({"format": FORMAT, **content}, file)
 
 

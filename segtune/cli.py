@@ -26,7 +26,9 @@ from segtune.config import (
     Interrupted,
     LostError,
     PlanSettings,
+    ProbeSettings,
     Settings,
+    TapsSettings,
     UserError,
     nearest,
     parse,
@@ -41,7 +43,7 @@ PATIENCE = 5
 
 #: Overrides of mappings that are the user's to fill: Hydra wants these marked, or refuses keys that are not there yet.
 OVERRIDE = re.compile(r"~|\+*\w[\w@/.:-]*=")
-OPEN = re.compile(r"(freeze\.phases\.\w+(\.\w+)?|restore\.rename)=")
+OPEN = re.compile(r"(freeze\.phases\.\w+(\.\w+)?|restore\.rename|compare\.\w+)=")
 
 
 def config_folder() -> Path:
@@ -112,7 +114,7 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
     OmegaConf.register_new_resolver(
         "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
     )
-    task: Callable[[DictConfig], Any] = {"train": _train, "evaluate": _evaluate, "plan": _plan}[command]
+    task = _TASKS[command]
     failed: list[Exception] = []
 
     def run(config: DictConfig) -> Any:
@@ -151,6 +153,30 @@ def _plan(config: DictConfig) -> None:
     if OmegaConf.is_missing(config.data, "root"):
         config.data.root = "."  # a plan reads no data
     plan(parse(PlanSettings, _plain(config)))
+
+
+def _taps(config: DictConfig) -> None:
+    from segtune.layer_commands import taps
+
+    if OmegaConf.is_missing(config.data, "root"):
+        config.data.root = "."  # no data is read
+    taps(parse(TapsSettings, _plain(config)))
+
+
+def _probe(config: DictConfig) -> None:
+    from segtune.layer_commands import probe
+
+    settings = parse(ProbeSettings, _plain(config))
+    probe(settings, _folder(settings, f"probe_{settings.backbone.name}"))
+
+
+_TASKS: dict[str, Callable[[DictConfig], Any]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "plan": _plan,
+    "taps": _taps,
+    "probe": _probe,
+}
 
 
 def _folder(settings: Settings | EvaluateSettings, name: str) -> Path:
@@ -263,7 +289,8 @@ def _readable(error: Exception, command: str) -> str:
         group, choice = match.groups()
         options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
         expected = f"Expected one of: {', '.join(options)}; or a file of your own with --config-dir."
-        return f"{group}={choice}: there is no such choice.{nearest(choice, options)} {expected}"
+        more = f" Any other CNN of timm: backbone=timm backbone.name={choice}." if group == "backbone" else ""
+        return f"{group}={choice}: there is no such choice.{nearest(choice, options)} {expected}{more}"
     if match := re.search(r"Could not override '([^'.]+)'\. No match in the defaults list", message):
         return f"{match[1]}: there is no such group.{nearest(match[1], _groups(command))} {lists}"
     if match := re.search(r"Could not override '([^']+)'", message):

@@ -75,7 +75,7 @@ def test_the_console_script_is_the_module() -> None:
         (
             ("train", "backbone=xceptoin"),
             "segtune train: backbone=xceptoin: there is no such choice. Did you mean xception? "
-            "Expected one of: resnet50, vgg16, xception; or a file of your own with --config-dir.",
+            "Expected one of: resnet50, timm, vgg16, xception; or a file of your own with --config-dir.",
         ),
         (
             ("train", "bakcbone=vgg16"),

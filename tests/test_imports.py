@@ -13,15 +13,17 @@ PACKAGE = Path(segtune.__file__).parent
 LEVELS = [
     {"__main__"},
     {"cli"},
-    {"commands"},
-    {"engine"},
-    {"plan"},
-    {"phases", "evaluation", "records"},
+    {"commands", "layer_commands"},
+    {"engine", "layer_table"},
+    {"plan", "recommend", "plots"},
+    {"phases", "evaluation", "records", "probe"},
     {"build"},
     {"model", "checkpoint", "compute", "data"},
-    {"taps", "decoders", "console", "restore"},
+    {"layers", "decoders", "console", "restore"},
+    {"taps"},
+    {"dilation"},
     {"weights"},
-    {"backbones", "freezing", "losses", "metrics", "pictures", "cost", "guards", "distributed"},
+    {"backbones", "freezing", "losses", "metrics", "pictures", "cost", "guards", "distributed", "fields"},
     {"config"},
 ]
 LEAVES = {"config", "losses", "metrics", "decoders", "freezing", "backbones"}
