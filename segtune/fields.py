@@ -104,9 +104,9 @@ class Fields(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.macs += flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
         if inputs:
             field = _joined(field for _, field in inputs)
-            if packet in _PRODUCTS and len(inputs) > 1:  # places are those of the first factor, such as the queries
-                field = replace(inputs[0][1] if inputs[0][1].spans else field, whole=True)
             for result in _tensors([out]):
+                if packet in _PRODUCTS and len(inputs) > 1:
+                    field = _multiplied(inputs[0][1], field, shapes[0], result)
                 self._fields[result] = _behind(packet, args, shapes, field, result)
         return out
 
@@ -130,6 +130,15 @@ def _joined(fields: Iterable[Field]) -> Field:
             spans = (first.spans[0].joined(other.spans[0]), first.spans[1].joined(other.spans[1]))
         first = Field(spans, first.whole or other.whole, like.shape, like.channels_last)
     return first
+
+
+def _multiplied(first: Field, joined: Field, shape: tuple[int, ...], out: Tensor) -> Field:
+    """Give the field of a product: it has the places of its first factor, as the queries, unless they are summed up."""
+    if first.spans is None:
+        return replace(joined, whole=True)
+    places = first.shape[-2] * first.shape[-1]
+    summed = shape[-1] == places and places not in out.shape[-2:]
+    return replace(first, spans=None if summed else first.spans, whole=True)
 
 
 def _behind(packet: Any, args: Sequence[Any], shapes: list[tuple[int, ...]], field: Field, out: Tensor) -> Field:

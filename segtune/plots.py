@@ -84,7 +84,7 @@ def _draw_block(axes: Any, block: str, layers: Sequence[Layer], place: Mapping[s
         )
     axes.plot((end, end), (-0.5, 0.5), color="white", linewidth=1.5)
     narrow = end - begin < 0.05 * len(place)
-    text = f"{block}\nstride {layers[-1].stride}\n{layers[-1].channels} channels"
+    text = block if narrow else f"{block}\nstride {layers[-1].stride}\n{layers[-1].channels} channels"
     axes.text((begin + end) / 2, -0.54, text, ha="center", va="top", fontsize=7, rotation=90 if narrow else 0)
 
 

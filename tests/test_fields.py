@@ -157,6 +157,26 @@ def attend_by_products(x: Tensor) -> Tensor:
     return (tokens @ (tokens.transpose(1, 2) @ tokens).softmax(-1)).reshape(x.shape)
 
 
+def attend_among_channels(x: Tensor) -> Tensor:
+    """So El-Nouby et al. 2021, "XCiT", have it."""
+    tokens = x.flatten(2)
+    return ((tokens @ tokens.transpose(1, 2)).softmax(-1) @ tokens).reshape(x.shape)
+
+
+def sum_with_weights(x: Tensor) -> Tensor:
+    """So Cao et al. 2019, "GCNet", have it."""
+    weights = x.mean(1, keepdim=True).flatten(2).softmax(-1)
+    return x + (x.flatten(2) @ weights.transpose(1, 2))[..., None]
+
+
+def test_a_sum_over_all_places_is_no_map() -> None:
+    def function(x: Tensor) -> Tensor:
+        return F.conv2d((x.flatten(2) @ x[:, :1].flatten(2).transpose(1, 2))[..., None], torch.ones(1, 6, 1, 1))
+
+    out, field = follow(function, 6, 24, 36)
+    assert (field.is_map(out), field.whole, field.spans) == (False, True, None)
+
+
 WHOLE: dict[str, Function] = {
     "squeeze and excitation": squeeze,
     "by a pooling": lambda x: x * F.adaptive_avg_pool2d(x, 1).sigmoid(),
@@ -166,6 +186,8 @@ WHOLE: dict[str, Function] = {
     "group norm": lambda x: F.group_norm(x, 2),
     "attention": attend,
     "products of matrices": attend_by_products,
+    "attention among channels": attend_among_channels,
+    "a sum with weights": sum_with_weights,
     "channels behind the columns": lambda x: squeeze_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
 }
 

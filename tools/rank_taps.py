@@ -20,7 +20,7 @@ MAPS = {
     "skin": ("block2.rep.0", "block12.rep.0"),  # of experiment=skin
     "shallow": ("block1.add", "block4.rep.0"),
     "deep": ("block3.rep.0", "act4"),
-    "fine": ("act1", "block11.add"),
+    "recommended": ("act2", "block11.add"),  # what the probe recommends on skin_ecu
 }
 BUDGET = ("freeze=head_only", "freeze.phases.head.epochs=4", "data.limit=200", "train.samples=0")
 
