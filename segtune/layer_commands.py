@@ -25,7 +25,7 @@ from segtune.layer_table import Saving, layer_table, measured_saving, row, savin
 from segtune.layers import Anatomy, Layer, describe
 from segtune.plots import draw_network, draw_probe
 from segtune.probe import Group, Probe
-from segtune.recommend import MOST_CANDIDATES, Findings, candidates, search
+from segtune.recommend import MOST_CANDIDATES, Findings, candidates, pretrained, search
 from segtune.recommend import row as finding
 from segtune.records import keep_settings, write_csv
 from segtune.taps import cut
@@ -173,11 +173,14 @@ def _group(layers: list[str], anatomy: Anatomy) -> Group:
 def _make_probe(
     settings: ProbeSettings,
     anatomy: Anatomy,
-    also: Mapping[str, Group],
+    also: dict[str, Group],
     pairs: tuple[list[Pair], list[Pair]],
     compute: Compute,
 ) -> tuple[list[str], Probe]:
-    """Choose the candidates and make the probe, with the backbone cut at them and at the layers to compare."""
+    """Choose the candidates and make the probe, with the backbone cut at them and at the layers to compare.
+
+    Groups to compare that need weights which the file lacks are taken out of `also`.
+    """
     spec, backbone = anatomy.spec, settings.backbone
     network = spec.build()
     weights = load_weights(spec, network, backbone.weights)
@@ -191,6 +194,9 @@ def _make_probe(
     names = candidates(anatomy, network, settings.layers, weights.missing)
     if settings.layers is None and len(names) == MOST_CANDIDATES:
         say(f"{len(names)} layers in regular distances are probed; layers=[re:.*] takes all.")
+    able = {layer.name for layer in pretrained(anatomy, weights.missing)}
+    for name in [name for name, group in also.items() if not able.issuperset(group)]:
+        say(f"{name} ({' + '.join(also.pop(name))}): not measured, for the weights file lacks some of its weights.")
     order = list(anatomy.by_name)
     cuts = sorted({*names, *(name for group in also.values() for name in group)}, key=order.index)
     trunk = cut(network, {name: name for name in cuts}, spec)[0]

@@ -43,8 +43,7 @@ def candidates(anatomy: Anatomy, network: nn.Module, asked: Sequence[str] | None
         UserError: A name or a pattern of `asked` matches nothing, or gives no map, or no layer has pretrained weights.
     """
     place = {name: index for index, name in enumerate(anatomy.nodes)}
-    first = min((place[node] for node in anatomy.nodes if _owns(node, lacking)), default=len(place))
-    able = [layer for layer in anatomy.layers if place[layer.name] < first]
+    able = pretrained(anatomy, lacking)
     if asked is None:
         modules = dict(network.named_modules())
         bare = (nn.Conv2d, nn.BatchNorm2d)
@@ -61,6 +60,13 @@ def candidates(anatomy: Anatomy, network: nn.Module, asked: Sequence[str] | None
     if late := sorted(found - set(names.values())):
         raise UserError(f"layers: {', '.join(late)} would be probed on random weights: the weights file lacks some.")
     return sorted(found, key=place.__getitem__)
+
+
+def pretrained(anatomy: Anatomy, lacking: Sequence[str]) -> list[Layer]:
+    """Give the layers in front of the first one whose weights are lacking."""
+    place = {name: index for index, name in enumerate(anatomy.nodes)}
+    first = min((place[node] for node in anatomy.nodes if _owns(node, lacking)), default=len(place))
+    return [layer for layer in anatomy.layers if place[layer.name] < first]
 
 
 def _owns(node: str, tensors: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    os.environ["HYDRA_FULL_ERROR"] = "0"  # a command before this one has set it, for Hydra
     assert main(list(arguments)) == 2
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
@@ -270,4 +272,18 @@ def test_a_pattern_that_matches_no_layer(pictures: Path, weights: Path, capsys: 
 def test_what_a_probe_does_not_read(pictures: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "probe", *of(pictures, weights), "restore.checkpoint=x.pt") == (
         "segtune probe: The probe reads no restore.checkpoint: it measures the backbone of backbone.weights."
+    )
+
+
+def test_layers_without_weights_are_not_probed(
+    pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = {n: v for n, v in spec_of(SMALL).build().state_dict().items() if not n.startswith(("blocks.4", "blocks.5"))}
+    save_file(kept, tmp_path / "part.safetensors")
+    arguments = ("run_dir=run", "layers=[bn1,blocks.2,blocks.3]", "taps.high=blocks.4", "taps.low=blocks.1")
+    out = run(capsys, "probe", *of(pictures, tmp_path / "part.safetensors"), *arguments)
+    assert "not measured, for the weights file lacks some of its weights." in out
+    assert "current taps" not in (tmp_path / "run" / "probe.csv").read_text(encoding="utf-8")
+    assert refused(capsys, "probe", *of(pictures, tmp_path / "part.safetensors"), "layers=[bn1,blocks.4]").startswith(
+        "segtune probe: layers: blocks.4."
     )
