@@ -60,7 +60,7 @@ def main() -> None:
     }
     by_probe = {name: probed[" + ".join(layers)] for name, layers in MAPS.items()}
     for name, layers in MAPS.items():
-        print(f"{name:<10}{' + '.join(layers):<32} probe {by_probe[name]:.4f}  trained {trained[name]:.4f}")
+        print(f"{name:<14}{' + '.join(layers):<32} probe {by_probe[name]:.4f}  trained {trained[name]:.4f}")
     order = np.corrcoef(ranks(list(by_probe.values())), ranks(list(trained.values())))[0, 1]
     print(f"Spearman's rank correlation: {order:.2f}")
 
