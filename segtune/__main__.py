@@ -5,10 +5,14 @@ import sys
 
 COMMANDS = {
     "train": "fine-tune a backbone and a decoder on photos and masks",
+    "check": "look through photos and masks for what would harm a training",
     "plan": "show what each phase of a training trains, freezes and costs, without data",
     "taps": "show the layers of a backbone: what each sees, costs and is called",
     "probe": "measure what each layer tells about your masks, and recommend a tap map",
     "evaluate": "measure a checkpoint on a split, at the photos' original size",
+    "predict": "write the masks of photos, folders, videos or a camera",
+    "export": "write a checkpoint as ONNX or as a torch.export program",
+    "report": "rank the runs in a folder, on one page",
 }
 
 USAGE = """segtune fine-tunes a pretrained backbone for binary segmentation.
@@ -26,7 +30,7 @@ A first run, on built-in data:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, 2 for what the user can put right, 130 after Ctrl-C."""
+    """Run a command and return the exit code: 0, 1 if it failed, 2 for what the user can put right, 130 after Ctrl-C."""
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough

@@ -21,12 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segtune.config import (
-    DivergedError,
+    CheckSettings,
     EvaluateSettings,
+    ExportSettings,
+    FailedError,
     Interrupted,
     LostError,
     PlanSettings,
+    PredictSettings,
     ProbeSettings,
+    ReportSettings,
     Settings,
     TapsSettings,
     UserError,
@@ -73,7 +77,7 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
             raise
         _complain(f"segtune {command}: {_readable(error, command)}", at_once=isinstance(error, LostError))
         return 2
-    except DivergedError as error:
+    except FailedError as error:
         _complain(f"segtune {command}: {error}")
         return 1
     except Interrupted as interrupted:
@@ -120,7 +124,7 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
     def run(config: DictConfig) -> Any:
         try:
             return task(config)
-        except (UserError, DivergedError, OmegaConfBaseException) as error:
+        except (UserError, FailedError, OmegaConfBaseException) as error:
             # Hydra would announce it in its own words; of a sweep's job it must know.
             if full_errors or HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
@@ -170,12 +174,41 @@ def _probe(config: DictConfig) -> None:
     probe(settings, _folder(settings, f"probe_{settings.backbone.name}"))
 
 
+def _check(config: DictConfig) -> None:
+    from segtune.check import check
+
+    settings = parse(CheckSettings, _plain(config))
+    check(settings, _folder(settings, "check"))
+
+
+def _predict(config: DictConfig) -> None:
+    from segtune.predict import predict
+
+    predict(parse(PredictSettings, _plain(config)))
+
+
+def _export(config: DictConfig) -> None:
+    from segtune.export import export
+
+    export(parse(ExportSettings, _plain(config)))
+
+
+def _report(config: DictConfig) -> None:
+    from segtune.ranking import rank_runs
+
+    rank_runs(parse(ReportSettings, _plain(config)))
+
+
 _TASKS: dict[str, Callable[[DictConfig], Any]] = {
     "train": _train,
     "evaluate": _evaluate,
     "plan": _plan,
     "taps": _taps,
     "probe": _probe,
+    "check": _check,
+    "predict": _predict,
+    "export": _export,
+    "report": _report,
 }
 
 

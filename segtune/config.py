@@ -23,7 +23,11 @@ class LostError(UserError):
     """Another process of the run has ended, or cannot be reached."""
 
 
-class DivergedError(Exception):
+class FailedError(Exception):
+    """A command has done its work, but what it was asked for did not come out of it: exit code 1."""
+
+
+class DivergedError(FailedError):
     """The loss or its gradient is not finite."""
 
 
@@ -35,6 +39,7 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+Scale = Annotated[float, Field(ge=0.25, le=4)]
 Side = Annotated[int, Field(ge=32, le=8192)]
 HeightWidth = Annotated[list[Side], Field(min_length=2, max_length=2)]
 Outputs = Literal[1, 2]
@@ -159,6 +164,7 @@ class DataSettings:
     """Photos and masks; sizes are a side or [height, width] in pixels. In evaluation None means: as in training.
 
     `image_size` is what the network sees in training, `eval_size` in validation and evaluation, None for the same.
+    `skin` and `groups` say by what evaluation compares pictures: the tone of the skin, columns of a CSV file.
     """
 
     name: Literal["folder", "portraits"]
@@ -170,6 +176,8 @@ class DataSettings:
     val_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.15
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.15
     limit: Count | None = None
+    skin: bool | None = False
+    groups: str | None = None
     split: Literal["train", "val", "test", "all"] = "test"
 
     def __post_init__(self) -> None:
@@ -296,14 +304,85 @@ class Settings:
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
-class EvaluateSettings:
-    """Everything `evaluate` needs; None means: as in training."""
+class AveragingSettings:
+    """Test-time augmentation: predictions averaged over mirror images (`flips`) and sizes (`scales`, 1 as it is)."""
 
-    checkpoint: str
+    flips: bool = False
+    scales: Annotated[list[Scale], Field(min_length=1)] = field(default_factory=lambda: [1.0])
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class EvaluateSettings:
+    """Everything `evaluate` needs; None means: as in training.
+
+    Two checkpoints are compared. `tolerance` is the boundary F-score's, in pixels; `resamples` the bootstrap's. With
+    `tune` the validation pictures are predicted too, to choose a threshold.
+    """
+
+    checkpoint: str | Annotated[list[str], Field(min_length=2, max_length=2)]
     data: DataSettings
     train: TrainSettings
+    average: AveragingSettings = field(default_factory=AveragingSettings)
+    tolerance: NotNegative = 2.0
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    tune: bool = True
     seed: Annotated[int, Field(ge=0)] | None = None
     run_dir: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class PredictSettings:
+    """Everything `predict` needs.
+
+    `input` is a file, a folder, a pattern, a video, or `camera:N`; `frames` is how many of a video or a camera are
+    taken, None for all. `image_size` None is the size of the evaluation in training. `tile` is the side of the tiles
+    in which a picture is predicted at its own size, None for the whole picture at `image_size`; `overlap` is the share
+    of a tile that its neighbour covers too.
+    """
+
+    checkpoint: str
+    input: str
+    train: TrainSettings
+    output: str = "predictions"
+    image_size: Side | HeightWidth | None = None
+    tile: Annotated[int, Field(ge=128, le=8192)] | None = None
+    overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+    average: AveragingSettings = field(default_factory=AveragingSettings)
+    masks: bool = True
+    probabilities: bool = False
+    overlays: bool = True
+    overwrite: bool = False
+    frames: Count | None = None
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class ExportSettings:
+    """Everything `export` needs; `output` None is a file beside the checkpoint."""
+
+    checkpoint: str
+    format: Literal["onnx", "torch"] = "onnx"
+    output: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class ReportSettings:
+    """Everything `report` needs: a folder with runs somewhere in it."""
+
+    folder: str
+    output: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class CheckSettings(Settings):
+    """Everything `check` needs: a run's settings, and what to show.
+
+    `near` is the distance of two perceptual hashes of 64 bits up to which pictures count as near-duplicates, None to
+    look for exact ones only; `sheet` is the number of pictures on the contact sheet.
+    """
+
+    near: Annotated[int, Field(ge=0, le=16)] | None = 6
+    sheet: Annotated[int, Field(ge=0, le=400)] = 40
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
@@ -343,7 +422,7 @@ class ProbeSettings(Settings):
 
 #: Settings, by group, that `evaluate` takes from the checkpoint where they are None.
 OF_THE_CHECKPOINT = {
-    "data": ("foreground", "invert", "image_size", "val_share", "test_share"),
+    "data": ("foreground", "invert", "image_size", "val_share", "test_share", "skin"),
     "train": ("threshold", "empty"),
 }
 

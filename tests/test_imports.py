@@ -13,11 +13,13 @@ PACKAGE = Path(segtune.__file__).parent
 LEVELS = [
     {"__main__"},
     {"cli"},
-    {"commands", "layer_commands"},
-    {"engine", "layer_table"},
+    {"commands", "layer_commands", "check", "predict", "ranking"},
+    {"report"},
+    {"engine", "layer_table", "export"},
     {"plan", "recommend", "plots"},
-    {"phases", "evaluation", "records", "probe"},
-    {"build"},
+    {"phases", "evaluation", "records", "probe", "predictor"},
+    {"build", "onnx_network"},
+    {"averaging"},
     {"model", "checkpoint", "compute", "data"},
     {"layers", "decoders", "console", "restore"},
     {"taps"},
@@ -55,7 +57,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_one_way(path: Path) -> None:
     if room(path) == "__init__":
-        assert not imports(path)
+        assert imports(path) <= {"segtune.predictor"}  # within a function, for `import segtune` to be quick
         return
     level = {name: number for number, names in enumerate(LEVELS) for name in names}
     here = room(path)
