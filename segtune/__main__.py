@@ -30,7 +30,7 @@ A first run, on built-in data:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, 1 if it failed, 2 for what the user can put right, 130 after Ctrl-C."""
+    """Run a command; return 0, 1 if it failed, 2 for what the user can put right, 130 after Ctrl-C."""
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -141,14 +142,15 @@ def _train(config: DictConfig) -> float:
     settings = parse(Settings, _plain(config))
     if settings.resume:
         raise UserError("resume goes on with one run, from the command line: python -m segtune train resume=RUN")
-    return float(train(settings, _folder(settings, f"{settings.backbone.name}_{settings.decoder.name}"))["val_dice"])
+    folder = _folder(settings, f"{settings.backbone.name}_{settings.decoder.name}")
+    return float(train(settings, folder, _line("train"))["val_dice"])
 
 
 def _evaluate(config: DictConfig) -> None:
-    from segtune.commands import evaluate
+    from segtune.evaluate import evaluate
 
     settings = parse(EvaluateSettings, _plain(config))
-    evaluate(settings, _folder(settings, "evaluate"))
+    evaluate(settings, _folder(settings, "evaluate"), _line("evaluate"))
 
 
 def _plan(config: DictConfig) -> None:
@@ -217,6 +219,12 @@ def _folder(settings: Settings | EvaluateSettings, name: str) -> Path:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return Path(HydraConfig.get().runtime.output_dir)
     return Path(settings.run_dir or f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}").expanduser()
+
+
+def _line(command: str) -> str:
+    """Give the command line that does the same again; of a sweep's job, the job alone."""
+    overrides = [override.removeprefix("++") for override in HydraConfig.get().overrides.task]
+    return shlex.join(["python", "-m", "segtune", command, *overrides])
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

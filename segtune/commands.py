@@ -1,40 +1,30 @@
 """The commands, from checked settings on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from rich.table import Table
 
 from segtune import checkpoint, distributed
-from segtune.build import BuiltModel, build_loss, build_splits, build_start, rebuild
-from segtune.compute import choose_compute
-from segtune.config import (
-    OF_THE_CHECKPOINT,
-    DataSettings,
-    EvaluateSettings,
-    Interrupted,
-    PlanSettings,
-    Settings,
-    TrainSettings,
-    UserError,
-    known,
-    parse,
-)
-from segtune.console import banner, console, counting, say, set_up_logging
+from segtune.build import BuiltModel, build_start, rebuild
+from segtune.compute import Compute, choose_compute
+from segtune.config import AveragingSettings, EvaluateSettings, Interrupted, PlanSettings, Settings, UserError
+from segtune.console import banner, console, say, set_up_logging, shown
 from segtune.data.pairs import Pair
 from segtune.engine import fit
-from segtune.evaluation import Evaluator
-from segtune.metrics import per_image
+from segtune.evaluate import Subject, find_splits, score
 from segtune.phases import plan_phases
 from segtune.plan import Facts, brief, cost_of, cost_table, estimated, everything, facts, measured, tensor_lines
-from segtune.records import claim, write_csv, write_json
+from segtune.records import claim, kept_command, read_rows, write_json
+from segtune.report import Source
 
 
-def train(settings: Settings, folder: Path) -> dict[str, Any]:
-    """Train, or go on training, and return the run's summary.
+def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]:
+    """Train, or go on training, evaluate the best model on the validation pictures, and return the run's summary.
+
+    `command` is the line that does this again; it is kept with the settings.
 
     Raises:
         UserError: Settings, data or weights cannot be used, or another process trains in the folder.
@@ -57,33 +47,49 @@ def train(settings: Settings, folder: Path) -> dict[str, Any]:
             if resumed and not {"movers", "state"} <= resumed.keys():
                 raise UserError(f"{last} holds no optimizer to go on with: it is not what this run wrote there last.")
             built = rebuild(resumed, settings) if resumed else _start(settings, folder)
-            splits = _splits(settings.data, settings.seed, settings.train)
+            splits = find_splits(settings.data, settings.seed, settings.train)
             say(
                 f"{settings.backbone.name} + {settings.decoder.name} on {compute}; {len(splits['train'])} pictures to "
-                f"train, {len(splits['val'])} to validate; run folder {_shown(folder)}"
+                f"train, {len(splits['val'])} to validate; run folder {shown(folder)}"
             )
             try:
-                summary = fit(replace(settings, resume=None), built, splits, folder, compute, resumed)
+                summary = fit(replace(settings, resume=None), built, splits, folder, compute, resumed, command)
             except Interrupted as error:
                 raise Interrupted(
-                    f"Stopped; everything is saved. To go on: python -m segtune train resume={_shown(folder)}"
+                    f"Stopped; everything is saved. To go on: python -m segtune train resume={shown(folder)}"
                 ) from error
+            _conclude(settings, folder, splits["val"], compute, summary)
     say(
         f"Best validation Dice {summary['val_dice']:.4f} in epoch {summary['best_epoch']}, "
         f"after {summary['seconds']:.0f} s. "
-        f"Everything is in {_shown(folder)}; the model is checkpoints/best.pt, pictures are in samples/."
+        f"Everything is in {shown(folder)}; the model is checkpoints/best.pt, report.html shows what it learned."
     )
     return summary
 
 
-def _splits(data: DataSettings, seed: int, train: TrainSettings, *, whole: bool = False) -> dict[str, list[Pair]]:
-    """Find and check the data, once for all processes."""
-
-    def find() -> dict[str, list[Pair]]:
-        with counting("preparing the data") as progress:
-            return build_splits(data, seed, train.workers, progress, whole=whole)
-
-    return distributed.on_first(find)
+def _conclude(
+    settings: Settings, folder: Path, pairs: Sequence[Pair], compute: Compute, summary: dict[str, Any]
+) -> None:
+    """Evaluate the best model on the validation pictures, and report what the run has done."""
+    best = folder / "checkpoints" / "best.pt"
+    content = checkpoint.load(best)
+    model = rebuild(content, settings).model.to(compute.device).to(memory_format=torch.channels_last)
+    defaults = EvaluateSettings(str(best), settings.data, settings.train)
+    data = replace(settings.data, split="val")
+    subject = Subject(
+        str(best),
+        model,
+        data,
+        settings.train,
+        settings.loss,
+        compute,
+        AveragingSettings(),
+        defaults.tolerance,
+        defaults.resamples,
+    )
+    rows = distributed.on_first(lambda: read_rows(folder / "metrics.csv"))
+    command = distributed.on_first(lambda: kept_command(folder))
+    score(subject, pairs, folder, Source(command, asdict(settings), content["taps"], summary, rows))
 
 
 def _start(settings: Settings, folder: Path) -> BuiltModel:
@@ -94,59 +100,8 @@ def _start(settings: Settings, folder: Path) -> BuiltModel:
     if built.restored:
         for line in built.restored.lines():
             say(line)
-        say(f"All names will be in {_shown(folder / 'restore.json')}.")
+        say(f"All names will be in {shown(folder / 'restore.json')}.")
     return built
-
-
-def evaluate(settings: EvaluateSettings, folder: Path) -> dict[str, Any]:
-    """Measure a checkpoint on a split; write `evaluation.json` and `per_image.csv` and return the former.
-
-    Raises:
-        UserError: The checkpoint or the data cannot be used.
-    """
-    set_up_logging()
-    content = checkpoint.load(Path(settings.checkpoint).expanduser())
-    trained = parse(Settings, content["settings"])
-    compute = choose_compute(settings.train)
-    seen = replace(trained.data, image_size=trained.data.eval_size or trained.data.image_size)
-    data = _filled(settings.data, seen, OF_THE_CHECKPOINT["data"])
-    options = _filled(settings.train, trained.train, OF_THE_CHECKPOINT["train"])
-    seed = trained.seed if settings.seed is None else settings.seed
-    with distributed.together(compute.device):
-        splits = _splits(data, seed, settings.train, whole=data.split == "all")
-        pairs = splits[data.split]
-        if not pairs:
-            there = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
-            raise UserError(f"data.split={data.split}: there are no pictures in it. There are: {there}.")
-        model = rebuild(content, trained).model.to(compute.device).to(memory_format=torch.channels_last)
-        result = Evaluator(pairs, data, options, build_loss(trained.loss), compute)(model)
-    assert result is not None  # nobody asked it to stop
-    scores = asdict(result.scores)
-    report = scores | {
-        "loss": result.loss,
-        "split": data.split,
-        "checkpoint": str(settings.checkpoint),
-        "data": data.root,
-        "image_size": list(data.evaluation_size),
-        "threshold": options.threshold,
-        "empty": options.empty,
-    }
-    each = per_image(result.counts, known(options.empty))
-    rows = [
-        {"name": pair.name}
-        | {name: round(values[i].item(), 6) for name, values in each.items()}
-        | dict(zip(("tp", "fp", "fn", "tn"), result.counts[i].tolist(), strict=True))
-        for i, pair in enumerate(pairs)
-    ]
-    if distributed.rank() == 0:
-        write_json(folder / "evaluation.json", report)
-        write_csv(folder / "per_image.csv", rows)
-    _show(scores, data.split)
-    say(
-        f"Threshold {options.threshold:g}; a picture without foreground counts by the rule '{options.empty}'. "
-        f"evaluation.json and per_image.csv are in {_shown(folder)}."
-    )
-    return report
 
 
 def plan(settings: PlanSettings) -> list[Facts]:
@@ -187,28 +142,3 @@ def plan(settings: PlanSettings) -> list[Facts]:
         write_json(Path(settings.output).expanduser(), {"phases": shown})
         say(f"Written to {settings.output}.")
     return shown
-
-
-T = TypeVar("T", DataSettings, TrainSettings)
-
-
-def _filled(given: T, trained: T, names: Sequence[str]) -> T:
-    """Take the settings of the training where none are given."""
-    taken = {name: getattr(trained, name) for name in names if getattr(given, name) is None}
-    return parse(type(given), asdict(given) | taken)
-
-
-def _show(scores: Mapping[str, Any], split: str) -> None:
-    table = Table(
-        title=f"{split}: {scores['images']} pictures, {scores['empty_images']} without foreground", title_justify="left"
-    )
-    for heading in ("", "Dice", "IoU", "precision", "recall"):
-        table.add_column(heading, justify="right" if heading else "left")
-    table.add_row("mean over pictures", f"{scores['dice_mean']:.4f}", f"{scores['iou_mean']:.4f}", "", "")
-    pooled = (scores[name] for name in ("dice_pooled", "iou_pooled", "precision", "recall"))
-    table.add_row("all pixels pooled", *(f"{value:.4f}" for value in pooled))
-    console.print(table)
-
-
-def _shown(folder: Path) -> Path:
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

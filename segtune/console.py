@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -32,8 +33,8 @@ def set_up_logging() -> None:
 
 
 @contextmanager
-def bar(description: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """Show a progress bar with the time left while the block runs.
+def bar(description: str, total: int | None, done: int = 0) -> Iterator[Callable[[int, str], None]]:
+    """Show a progress bar with the time left while the block runs; `total` None is an unknown number.
 
     Yields:
         A function of (units done, a short note) that moves the bar on.
@@ -67,3 +68,8 @@ def say(text: str) -> None:
 def banner(title: str, lines: Sequence[str]) -> None:
     """Print a framed heading with a few lines under it."""
     console.print(Panel("\n".join(lines), title=title, title_align="left", expand=False), soft_wrap=False)
+
+
+def shown(path: Path) -> Path:
+    """Give a path as it is read best: from the current folder, if it is in there."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

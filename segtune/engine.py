@@ -134,6 +134,7 @@ def fit(
     folder: Path,
     compute: Compute,
     resumed: Mapping[str, Any] | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Train through all phases and write the run's folder.
 
@@ -144,6 +145,7 @@ def fit(
         folder: The run's folder, which exists.
         compute: Device and precision.
         resumed: What `last.pt` holds, to go on from there.
+        command: The command line of the run, to be kept with its settings.
 
     Returns:
         What is written to `summary.json`.
@@ -168,7 +170,7 @@ def fit(
         if resumed:
             _check_place(run, resumed["settings"], resumed["movers"]["schedule"]["last_epoch"])
         if distributed.rank() == 0:  # from here on the run may write: it can be trained as it is asked for
-            keep_settings(folder, asdict(settings))
+            keep_settings(folder, asdict(settings), command)
             if built.restored:
                 write_json(folder / "restore.json", asdict(built.restored))
             run.recorder = EpochRecorder(folder, state.rows)

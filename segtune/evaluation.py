@@ -1,23 +1,47 @@
 """Evaluation: predictions at the photos' original size, counted pixel by pixel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segtune import distributed
+from segtune.averaging import averaged
+from segtune.boundaries import boundary_counts
 from segtune.build import Loss, build_dataset
 from segtune.compute import Compute
-from segtune.config import DataSettings, TrainSettings, known
+from segtune.config import AveragingSettings, DataSettings, TrainSettings, known
 from segtune.console import bar
+from segtune.curves import histogram
 from segtune.data.dataset import EpochBatches, make_loader
 from segtune.data.pairs import Pair
-from segtune.losses import binary_logit
 from segtune.metrics import Scores, counts, summarise
-from segtune.pictures import Picture, compare, stack
+from segtune.pictures import Mask, Picture, compare, stack
+from segtune.skin_tone import typology_angle
+
+#: A network is confident where it gives the object a probability of this or more, or of 1 minus this or less.
+CONFIDENT = 0.95
+
+
+@dataclass(frozen=True)
+class Details:
+    """More facts of every picture, which cost time.
+
+    `histograms` (N, 2, BINS) and `boundaries` (N, 4) are as `curves` and `boundaries` count them, at the original size;
+    `doubts` (N,) is the share of the picture that the largest region takes in which the network confidently contradicts
+    the mask; `tones` (N,) the typology angle of the true skin, NaN where there is none.
+    """
+
+    histograms: Tensor
+    boundaries: Tensor
+    doubts: Tensor
+    tones: Tensor
 
 
 @dataclass(frozen=True)
@@ -28,10 +52,28 @@ class Evaluation:
     loss: float
     counts: Tensor
     samples: Picture | None
+    details: Details | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """A photo (h, w, 3), its true mask, the predicted one and the probability (h, w), all as the network sees them.
+
+    `size` is the photo's own height and width.
+    """
+
+    size: tuple[int, int]
+    photo: Picture
+    truth: Mask
+    predicted: Mask
+    probability: NDArray[np.float32]
 
 
 class Evaluator:
-    """Evaluates models on one split, again and again, with workers that stay alive in between."""
+    """Evaluates models on one split, again and again, with workers that stay alive in between.
+
+    With `tolerance`, the boundary F-score's in pixels, the details of every picture are collected too.
+    """
 
     def __init__(
         self,
@@ -42,8 +84,12 @@ class Evaluator:
         compute: Compute,
         *,
         samples: int = 0,
+        average: AveragingSettings | None = None,
+        tolerance: float | None = None,
     ) -> None:
         self.pairs, self.train, self.loss, self.compute = pairs, train, loss, compute
+        self.average, self.tolerance = average or AveragingSettings(), tolerance
+        self.cut = torch.logit(torch.tensor(known(train.threshold), dtype=torch.float64)).item()
         self.shown = set(np.linspace(0, len(pairs) - 1, min(samples, len(pairs))).astype(int).tolist())
         self.mine = range(distributed.rank(), len(pairs), distributed.world())  # this process's share of the pictures
         dataset = build_dataset([pairs[index] for index in self.mine], data, None)
@@ -57,42 +103,99 @@ class Evaluator:
         The loss is taken at the size the network sees; everything else at the original size, to which the logits are
         resized bilinearly.
         """
-        model.eval()
-        found, losses, pictures = [], [], {}
-        cut = torch.logit(torch.tensor(known(self.train.threshold), dtype=torch.float64)).item()
+        network = averaged(model.eval(), flips=self.average.flips, scales=self.average.scales)
+        rows, losses, pictures = list[tuple[Tensor, ...]](), [], {}
         stopped = False
         with bar("validation", len(self.mine)) as progress:
             for batch in self.loader:
                 images = batch["image"].to(self.compute.device, non_blocking=True)
                 with self.compute.autocast():
-                    logits = model(images)
+                    logits = network(images)
                 losses.append(self.loss(logits, batch["mask"].to(self.compute.device)).item() * len(images))
-                logits = binary_logit(logits)
                 for i, truth in enumerate(batch["truth"]):
-                    predicted = (
-                        F.interpolate(logits[i : i + 1], size=truth.shape, mode="bilinear", align_corners=False) > cut
-                    )
-                    found.append(counts(predicted[:, 0].cpu(), truth[None]))
+                    view = _view(batch["image"][i], batch["mask"][i], truth, logits[i], self.cut)
+                    rows.append(self._facts(logits[i : i + 1], truth, view))
                     number = self.mine[int(batch["index"][i])]
                     if number in self.shown:
-                        photo = batch["image"][i].permute(1, 2, 0).numpy()
-                        pictures[number] = compare(
-                            photo, batch["mask"][i, 0].numpy() > 0, (logits[i, 0] > cut).cpu().numpy()
-                        )
-                progress(len(found), "")
+                        pictures[number] = compare(view.photo, view.truth, view.predicted)
+                progress(len(rows), "")
                 if stopped := stop():
                     break
-        parts = distributed.gather((stopped, torch.cat(found) if found else None, losses, pictures))
+        parts = distributed.gather((stopped, _stacked(rows), losses, pictures))
         if any(part[0] for part in parts):
             return None
-        table = torch.empty(len(self.pairs), 4, dtype=torch.int64)
-        for first, (_, rows, _, _) in enumerate(parts):
-            if rows is not None:
-                table[first :: len(parts)] = rows
+        table, *details = _joined([part[1] for part in parts], len(self.pairs))
         shown = {number: picture for part in parts for number, picture in part[3].items()}
         return Evaluation(
             summarise(table, known(self.train.empty)),
             sum(loss for part in parts for loss in part[2]) / len(self.pairs),
             table,
             stack([shown[number] for number in sorted(shown)]) if shown else None,
+            Details(*details) if details else None,
         )
+
+    def _facts(self, logits: Tensor, truth: Tensor, view: View) -> tuple[Tensor, ...]:
+        """Count a picture at its original size: logits (1, 1, h, w), truth (H, W)."""
+        logits = F.interpolate(logits, size=truth.shape, mode="bilinear", align_corners=False)
+        predicted = logits[:, 0].cpu() > self.cut
+        counted = counts(predicted, truth[None])[0]
+        if self.tolerance is None:
+            return (counted,)
+        return (
+            counted,
+            histogram(logits.sigmoid(), truth.to(logits.device)).cpu(),
+            torch.tensor(boundary_counts(predicted[0].numpy(), truth.numpy() > 0, self.tolerance)),
+            torch.tensor(_doubt(view), dtype=torch.float64),
+            torch.tensor(typology_angle(view.photo, view.truth), dtype=torch.float64),
+        )
+
+
+def look(
+    model: nn.Module,
+    pairs: Sequence[Pair],
+    data: DataSettings,
+    train: TrainSettings,
+    compute: Compute,
+    average: AveragingSettings,
+) -> Iterator[View]:
+    """Predict some pictures to be looked at, as the evaluator does."""
+    dataset = build_dataset(pairs, data, None)
+    network = averaged(model.eval(), flips=average.flips, scales=average.scales)
+    cut = torch.logit(torch.tensor(known(train.threshold), dtype=torch.float64)).item()
+    for index in range(len(pairs)):
+        sample: dict[str, Any] = dataset[0, index]
+        with torch.inference_mode(), compute.autocast():
+            logits = network(sample["image"][None].to(compute.device))
+        yield _view(sample["image"], sample["mask"], sample["truth"], logits[0], cut)
+
+
+def _view(image: Tensor, mask: Tensor, truth: Tensor, logits: Tensor, cut: float) -> View:
+    return View(
+        (truth.shape[0], truth.shape[1]),
+        image.permute(1, 2, 0).numpy(),
+        mask[0].numpy() > 0,
+        (logits[0] > cut).cpu().numpy(),
+        logits[0].float().sigmoid().cpu().numpy(),
+    )
+
+
+def _doubt(view: View) -> float:
+    """Measure the largest region of confident contradiction; strips of a pixel or two along edges are none."""
+    contradicted = np.where(view.truth, 1 - view.probability, view.probability) >= CONFIDENT
+    regions = cv2.morphologyEx(contradicted.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    _, _, facts, _ = cv2.connectedComponentsWithStats(regions, connectivity=4)
+    return float(facts[1:, cv2.CC_STAT_AREA].max() / regions.size) if len(facts) > 1 else 0.0
+
+
+def _stacked(rows: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def _joined(parts: Sequence[Sequence[Tensor]], count: int) -> list[Tensor]:
+    """Put the pictures of all processes into their order."""
+    some = next(part for part in parts if part)
+    tables = [torch.empty(count, *column.shape[1:], dtype=column.dtype) for column in some]
+    for first, part in enumerate(parts):
+        for table, column in zip(tables, part, strict=bool(part)):
+            table[first :: len(parts)] = column
+    return tables

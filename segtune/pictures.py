@@ -18,14 +18,23 @@ def compare(photo: Picture, truth: Mask, predicted: Mask) -> Picture:
     The photo; the truth outlined and the rest dimmed; the prediction over it: hits green, false alarms red, misses
     blue.
     """
-    dimmed = photo // 3
-    outlined = np.ascontiguousarray(np.where(truth[..., None], photo, dimmed))
-    contours, _ = cv2.findContours(truth.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(outlined, contours, -1, (255, 255, 255), 1)
-    judged = photo.copy()
+    return np.concatenate([photo, outlined(photo, truth), judged(photo, truth, predicted)], axis=1)
+
+
+def outlined(photo: Picture, mask: Mask) -> Picture:
+    """Outline a mask on a photo, and dim the rest."""
+    picture = np.ascontiguousarray(np.where(mask[..., None], photo, photo // 3))
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, (255, 255, 255), 1)
+    return picture
+
+
+def judged(photo: Picture, truth: Mask, predicted: Mask) -> Picture:
+    """Tint a photo where the object is found (green), falsely found (red) and missed (blue)."""
+    picture = photo.copy()
     for where, colour in ((truth & predicted, _HIT), (~truth & predicted, _FALSE_ALARM), (truth & ~predicted, _MISS)):
-        judged[where] = (0.45 * photo[where] + 0.55 * np.array(colour)).astype(np.uint8)
-    return np.concatenate([photo, outlined, judged], axis=1)
+        picture[where] = (0.45 * photo[where] + 0.55 * np.array(colour)).astype(np.uint8)
+    return picture
 
 
 def stack(rows: Sequence[Picture]) -> Picture:
@@ -38,6 +47,14 @@ def stack(rows: Sequence[Picture]) -> Picture:
 def png(picture: Picture) -> bytes:
     """Encode an RGB picture (H, W, 3) as PNG."""
     done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ValueError(f"OpenCV cannot encode a picture of shape {picture.shape}")
+    return data.tobytes()
+
+
+def jpeg(picture: Picture, quality: int = 82) -> bytes:
+    """Encode an RGB picture (H, W, 3) as JPEG."""
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise ValueError(f"OpenCV cannot encode a picture of shape {picture.shape}")
     return data.tobytes()

@@ -70,16 +70,45 @@ def _take(lock: BaseFileLock, folder: Path, *, resume: bool) -> None:
         raise UserError(f"Cannot write to the run's folder {folder}: {error.strerror or error}.") from error
 
 
-def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Keep the resolved settings in a run's folder."""
+def keep_settings(folder: Path, settings: Mapping[str, Any], command: str = "") -> None:
+    """Keep the resolved settings in a run's folder, under the command that asked for them; a resume keeps the first."""
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-    write_atomically(folder / "config.yaml", text.encode())
+    command = kept_command(folder) or command
+    write_atomically(folder / "config.yaml", (f"# {command}\n{text}" if command else text).encode())
+
+
+def kept_command(folder: Path) -> str:
+    """Give the command that a run began with; nothing if it is not known."""
+    path = folder / "config.yaml"
+    first = path.read_text(encoding="utf-8").partition("\n")[0] if path.is_file() else ""
+    return first[2:] if first.startswith("# ") else ""
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read what `write_csv` wrote, numbers as numbers."""
+
+    def value(text: str) -> Any:
+        try:
+            return float(text) if "." in text or "e" in text or "nan" in text else int(text)
+        except ValueError:
+            return text
+
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: value(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically; a score that is not defined (NaN) becomes null, for JSON has no NaN."""
-    content = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in content.items()}
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, (json.dumps(without_nan(content), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def without_nan(value: Any) -> Any:
+    """Put None in the place of NaN, in values of any depth."""
+    if isinstance(value, Mapping):
+        return {name: without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

@@ -180,7 +180,7 @@ def test_train_evaluate_resume_from_the_command_line(tmp_path: Path) -> None:
     done = run("evaluate", "checkpoint=first/checkpoints/best.pt", "data=folder", "data.root=photos", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("runs/*_evaluate/evaluation.json"))
-    assert "all pixels pooled" in done.stdout
+    assert "mean over pictures, and all pixels pooled" in done.stdout
     done = run("train", "resume=first", "train.batch_size=2", cwd=tmp_path)
     assert done.returncode == 2
     assert "train.batch_size=2: a resumed run keeps its settings" in done.stderr

@@ -18,7 +18,8 @@ from torch import nn
 
 from segtune import checkpoint, commands, engine, plan
 from segtune.backbones import BACKBONES
-from segtune.build import build_loss, build_model, build_optimizer, build_schedule
+from segtune.build import build_loss, build_model, build_optimizer, build_schedule, build_splits
+from segtune.compute import choose_compute
 from segtune.config import (
     DivergedError,
     EvaluateSettings,
@@ -30,6 +31,7 @@ from segtune.config import (
     parse,
 )
 from segtune.cost import StepCost
+from segtune.evaluate import evaluate
 from segtune.weights import LoadedWeights
 
 
@@ -319,8 +321,8 @@ def test_frozen_modules_are_bit_identical_after_their_phase(photos: Path, tmp_pa
     built = build_model(chosen.backbone, chosen.taps, chosen.decoder)
     built = replace(built, weights=LoadedWeights("a file"))  # weights of our own, so freezing is allowed
     before = {name: tensor.clone() for name, tensor in built.model.state_dict().items()}
-    splits = commands.build_splits(chosen.data, 0, 0)
-    engine.fit(chosen, built, splits, tmp_path / "run", commands.choose_compute(chosen.train))
+    splits = build_splits(chosen.data, 0, 0)
+    engine.fit(chosen, built, splits, tmp_path / "run", choose_compute(chosen.train))
     for name, tensor in built.model.state_dict().items():
         trains = name.startswith(("backbone.layer2.", "decoder."))
         assert torch.equal(tensor, before[name]) != trains, name
@@ -342,9 +344,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_
         torch.manual_seed(0)
         built = replace(build_model(chosen.backbone, chosen.taps, chosen.decoder), weights=LoadedWeights("a file"))
         folder = tmp_path / str(accumulate)
-        engine.fit(
-            chosen, built, commands.build_splits(chosen.data, 0, 0), folder, commands.choose_compute(chosen.train)
-        )
+        engine.fit(chosen, built, build_splits(chosen.data, 0, 0), folder, choose_compute(chosen.train))
         results.append(weights_of(folder))
     assert all(torch.allclose(results[0][name], results[1][name], atol=1e-6) for name in results[0])
 
@@ -357,7 +357,7 @@ def parse_fcn():
 
 def test_validation_dice_is_what_evaluate_measures(finished: tuple[Path, dict], photos: Path, tmp_path: Path) -> None:
     folder, summary = finished
-    report = commands.evaluate(
+    report = evaluate(
         parse(
             EvaluateSettings,
             {

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from segtune import commands, engine
+from segtune import engine
 from segtune.backbones import BACKBONES
-from segtune.build import BuiltModel, build_model, build_optimizer
+from segtune.build import BuiltModel, build_model, build_optimizer, build_splits
+from segtune.compute import choose_compute
 from segtune.config import Settings, UserError, parse
 from segtune.guards import check_gradients, check_members, check_unchanged, fingerprint
 from segtune.weights import LoadedWeights
@@ -201,9 +202,9 @@ def faulty(photos: Path, tmp_path: Path, network_of: NetworkOf) -> Callable[...,
             built = build_model(settings.backbone, settings.taps, settings.decoder)
         built = replace(built, weights=LoadedWeights("a file"))  # weights of one's own may be frozen
         plant(built)
-        splits = commands.build_splits(settings.data, 0, 0)
+        splits = build_splits(settings.data, 0, 0)
         with pytest.raises(UserError) as caught:
-            engine.fit(settings, built, splits, tmp_path, commands.choose_compute(settings.train))
+            engine.fit(settings, built, splits, tmp_path, choose_compute(settings.train))
         return str(caught.value)
 
     return run

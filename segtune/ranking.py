@@ -1,0 +1,154 @@
+"""The command `report`: the runs in a folder, ranked, on one page."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from segtune.charts import ranking_chart
+from segtune.checkpoint import write_atomically
+from segtune.config import ReportSettings, UserError, some
+from segtune.console import console, say, set_up_logging, shown
+from segtune.phrases import Facts, interval_text, number
+from segtune.records import read_rows
+from segtune.report import render, versions
+
+#: Settings that say where a run is, not what it is.
+_PLACES = ("run_dir", "resume")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished run: its folder, what it has come to, its settings by dotted name, its validation Dice by epoch.
+
+    `evaluation` and `pictures`, the names of the validation pictures, are empty for runs of before they were written.
+    """
+
+    folder: Path
+    summary: Facts
+    settings: dict[str, str]
+    dices: list[float]
+    evaluation: Facts
+    pictures: tuple[str, ...]
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval of its mean validation Dice, as text."""
+        return interval_text(self.evaluation["intervals"]["dice_mean"]) if self.evaluation else ""
+
+
+def rank_runs(settings: ReportSettings) -> list[Ran]:
+    """Rank the finished runs in a folder by validation Dice, and write the page.
+
+    Raises:
+        UserError: There is no finished run.
+    """
+    set_up_logging()
+    folder = Path(settings.folder).expanduser()
+    runs, unfinished, damaged = find_runs(folder)
+    if not runs:
+        more = f" There are unfinished ones: {some(map(str, unfinished))}." if unfinished else ""
+        raise UserError(
+            f"folder={folder}: there is no finished run in it (no summary.json beside a config.yaml).{more} Expected a "
+            "folder such as multirun/2026-01-31_12-00-00 or runs."
+        )
+    differing = _differing([run.settings for run in runs])
+    path = Path(settings.output).expanduser() if settings.output else folder / "report.html"
+    names = {run.folder: str(run.folder.relative_to(folder)) for run in runs}
+    page = {
+        "folder": folder,
+        "runs": [
+            {
+                "name": names[run.folder] if run.folder != folder else folder.name,
+                "report": _link(run.folder / "report.html", path),
+                "run": run,
+                "settings": [run.settings.get(key, "") for key in differing],
+            }
+            for run in runs
+        ],
+        "differing": differing,
+        "chart": ranking_chart([(names[run.folder], run.dices) for run in runs]),
+        "same_pictures": len({run.pictures for run in runs if run.pictures}) < 2,
+        "unfinished": [str(each.relative_to(folder)) for each in unfinished],
+        "damaged": [str(each.relative_to(folder)) for each in damaged],
+        "versions": versions(),
+    }
+    write_atomically(path, render("ranking.html", page).encode())
+    _show(runs, names, differing)
+    for what, others in (("unfinished", unfinished), ("not readable", damaged)):
+        if others:
+            say(f"Not ranked, for they are {what}: {some(map(str, others))}.")
+    say(f"The page is {shown(path)}.")
+    return runs
+
+
+def find_runs(folder: Path) -> tuple[list[Ran], list[Path], list[Path]]:
+    """Find the finished runs in a folder, the best first, then the unfinished ones, and those that cannot be read.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"folder={folder} is not a folder (seen from {Path.cwd()}).")
+    runs, unfinished, damaged = [], [], []
+    for path in sorted(folder.rglob("config.yaml")):
+        run = path.parent
+        if not (run / "checkpoints").is_dir():
+            continue  # of a probe
+        if not (run / "summary.json").is_file():
+            unfinished.append(run)
+            continue
+        try:
+            runs.append(_read(run))
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            damaged.append(run)
+    return sorted(runs, key=lambda run: -run.summary["val_dice"]), unfinished, damaged
+
+
+def _read(folder: Path) -> Ran:
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    path, pictures = folder / "evaluation.json", folder / "per_image.csv"
+    evaluation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    names = tuple(str(row["name"]) for row in read_rows(pictures)) if pictures.is_file() else ()
+    dices = [row["val_dice"] for row in read_rows(folder / "metrics.csv")]
+    float(summary["val_dice"])
+    return Ran(folder, summary, dict(_flat(settings)), dices, evaluation, names)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{key}.")
+        elif key not in _PLACES:
+            found.append((f"{prefix}{key}", str(value)))
+    return found
+
+
+def _differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Name the settings in which runs differ."""
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [name for name in names if len({each.get(name, "") for each in settings}) > 1]
+
+
+def _link(report: Path, page: Path) -> str:
+    if not report.is_file() or report.resolve() == page.resolve():
+        return ""
+    return Path(os.path.relpath(report, page.parent)).as_posix()
+
+
+def _show(runs: Sequence[Ran], names: Mapping[Path, str], differing: Sequence[str]) -> None:
+    table = Table()
+    for heading in ("run", "val Dice", "95 % interval", "best epoch", "minutes", *differing):
+        table.add_column(heading, overflow="fold")
+    for run in runs:
+        facts = (number(run.summary["val_dice"]), run.interval, str(run.summary["best_epoch"]))
+        others = [run.settings.get(name, "") for name in differing]
+        table.add_row(names[run.folder], *facts, f"{run.summary['seconds'] / 60:.1f}", *others)
+    console.print(table)

@@ -1,0 +1,209 @@
+"""The report: one HTML file that holds all it shows, of a run or an evaluation."""
+
+import base64
+import csv
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+import torch
+import yaml
+
+import segtune
+from segtune import charts
+from segtune.checkpoint import write_atomically
+from segtune.data.pairs import Pair
+from segtune.evaluation import CONFIDENT, View
+from segtune.phrases import Facts, interval_text, number, score_names, sentences, signed
+from segtune.pictures import jpeg, judged, outlined
+
+Pictures = Iterable[tuple[Pair, View]]
+
+#: Pictures of each kind: the best, those around the median, the worst; and of doubtful masks at most.
+_OF_A_KIND = 3
+_DOUBTFUL = 6
+#: The longest side of a picture, in pixels; and the least share of a picture for a mask to be doubted.
+_SIDE = 360
+_DOUBT = 0.002
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a report says of a model's origin.
+
+    `summary` and `history` are a run's: its `summary.json`, the rows of its `metrics.csv`. An evaluation has none.
+    """
+
+    command: str
+    settings: Mapping[str, Any]
+    taps: Mapping[str, str]
+    summary: Mapping[str, Any] | None
+    history: Sequence[Facts]
+
+
+def earlier(folder: Path, facts: Facts, rows: Sequence[Facts], compare: Callable[[Any, Any], Facts]) -> Facts | None:
+    """Compare with the last evaluation of the same pictures in a folder beside this one, picture by picture.
+
+    Args:
+        folder: Where this evaluation is written; what is in there does not count.
+        facts: This evaluation.
+        rows: Its pictures.
+        compare: Compares the Dice of two models, picture by picture.
+
+    Returns:
+        `name`, `dice_mean` and what `compare` gives; None if there is no such evaluation.
+    """
+    found = sorted(folder.parent.glob("*/evaluation.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in found:
+        if path.parent.resolve() == folder.resolve():
+            continue
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            with (path.parent / "per_image.csv").open(encoding="utf-8", newline="") as file:
+                theirs = {row["name"]: row["dice"] for row in csv.DictReader(file)}
+            same = _data(before) == _data(facts) and list(theirs) == [row["name"] for row in rows]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # of another program, or half written
+        if same:
+            dices = np.array([float(dice) for dice in theirs.values()]), np.array([row["dice"] for row in rows])
+            return {"name": path.parent.name, "dice_mean": before["dice_mean"]} | compare(*dices)
+    return None
+
+
+def _data(facts: Mapping[str, Any]) -> tuple[Path, str, str]:
+    return Path(facts["data"]).expanduser().resolve(), facts["split"], facts["empty"]
+
+
+def write_report(
+    path: Path,
+    facts: Facts,
+    rows: Sequence[Facts],
+    source: Source,
+    before: Facts | None,
+    look: Callable[[Sequence[int]], Pictures],
+) -> None:
+    """Write the page.
+
+    Args:
+        path: The file.
+        facts: The evaluation, as in `evaluation.json`.
+        rows: A row a picture, as in `per_image.csv`.
+        source: The model's origin.
+        before: The comparison with the evaluation before this one, if there is one.
+        look: Gives some of the pictures to be shown, by their numbers.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    kinds = _chosen(rows)
+    wanted = sorted({number for numbers in kinds.values() for number in numbers})
+    shown = {index: _picture(rows[index], pair, view) for index, (pair, view) in zip(wanted, look(wanted), strict=True)}
+    dices = [row["dice"] for row in rows if row["dice"] == row["dice"]]
+    drawings = [
+        charts.threshold_chart(facts),
+        charts.precision_recall_chart(facts),
+        charts.calibration_chart(facts),
+        charts.dice_chart(dices),
+        *(charts.group_chart(name, members) for name, members in facts["groups"].items()),
+    ]
+    summary = source.summary
+    page = {
+        "facts": facts,
+        "before": before,
+        "source": source,
+        "scores": score_names(facts),
+        "sentences": sentences(facts),
+        "training": charts.training_chart(source.history, summary["best_epoch"]) if summary else "",
+        "charts": drawings,
+        "phases": _phases(summary, source.taps) if summary else None,
+        "kinds": {kind: [shown[number] for number in numbers] for kind, numbers in kinds.items()},
+        "confident": CONFIDENT,
+        "settings_text": yaml.safe_dump(dict(source.settings), sort_keys=False, allow_unicode=True),
+        "versions": versions(),
+    }
+    write_atomically(path, render("report.html", page).encode())
+
+
+def versions() -> dict[str, str]:
+    """Name the versions that a result may depend on."""
+    import timm
+
+    return {
+        "segtune": segtune.__version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+    }
+
+
+def render(template: str, page: Mapping[str, Any]) -> str:
+    """Fill in a page of `segtune/pages`; what is not marked as safe is escaped."""
+    return _pages().get_template(template).render(**page)
+
+
+@cache
+def _pages() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(str(files("segtune") / "pages"))
+    pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages.undefined = jinja2.StrictUndefined
+    pages.filters |= {"number": number, "interval": interval_text, "signed": signed}
+    return pages
+
+
+def _chosen(rows: Sequence[Facts]) -> dict[str, list[int]]:
+    """Choose the pictures to show, by their numbers."""
+    ranked = sorted((i for i, row in enumerate(rows) if row["dice"] == row["dice"]), key=lambda i: rows[i]["dice"])
+    kinds = {"worst": ranked[:_OF_A_KIND]}
+    rest = ranked[_OF_A_KIND:]
+    kinds["best"], rest = rest[::-1][:_OF_A_KIND], rest[: max(0, len(rest) - _OF_A_KIND)]
+    middle = max(0, len(rest) // 2 - _OF_A_KIND // 2)
+    kinds["median"] = rest[middle : middle + _OF_A_KIND]
+    doubtful = sorted(range(len(rows)), key=lambda i: -rows[i]["contradicted"])[:_DOUBTFUL]
+    kinds["doubtful"] = [i for i in doubtful if rows[i]["contradicted"] >= _DOUBT]
+    return {kind: kinds[kind] for kind in ("worst", "median", "best", "doubtful")}
+
+
+def _picture(row: Facts, pair: Pair, view: View) -> Facts:
+    """Draw a picture: the photo, the true outline, the prediction judged, and what is confidently contradicted."""
+    contradicted = np.where(view.truth, 1 - view.probability, view.probability) >= CONFIDENT
+    drawn = {
+        "photo": view.photo,
+        "truth": outlined(view.photo, view.truth),
+        "judged": judged(view.photo, view.truth, view.predicted),
+        "contradicted": judged(view.photo // 2, view.truth & contradicted, ~view.truth & contradicted),
+    }
+    shrink = min(1.0, _SIDE / max(view.size))
+    size = max(1, round(view.size[1] * shrink)), max(1, round(view.size[0] * shrink))
+    embedded = {kind: _embedded(cv2.resize(each, size, interpolation=cv2.INTER_AREA)) for kind, each in drawn.items()}
+    return {"name": pair.name, "dice": row["dice"], "share": row["contradicted"]} | embedded
+
+
+def _phases(summary: Mapping[str, Any], taps: Mapping[str, str]) -> Facts:
+    """Say for each block what happens to it in each phase, and which taps are where."""
+    phases = summary["phases"]
+    blocks = list(next(iter(phases.values()))["parts"])
+    return {
+        "names": list(phases),
+        "blocks": [
+            {"name": block, "trains": [_share(phase["parts"][block]) for phase in phases.values()]} for block in blocks
+        ],
+        "trainable": [phase["trainable"] for phase in phases.values()],
+        "parameters": summary["parameters"],
+        "taps": dict(taps),
+    }
+
+
+def _share(part: Mapping[str, int]) -> float:
+    return part["trainable"] / part["parameters"] if part["parameters"] else 0.0
+
+
+def _embedded(picture: Any) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture)).decode()

@@ -1,0 +1,64 @@
+"""Bootstrap intervals: against the normal theory, and do they cover as often as they say?"""
+
+import numpy as np
+import pytest
+
+from segtune.assessment import _dice
+from segtune.intervals import interval, mean_interval
+
+
+def test_a_mean_of_many_has_the_interval_of_the_normal_theory() -> None:
+    values = np.random.default_rng(0).normal(0.8, 0.1, 400)
+    low, high = mean_interval(values, 5000)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.0007)
+    assert high == pytest.approx(values.mean() + half, abs=0.0007)
+
+
+def test_the_same_pictures_give_the_same_interval() -> None:
+    values = np.random.default_rng(1).beta(8, 2, 30)
+    assert mean_interval(values, 500) == mean_interval(values, 500)
+
+
+def test_undefined_values_are_left_out() -> None:
+    values = np.random.default_rng(2).beta(8, 2, 30)
+    holed = np.insert(values, [3, 20], np.nan)
+    assert mean_interval(holed, 500) == mean_interval(values, 500)
+
+
+def test_one_picture_says_nothing() -> None:
+    assert np.isnan(mean_interval(np.array([0.8]), 500)).all()
+    assert np.isnan(mean_interval(np.array([0.8, np.nan]), 500)).all()
+
+
+def test_columns_of_a_picture_stay_together() -> None:
+    tp = np.random.default_rng(3).uniform(1, 100, 40)
+    low, high = interval(_dice, [tp, 0.5 * tp, 0.5 * tp], 500)  # Dice is 2/3 whatever is drawn, if they do
+    assert low == pytest.approx(2 / 3)
+    assert high == pytest.approx(2 / 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pictures", [30, 90])
+def test_95_percent_intervals_cover_about_95_percent(pictures: int) -> None:
+    """Dice as of real models: most high, some low; the pooled one with pictures of very different sizes."""
+    rng = np.random.default_rng(4)
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+        dices = np.where(rng.random(count) < 0.1, rng.beta(2, 3, count), rng.beta(14, 2, count))
+        return dices, rng.lognormal(0, 0.8, count)
+
+    def counted(dices: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+        return [dices * sizes, (1 - dices) * sizes, (1 - dices) * sizes]  # Dice is 2 TP / (2 TP + FP + FN)
+
+    dices, sizes = draw(2_000_000)
+    mean, pooled = dices.mean(), (dices * sizes).sum() / sizes.sum()
+    hits = np.zeros(2)
+    for _ in range(1000):
+        dices, sizes = draw(pictures)
+        found = mean_interval(dices, 600), interval(_dice, counted(dices, sizes), 600)
+        hits += [low <= true <= high for (low, high), true in zip(found, (mean, pooled), strict=True)]
+    # The percentile bootstrap is known to be a little narrow for few pictures; 3 sigma of 1000 trials are 0.02.
+    least = {30: 0.90, 90: 0.92}[pictures]
+    assert (hits / 1000 >= least).all(), hits
+    assert (hits / 1000 <= 0.97).all(), hits
