@@ -16,6 +16,7 @@ import torch
 from timm.layers.drop import DropPath
 from timm.models import get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 from torchvision.models.feature_extraction import (
     DualGraphModule,
     NodePathTracer,
@@ -56,6 +57,18 @@ class GradientStop(nn.Module):
         return x.detach() if self.active else x
 
 
+class _Thinning(nn.Conv2d):
+    """A strided 1 x 1 convolution that drops pixels first: the same values.
+
+    oneDNN's gradient of one that reads RGB in channels-last breaks the heap on some CPUs (its issue 6035).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, 3, H, W)."""
+        rows, columns = self.stride
+        return F.conv2d(x[..., ::rows, ::columns], self.weight, self.bias)
+
+
 def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
     """Turn a tap name into the name of a node of the traced backbone.
 
@@ -89,7 +102,8 @@ def cut(
 ) -> tuple[nn.Module, dict[str, Feature]]:
     """Cut a backbone behind its deepest tap.
 
-    In-place activations are switched off first, so that no tap is overwritten by the layer behind it.
+    In-place activations are switched off first, so that no tap is overwritten by the layer behind it, and 1 x 1
+    convolutions of the picture are computed in another way, which changes no value.
 
     Args:
         network: The whole backbone; its modules are taken over.
@@ -107,6 +121,8 @@ def cut(
     for module in network.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
+        if type(module) is nn.Conv2d and module.in_channels == 3 and module.kernel_size == (1, 1):
+            module.__class__ = _Thinning
     options = tracer_options(network, spec)
     nodes = get_graph_node_names(network, options, suppress_diff_warning=True)[0]
     found = {role: resolve(name, nodes, spec) for role, name in taps.items()}

@@ -1,7 +1,6 @@
 """CNNs of timm as backbones, one of each family: values against hooks, what is kept against gradients, training."""
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import pytest
@@ -140,8 +139,7 @@ def test_what_lies_behind_the_deepest_tap_is_gone(name: str) -> None:
     side = side_of(name)
     whole(torch.randn(2, 3, side, side))
     needed = [parameter for parameter in whole.parameters() if parameter.requires_grad]
-    with first_convolution_unbroken(name):
-        gradients = torch.autograd.grad(tapped[0].square().sum(), needed, allow_unused=True)
+    gradients = torch.autograd.grad(tapped[0].square().sum(), needed, allow_unused=True)
     wanted = {
         parameter for (parameter, _), grad in zip(whole.named_parameters(), gradients, strict=True) if grad is not None
     }
@@ -151,12 +149,6 @@ def test_what_lies_behind_the_deepest_tap_is_gone(name: str) -> None:
     lost = {key for key in trunk.state_dict() if key not in wanted and key.rpartition(".")[0] not in owners}
     assert all("." in key and key.rpartition(".")[2] in ("filt", "num_batches_tracked") for key in lost)
     assert len(wanted) < len(needed)
-
-
-def first_convolution_unbroken(name: str) -> AbstractContextManager[object]:
-    """Avoid oneDNN where its gradient of a strided 1 x 1 convolution of RGB breaks the heap (oneDNN issue 6035)."""
-    broken = name.startswith(("fastvit", "mobileone", "repvgg"))
-    return torch.backends.mkldnn.flags(enabled=False) if broken else nullcontext()
 
 
 @pytest.mark.parametrize(
@@ -181,8 +173,7 @@ def test_a_training_step_reaches_every_parameter(name: str, roles: tuple[str, ..
     assert logits.shape == masks.shape
     loss = F.binary_cross_entropy_with_logits(logits, masks)
     assert loss.isfinite()
-    with first_convolution_unbroken(name):
-        loss.backward()
+    loss.backward()
     assert [key for key, value in model.named_parameters() if value.grad is None] == []
     assert all(value.grad.isfinite().all() for value in model.parameters() if value.grad is not None)
     optimizer.step()
