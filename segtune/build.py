@@ -29,7 +29,7 @@ from segtune.config import (
 from segtune.data.dataset import SegmentationDataset
 from segtune.data.images import Foreground
 from segtune.data.integrity import check_data, report
-from segtune.data.pairs import Pair, find_pairs, split_pairs
+from segtune.data.pairs import Pair, Problem, find_pairs, split_pairs
 from segtune.data.portraits import make_portraits
 from segtune.data.transforms import build_transform
 from segtune.decoders.deeplabv3plus import DeepLabV3Plus
@@ -205,13 +205,13 @@ def build_schedule(
     return LambdaLR(optimizer, factor)
 
 
-def build_splits(
-    settings: DataSettings, seed: int, workers: int, progress: Progress | None = None, *, whole: bool = False
-) -> dict[str, list[Pair]]:
-    """Find, split and check the data; warnings are logged. With `whole` there is one split, `all`.
+def find_splits(
+    settings: DataSettings, seed: int, progress: Progress | None = None, *, whole: bool = False
+) -> tuple[dict[str, list[Pair]], list[Problem]]:
+    """Find and split the data, without a look into the files. With `whole` there is one split, `all`.
 
     Raises:
-        UserError: The data has errors; all are listed.
+        UserError: There is no data, or it cannot be split.
     """
     root = Path(settings.root).expanduser()
     if settings.name == "portraits":
@@ -224,9 +224,22 @@ def build_splits(
         problems += more
     if settings.limit and "train" in splits:
         splits["train"] = splits["train"][: settings.limit]
+    return splits, problems
+
+
+def build_splits(
+    settings: DataSettings, seed: int, workers: int, progress: Progress | None = None, *, whole: bool = False
+) -> dict[str, list[Pair]]:
+    """Find, split and check the data; warnings are logged. With `whole` there is one split, `all`.
+
+    Raises:
+        UserError: The data has errors; all are listed.
+    """
+    splits, problems = find_splits(settings, seed, progress, whole=whole)
     problems += check_data(splits, foreground(settings), workers=max(1, workers), progress=progress)
     errors = [problem for problem in problems if problem.level == "error"]
     if errors:
+        root = Path(settings.root).expanduser()
         raise UserError(f"The data in {root} cannot be used:\n{report(errors)}")
     if problems:
         log.warning("%s", report(problems))

@@ -112,7 +112,7 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
         raise UserError("A sweep (-m) is for one process: with torchrun start its runs one after the other.")
     # Hydra reads the command line itself; and it would answer errors in its own way, with exit code 1.
     # Its flags must not stand between overrides.
-    overrides = [each for each in arguments if OVERRIDE.match(each)]
+    overrides = [_quoted(each) for each in arguments if OVERRIDE.match(each)]
     flags = [each for each in arguments if not OVERRIDE.match(each)]
     sys.argv = [f"segtune {command}", *flags, *(f"++{each}" if OPEN.match(each) else each for each in overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -134,6 +134,19 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(run)()
     if failed:
         raise failed[0]
+
+
+def _quoted(argument: str) -> str:
+    """Quote a value that Hydra's grammar has no place for, such as a path with accents or parentheses."""
+    name, _, value = argument.partition("=")
+    if not value or value[0] in "[{'\"":
+        return argument
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        escaped = value.replace("'", "\\'")
+        return f"{name}='{escaped}'"
+    return argument
 
 
 def _train(config: DictConfig) -> float:
@@ -249,7 +262,8 @@ def _resume(arguments: list[str]) -> None:
 
     if flags := [argument for argument in arguments if argument.startswith("-")]:
         raise UserError(f"resume goes on with one run and takes no flags; came {' '.join(flags)}.")
-    given = {override.key_or_group: override for override in OverridesParser.create().parse_overrides(arguments)}
+    overrides = OverridesParser.create().parse_overrides([_quoted(argument) for argument in arguments])
+    given = {override.key_or_group: override for override in overrides}
     folder = Path(str(given.pop("resume").value())).expanduser()
     path = folder / "config.yaml"
     if not path.is_file():

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch import nn
 
 import segtune
 from segtune import checkpoint, plan
 from segtune.__main__ import main
 from segtune.backbones import BACKBONES
+from segtune.cli import _quoted
 from segtune.cost import StepCost
 
 REPOSITORY = Path(segtune.__file__).parent.parent
@@ -169,6 +171,18 @@ SMALL = (
     "train.precision=fp32",
     "checkpoint.minutes=1",
 )
+
+
+@pytest.mark.parametrize(
+    "value", ["Müller.jpg", "a (1).jpg", "it's (1)", "my photos/x", "C:\\x\\ü", "$HOME/é", "a=b", "plain"]
+)
+def test_paths_of_all_kinds_are_values(value: str) -> None:
+    assert OverridesParser.create().parse_override(_quoted(f"input={value}")).value() == value
+
+
+@pytest.mark.parametrize("argument", ["a=[ä,b]", "a={b: 1}", "a='ü'", 'a="ü"', "a=1,2", "~a", "a=null", "a=1e-3", "a="])
+def test_values_that_mean_more_stay_as_they_are(argument: str) -> None:
+    assert _quoted(argument) == argument
 
 
 def test_train_evaluate_resume_from_the_command_line(tmp_path: Path) -> None:

@@ -116,6 +116,18 @@ def read_mask(path: Path) -> NDArray[np.integer[Any]]:
     return channels[..., 0].copy() if image.mode == "LA" else _labels_of_colours(path, channels[..., :3])
 
 
+def count_pictures(path: Path) -> int:
+    """Count the pictures in a PNG, TIFF or WebP file: frames or pages, of which the first is read.
+
+    A JPEG may hold a preview beside its photo, which does not count.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return 1 if image.format in ("JPEG", "MPO") else int(getattr(image, "n_frames", 1))
+    except Exception:  # a damaged page behind a good first one
+        return 1
+
+
 def _labels_of_palette(path: Path, image: Image.Image) -> NDArray[np.uint8]:
     """Take indices for labels, unless black, which everybody takes for background, is not index 0."""
     indices = np.array(image)

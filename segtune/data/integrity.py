@@ -1,37 +1,16 @@
 """Check a whole data set before training and list all that is wrong at once (the idea is nnU-Net's)."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from segtune.data.images import Foreground, ImageError, read_mask, read_photo
+from segtune.data.images import Foreground
 from segtune.data.pairs import Pair, Problem
+from segtune.data.survey import Seen, survey
 
 # A mask with more distinct values than this holds blurred edges rather than ids.
 _MOST_IDS = 16
 _LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What one look at a readable pair leaves behind: a few bytes, so that any number of pairs fits."""
-
-    split: str
-    pair: Pair
-    digest: bytes
-    values: tuple[int, ...]
-    share: float  # of the mask that is foreground, 0 to 1
-
-    def __str__(self) -> str:
-        return f"{self.split} {self.pair.name}"
 
 
 def check_data(
@@ -43,10 +22,10 @@ def check_data(
 ) -> list[Problem]:
     """Read every pair once and list all problems.
 
-    Errors: unreadable files, photo and mask of different size, mask values that `foreground` cannot judge,
-    training masks that are all empty or all full, a picture in two splits. Warnings: masks without
-    foreground, a picture twice in one split. Pictures are compared by their decoded pixels, so a copy in
-    another lossless format counts as the same.
+    Errors: unreadable files, photos that are too small or their own masks, photo and mask of different size, mask
+    values that `foreground` cannot judge, training masks that are all empty or all full, a picture in two splits.
+    Warnings: photos that look like masks, masks without foreground, a picture twice in one split. Pictures are
+    compared by their decoded pixels, so a copy in another lossless format counts as the same.
 
     Args:
         splits: The pairs by split name; `train` is the one that must hold both classes.
@@ -54,20 +33,13 @@ def check_data(
         workers: Threads, at least one (Pillow decodes outside the interpreter's lock).
         progress: Called in this thread after each pair with the number done and the number of all.
     """
-    pairs = [(split, pair) for split, chosen in splits.items() for pair in chosen]
-    seen: list[_Seen] = []
-    problems: list[Problem] = []
-    pool = ThreadPoolExecutor(max(1, workers))
-    try:
-        looks = pool.map(lambda item: _look(item[0], item[1], foreground), pairs)
-        for done, (found, wrong) in enumerate(looks, start=1):
-            seen += found
-            problems += wrong
-            if progress:
-                progress(done, len(pairs))
-    finally:
-        pool.shutdown(cancel_futures=True)  # else Ctrl-C would first wait for every pair
-    return problems + (_rule_problems(seen, foreground) or _class_problems(seen)) + _duplicates(seen)
+    seen, problems = survey(splits, foreground, workers=workers, progress=progress)
+    return problems + judge(seen, foreground)
+
+
+def judge(seen: Sequence[Seen], foreground: Foreground) -> list[Problem]:
+    """List what is wrong with the readable pairs of a data set as a whole."""
+    return (_rule_problems(seen, foreground) or _class_problems(seen)) + _duplicates(seen)
 
 
 def report(problems: Iterable[Problem], most: int = 20) -> str:
@@ -81,53 +53,16 @@ def report(problems: Iterable[Problem], most: int = 20) -> str:
     return "\n".join(lines)
 
 
+def list_some(names: Sequence[str], most: int = 5) -> str:
+    """Name the first few of many."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 def _kind(problem: Problem) -> tuple[str, str]:
     return problem.level, problem.text.partition(":")[0]  # "error" sorts before "warning"
 
 
-def _look(split: str, pair: Pair, foreground: Foreground) -> tuple[list[_Seen], list[Problem]]:
-    problems: list[Problem] = []
-    photo = _read(read_photo, pair.photo, problems)
-    mask = _read(read_mask, pair.mask, problems)
-    if photo is None or mask is None:
-        return [], problems
-    if photo.shape[:2] != mask.shape:
-        problems.append(Problem("error", pair.name, _size_text(photo.shape, mask.shape)))
-    values, counts = _count(mask)
-    share = float(counts[foreground(values)].sum() / counts.sum())
-    digest = hashlib.sha256(repr(photo.shape).encode())
-    digest.update(photo.data)
-    return [_Seen(split, pair, digest.digest(), tuple(values.tolist()), share)], problems
-
-
-def _read(read: Callable[..., NDArray[Any]], path: Path, problems: list[Problem]) -> NDArray[Any] | None:
-    try:
-        return read(path)
-    except ImageError as error:
-        problems.append(Problem("error", f"{path.parent.name}/{path.name}", f"unreadable: {error.reason}"))
-        return None
-
-
-def _count(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Count the distinct values of a mask; 8-bit ones without sorting, which is several times faster."""
-    if mask.dtype != np.uint8:
-        return np.unique(mask, return_counts=True)
-    counts = np.bincount(mask.ravel(), minlength=256)
-    values = np.flatnonzero(counts)
-    return values, counts[values]
-
-
-def _size_text(photo: tuple[int, ...], mask: tuple[int, ...]) -> str:
-    text = f"sizes differ: photo {photo[0]} x {photo[1]}, mask {mask[0]} x {mask[1]} (height x width)"
-    if photo[:2] == mask[::-1]:
-        return (
-            f"{text}; they are each other's transpose: the photo is turned by its EXIF orientation and "
-            "the mask was perhaps made without it; rotate the mask"
-        )
-    return f"{text}; a mask needs the size of its photo"
-
-
-def _rule_problems(seen: Sequence[_Seen], foreground: Foreground) -> list[Problem]:
+def _rule_problems(seen: Sequence[Seen], foreground: Foreground) -> list[Problem]:
     """Compare the rule with the values that occur in the whole data set."""
     rule = foreground.rule
     masks = Counter(value for one in seen for value in one.values)
@@ -146,7 +81,7 @@ def _rule_problems(seen: Sequence[_Seen], foreground: Foreground) -> list[Proble
     return []
 
 
-def _ambiguity(seen: Sequence[_Seen], masks: Mapping[int, int]) -> list[Problem]:
+def _ambiguity(seen: Sequence[Seen], masks: Mapping[int, int]) -> list[Problem]:
     if len(masks) < 2:
         return []
     most_values = max(len(one.values) for one in seen)
@@ -173,7 +108,7 @@ def _list_values(masks: Mapping[int, int], most: int = 8) -> str:
     return f"values (in so many masks): {listed}" + (", ..." if len(masks) > most else "")
 
 
-def _class_problems(seen: Sequence[_Seen]) -> list[Problem]:
+def _class_problems(seen: Sequence[Seen]) -> list[Problem]:
     """Look for masks that hold one class only."""
     problems = []
     check = "check data.foreground and data.invert"
@@ -186,22 +121,22 @@ def _class_problems(seen: Sequence[_Seen]) -> list[Problem]:
         problems.append(Problem("error", "train", text))
     empty = [str(one) for one in seen if one.share == 0]
     if empty:
-        names = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-        text = f"no foreground: {len(empty)} of {len(seen)} masks ({len(empty) / len(seen):.1%}): {names}"
+        share = f"{len(empty)} of {len(seen)} masks ({len(empty) / len(seen):.1%})"
+        text = f"no foreground: {share}: {list_some(empty)}"
         problems.append(Problem("warning", "masks", text))
     return problems
 
 
-def _duplicates(seen: Sequence[_Seen]) -> list[Problem]:
-    groups: dict[bytes, list[_Seen]] = {}
+def _duplicates(seen: Sequence[Seen]) -> list[Problem]:
+    groups: dict[bytes, list[Seen]] = {}
     for one in seen:
         groups.setdefault(one.digest, []).append(one)
     problems = []
     for group in groups.values():
         if len({one.split for one in group}) > 1:
             text = "the same picture in two splits: scores would be too good; keep one of "
-            problems.append(Problem("error", group[0].pair.name, text + ", ".join(map(str, group))))
+            problems.append(Problem("error", group[0].pair.name, text + list_some(list(map(str, group)), 10)))
         elif len(group) > 1:
-            text = "the same picture twice in one split: " + ", ".join(map(str, group))
+            text = "the same picture twice in one split: " + list_some(list(map(str, group)), 10)
             problems.append(Problem("warning", group[0].pair.name, text))
     return problems

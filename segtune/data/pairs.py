@@ -2,7 +2,7 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -122,9 +122,10 @@ def _split_by_lists(
 ) -> tuple[dict[str, list[Pair]], list[Problem]]:
     problems: list[Problem] = []
     by_name = {pair.name: pair for pair in pairs}
+    lists = {split: _entries(root / f"{split}.txt", problems) for split in found}
     first: dict[str, tuple[str, str]] = {}  # picture -> the split and the line that name it first
     for split in found:
-        for where, entry in _entries(root / f"{split}.txt"):
+        for where, entry in lists[split] or ():
             name = entry if entry in by_name or not _is_picture(Path(entry)) else Path(entry).stem
             if name not in by_name:
                 text = f"no such pair: {entry!r} has no photo with a mask"
@@ -141,20 +142,28 @@ def _split_by_lists(
     for name in sorted(first):
         splits[first[name][0]].append(by_name[name])
     for split in found:
-        if not splits[split]:
+        if lists[split] is not None and not splits[split]:
             problems.append(Problem("error", f"{split}.txt", "empty list: it names no pair"))
     unlisted = [name for name in by_name if name not in first]
-    if unlisted:
+    if unlisted and None not in lists.values():
         problems.append(Problem("warning", str(root), f"pairs in no list, not used: {_some(unlisted)}"))
     return splits, problems
 
 
-def _entries(path: Path) -> Iterator[tuple[str, str]]:
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
-        entry = unicodedata.normalize("NFC", line.strip())
-        if entry and not entry.startswith("#"):
-            yield f"{path.name}, line {number}", entry
+def _entries(path: Path, problems: list[Problem]) -> list[tuple[str, str]] | None:
+    """Read the entries of a list, each with its place; None if the file cannot be read as text."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        reason = f"not UTF-8: line {line} holds the byte 0x{byte:02x}; save the list as UTF-8"
+        problems.append(Problem("error", path.name, reason))
+        return None
+    except OSError as error:
+        problems.append(Problem("error", path.name, f"unreadable: {error.strerror or error}"))
+        return None
+    lines = enumerate((unicodedata.normalize("NFC", line.strip()) for line in text.splitlines()), start=1)
+    return [(f"{path.name}, line {number}", entry) for number, entry in lines if entry and not entry.startswith("#")]
 
 
 def _folder(root: Path, name: str) -> Path:
@@ -196,7 +205,10 @@ def _is_picture(path: Path) -> bool:
 
 
 def _visible(folder: Path) -> list[Path]:
-    paths = sorted(folder.iterdir())
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"The folder {folder} cannot be read: {error.strerror or error}.") from error
     return [path for path in paths if not path.name.startswith(".") and path.name.lower() not in _JUNK]
 
 

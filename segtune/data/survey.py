@@ -1,0 +1,164 @@
+"""One look at each pair of a data set: what is wrong with its files, and facts from which the rest follows."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segtune.data.closeup import CloseUp, close_up
+from segtune.data.images import Foreground, ImageError, read_mask, read_photo
+from segtune.data.pairs import Pair, Problem
+
+# Smaller pictures hold nothing to learn from; the rule finds placeholders and thumbnails gone wrong.
+_LEAST_SIDE = 8
+# A photo looks like a mask when all but a few pixels, in all channels, are this close to one of two far values.
+_EDGE, _APART, _FEW = 12, 60, 0.005
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look at a readable pair leaves behind: a few bytes, so that any number of pairs fits.
+
+    `size` is the photo's height and width, `values` are the mask's, `share` is how much of it is foreground (0 to 1).
+    """
+
+    split: str
+    pair: Pair
+    digest: bytes
+    size: tuple[int, int]
+    values: tuple[int, ...]
+    share: float
+    close: CloseUp | None = None
+
+    def __str__(self) -> str:
+        return f"{self.split} {self.pair.name}"
+
+
+def survey(
+    splits: Mapping[str, Sequence[Pair]],
+    foreground: Foreground,
+    *,
+    workers: int,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Seen], list[Problem]]:
+    """Read every pair once.
+
+    Args:
+        splits: The pairs by split name.
+        foreground: The rule that says which mask values are the object.
+        workers: Threads, at least one (Pillow and OpenCV work outside the interpreter's lock).
+        sizes: Take a closer look too, for which masks are resized to the height and width of their split.
+        progress: Called in this thread after each pair with the number done and the number of all.
+
+    Returns:
+        The readable pairs in the order given, and what is wrong with single files.
+    """
+    pairs = [(split, pair) for split, chosen in splits.items() for pair in chosen]
+    seen: list[Seen] = []
+    problems: list[Problem] = []
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
+        looks = pool.map(lambda item: _look(item[0], item[1], foreground, sizes[item[0]] if sizes else None), pairs)
+        for done, (found, wrong) in enumerate(looks, start=1):
+            seen += found
+            problems += wrong
+            if progress:
+                progress(done, len(pairs))
+    finally:
+        pool.shutdown(cancel_futures=True)  # else Ctrl-C would first wait for every pair
+    return seen, problems
+
+
+def _look(
+    split: str, pair: Pair, foreground: Foreground, size: tuple[int, int] | None
+) -> tuple[list[Seen], list[Problem]]:
+    problems: list[Problem] = []
+    photo = _read(read_photo, pair.photo, problems)
+    mask = _read(read_mask, pair.mask, problems)
+    if photo is not None:
+        problems += _photo_problems(pair, photo, mask, foreground)
+    if photo is None or mask is None or min(photo.shape[:2]) < _LEAST_SIDE:
+        return [], problems
+    if photo.shape[:2] != mask.shape:
+        problems.append(Problem("error", pair.name, _size_text(photo.shape, mask.shape)))
+    values, counts = _count(mask)
+    share = float(counts[foreground(values)].sum() / counts.sum())
+    digest = hashlib.sha256(repr(photo.shape).encode())
+    digest.update(photo.data)
+    close = None if size is None else close_up(pair, photo, foreground(mask), size)
+    seen = Seen(split, pair, digest.digest(), photo.shape[:2], tuple(values.tolist()), share, close)
+    return [seen], problems
+
+
+def _read(read: Callable[..., NDArray[Any]], path: Path, problems: list[Problem]) -> NDArray[Any] | None:
+    try:
+        return read(path)
+    except ImageError as error:
+        problems.append(Problem("error", f"{path.parent.name}/{path.name}", f"unreadable: {error.reason}"))
+        return None
+
+
+def _photo_problems(
+    pair: Pair, photo: NDArray[np.uint8], mask: NDArray[Any] | None, foreground: Foreground
+) -> list[Problem]:
+    """Look for photos that are none: too small, or in truth a mask. `mask` is None if it is unreadable."""
+    where = f"images/{pair.photo.name}"
+    height, width = photo.shape[:2]
+    if min(height, width) < _LEAST_SIDE:
+        text = f"too small: {height} x {width} pixels; expected at least {_LEAST_SIDE} on each side"
+        return [Problem("error", where, text)]
+    bright = _as_mask(photo)
+    if bright is None:
+        return []
+    if mask is None:
+        text = "perhaps swapped: the photo has two values as a mask has, and the mask cannot be read as one"
+        return [Problem("warning", where, f"{text}; a photo belongs into images/, its mask into masks/")]
+    if _same(bright, foreground(mask)):
+        text = f"the photo is its mask: it shows what masks/{pair.mask.name} holds; put the photo in its place"
+        return [Problem("error", where, text)]
+    return [Problem("warning", where, "looks like a mask: all pixels are of two values; is it the photo?")]
+
+
+def _as_mask(photo: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """Take a photo of two grey values, up to what JPEG does to them, for the mask it looks like."""
+    few = photo[::7, ::7, 1].copy()  # enough to see that a photo is one, as nearly all are
+    for sample, most in ((few, 0.05), (photo, _FEW)):
+        low, high = int(sample.min()), int(sample.max())
+        if np.mean((sample > low + _EDGE) & (sample < high - _EDGE)) > most:
+            return None
+    if high - low <= _APART or np.mean(np.ptp(photo, axis=2) > 2 * _EDGE) > _FEW:
+        return None
+    return np.asarray(photo[..., 1] > (low + high) / 2)
+
+
+def _same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Say whether two masks are the same or each other's inverse, up to a few pixels of either class."""
+    if one.shape != other.shape or other.all() or not other.any():
+        return False
+    inside, outside = float(one[other].mean()), float(one[~other].mean())
+    return abs(inside - outside) > 1 - 4 * _FEW
+
+
+def _count(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Count the distinct values of a mask; 8-bit ones without sorting, which is several times faster."""
+    if mask.dtype != np.uint8:
+        return np.unique(mask, return_counts=True)
+    counts = np.bincount(mask.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    return values, counts[values]
+
+
+def _size_text(photo: tuple[int, ...], mask: tuple[int, ...]) -> str:
+    text = f"sizes differ: photo {photo[0]} x {photo[1]}, mask {mask[0]} x {mask[1]} (height x width)"
+    if photo[:2] == mask[::-1]:
+        return (
+            f"{text}; they are each other's transpose: the photo is turned by its EXIF orientation and "
+            "the mask was perhaps made without it; rotate the mask"
+        )
+    return f"{text}; a mask needs the size of its photo"
