@@ -478,7 +478,7 @@ def matching(pattern: str, names: Iterable[str], setting: str) -> list[str]:
 
 
 def _describe(error: ValidationError, schema: dict[str, Any]) -> Iterator[str]:
-    names = {name for part in (schema, *schema["$defs"].values()) for name in part.get("properties", {})}
+    names = {name for part in (schema, *schema.get("$defs", {}).values()) for name in part.get("properties", {})}
     expected: dict[str, tuple[Any, list[str]]] = {}
     for problem in error.errors(include_url=False):
         # Parts of the location that name a choice of type, not a setting, are left out.

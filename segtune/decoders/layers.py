@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,6 +47,8 @@ def _tolerant(kind: type) -> type:
 
 def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Resize a map (N, C, H, W) bilinearly to `size` (height, width); a map of that size is returned as it is."""
-    if x.shape[-2:] == size:
+    # An exported program is for every size: to compare would bind it to the sizes where it is as with the example.
+    # Resizing to the same size changes no value.
+    if not torch.compiler.is_exporting() and x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
