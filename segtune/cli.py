@@ -5,7 +5,8 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -121,8 +122,11 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
     )
     task = _TASKS[command]
     failed: list[Exception] = []
+    sweeps: set[str] = set()
 
     def run(config: DictConfig) -> Any:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            sweeps.add(HydraConfig.get().sweep.dir)
         try:
             return task(config)
         except (UserError, FailedError, OmegaConfBaseException) as error:
@@ -131,7 +135,11 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
                 raise
             failed.append(error)
 
-    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(run)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(run)()
+    finally:
+        if command == "train" and sweeps:
+            _rank(sweeps)
     if failed:
         raise failed[0]
 
@@ -238,6 +246,15 @@ def _line(command: str) -> str:
     """Give the command line that does the same again; of a sweep's job, the job alone."""
     overrides = [override.removeprefix("++") for override in HydraConfig.get().overrides.task]
     return shlex.join(["python", "-m", "segtune", command, *overrides])
+
+
+def _rank(folders: Iterable[str]) -> None:
+    """Rank the runs of a sweep, those that finished if some failed."""
+    from segtune.ranking import rank_runs
+
+    for folder in folders:
+        with suppress(UserError):  # not one has
+            rank_runs(ReportSettings(folder))
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

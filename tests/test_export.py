@@ -104,7 +104,8 @@ def assert_same(network: Deployed, networks: dict[str, Callable[[Tensor], Tensor
     assert all((network(images) - other(images)).abs().max() > TOLERANCE for other in networks.values())
 
 
-@pytest.mark.parametrize("pair", [pytest.param(p, marks=[] if p == QUICK else pytest.mark.slow) for p in PAIRS])
+@pytest.mark.slow  # the command's test is the quick one
+@pytest.mark.parametrize("pair", PAIRS)
 def test_an_exported_pair_gives_what_pytorch_gives(
     built_of: Callable[[str], BuiltModel], tmp_path: Path, pair: str
 ) -> None:
