@@ -65,7 +65,7 @@ def training_chart(rows: Sequence[Facts], best_epoch: int) -> str:
         axes.plot(epochs, [row["train_loss"] for row in rows], color=_ORANGE, marker=mark, label="training loss")
         axes.plot(epochs, [row["val_loss"] for row in rows], color=_GREEN, marker=mark, label="validation loss")
         axes.set(xlabel="epoch", xlim=(0.5, epochs[-1] + 0.5), ylim=(0, None))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.legend(loc="center right", fontsize=8)
 
     return _chart(draw, 8.4, 3.3)
@@ -119,7 +119,7 @@ def dice_chart(dices: Sequence[float]) -> str:
     def draw(axes: Any) -> None:
         axes.hist(dices, bins=np.linspace(0, 1, 21).tolist(), color=_BLUE)
         axes.set(xlabel="Dice", ylabel="pictures", xlim=(0, 1))
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
     return _chart(draw, title="Dice of the pictures")
 
@@ -148,7 +148,7 @@ def ranking_chart(runs: Sequence[tuple[str, Sequence[float]]]) -> str:
         for (name, dices), colour in zip(runs, colours, strict=True):
             axes.plot(range(1, len(dices) + 1), dices, color=colour, linewidth=1.3, label=name)
         axes.set(xlabel="epoch", ylabel="validation Dice")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if len(runs) <= 12:
             axes.legend(fontsize=7, loc="lower right")
 

@@ -14,7 +14,7 @@ from segtune.config import AveragingSettings, EvaluateSettings, Interrupted, Pla
 from segtune.console import banner, console, say, set_up_logging, shown
 from segtune.data.pairs import Pair
 from segtune.engine import fit
-from segtune.evaluate import Subject, find_splits, score
+from segtune.evaluate import Subject, find_splits, read_groups, score
 from segtune.phases import plan_phases
 from segtune.plan import Facts, brief, cost_of, cost_table, estimated, everything, facts, measured, tensor_lines
 from segtune.records import claim, kept_command, read_rows, write_json
@@ -48,6 +48,7 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
                 raise UserError(f"{last} holds no optimizer to go on with: it is not what this run wrote there last.")
             built = rebuild(resumed, settings) if resumed else _start(settings, folder)
             splits = find_splits(settings.data, settings.seed, settings.train)
+            read_groups(settings.data, splits["val"])  # what is wrong with it should not be found at the end
             say(
                 f"{settings.backbone.name} + {settings.decoder.name} on {compute}; {len(splits['train'])} pictures to "
                 f"train, {len(splits['val'])} to validate; run folder {shown(folder)}"
@@ -89,7 +90,7 @@ def _conclude(
     )
     rows = distributed.on_first(lambda: read_rows(folder / "metrics.csv"))
     command = distributed.on_first(lambda: kept_command(folder))
-    score(subject, pairs, folder, Source(command, asdict(settings), content["taps"], summary, rows))
+    score(subject, pairs, folder, Source(command, asdict(settings), model.features, summary, rows))
 
 
 def _start(settings: Settings, folder: Path) -> BuiltModel:

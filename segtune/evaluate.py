@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from rich.table import Table
-from torch import nn
 
 from segtune import checkpoint, distributed
 from segtune.assessment import (
@@ -40,6 +39,7 @@ from segtune.data.pairs import Pair
 from segtune.evaluation import Evaluation, Evaluator, look
 from segtune.groups import Labels, size_groups, table_groups, tone_groups
 from segtune.metrics import Empty
+from segtune.model import SegmentationModel
 from segtune.phrases import interval_text, number, score_names, sentences
 from segtune.records import without_nan, write_csv, write_json
 from segtune.report import Pictures, Source, earlier, write_report
@@ -50,7 +50,7 @@ class Subject:
     """A model to score, and how."""
 
     name: str
-    model: nn.Module
+    model: SegmentationModel
     data: DataSettings
     options: TrainSettings
     loss: LossSettings
@@ -95,7 +95,7 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
             there = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
             raise UserError(f"data.split={first.data.split}: there are no pictures in it. There are: {there}.")
         tune = splits.get("val", []) if settings.tune and first.data.split != "val" else []
-        source = Source(command, contents[0]["settings"], contents[0]["taps"], None, [])
+        source = Source(command, contents[0]["settings"], first.model.features, None, [])
         return score(first, pairs, folder, source, tune=tune, other=others[0] if others else None)
 
 
@@ -129,12 +129,13 @@ def score(
         other: A model to compare.
     """
     empty: Empty = known(subject.options.empty)
+    tables = read_groups(subject.data, pairs)  # first: what is wrong with it should not be found after an hour
     result = subject.evaluate(pairs)
     tuned = subject.evaluate(tune) if tune else result
     others = other.evaluate(pairs) if other else None
     if distributed.rank() > 0:
         return {}
-    groups = _groups(subject.data, pairs, result)
+    groups = _groups(subject.data, result) | tables
     facts = assess(result, empty, subject.resamples, groups) | _settings_of(subject, result)
     each = scores_of_pictures(result, empty)
     facts["tuned"] = _tuned(tuned, result, empty, subject, "val" if tune else "")
@@ -198,14 +199,21 @@ def _settings_of(subject: Subject, result: Evaluation) -> Facts:
     }
 
 
-def _groups(data: DataSettings, pairs: Sequence[Pair], result: Evaluation) -> dict[str, Labels]:
+def read_groups(data: DataSettings, pairs: Sequence[Pair]) -> dict[str, Labels]:
+    """Read the user's table of groups, if there is one.
+
+    Raises:
+        UserError: It cannot be used.
+    """
+    return table_groups(Path(data.groups).expanduser(), [pair.name for pair in pairs], say) if data.groups else {}
+
+
+def _groups(data: DataSettings, result: Evaluation) -> dict[str, Labels]:
     counted = result.counts.double()
     shares = ((counted[:, 0] + counted[:, 2]) / counted.sum(1)).numpy()
     groups = {"object size": size_groups(shares)}
     if data.skin:
         groups["skin tone"] = tone_groups(known(result.details).tones.numpy())
-    if data.groups:
-        groups |= table_groups(Path(data.groups).expanduser(), [pair.name for pair in pairs], say)
     return groups
 
 

@@ -22,8 +22,8 @@ def sentences(facts: Facts) -> list[str]:
     empty, tuned = facts["empty_pictures"], facts["tuned"]
     rules = {"one": "1 if nothing is predicted, else 0", "zero": "0", "skip": "not at all"}
     said = [
-        f"A picture without foreground counts as {rules[facts['empty']]} (train.empty={facts['empty']}): there are "
-        f"{empty['images']}, {empty['with_false_alarm']} of them with a false alarm"
+        f"A picture without foreground counts as {rules[facts['empty']]} (train.empty={facts['empty']}): there "
+        + (f"are {empty['images']}, {empty['with_false_alarm']} with a false alarm" if empty["images"] else "is none")
         + (f"; the others have a mean Dice of {number(empty['dice_mean_of_others'])}." if empty["images"] else ".")
     ]
     against = tuned["against_usual"]

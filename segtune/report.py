@@ -23,6 +23,7 @@ from segtune.data.pairs import Pair
 from segtune.evaluation import CONFIDENT, View
 from segtune.phrases import Facts, interval_text, number, score_names, sentences, signed
 from segtune.pictures import jpeg, judged, outlined
+from segtune.taps import Feature
 
 Pictures = Iterable[tuple[Pair, View]]
 
@@ -43,7 +44,7 @@ class Source:
 
     command: str
     settings: Mapping[str, Any]
-    taps: Mapping[str, str]
+    taps: Mapping[str, Feature]
     summary: Mapping[str, Any] | None
     history: Sequence[Facts]
 
@@ -122,7 +123,7 @@ def write_report(
         "sentences": sentences(facts),
         "training": charts.training_chart(source.history, summary["best_epoch"]) if summary else "",
         "charts": drawings,
-        "phases": _phases(summary, source.taps) if summary else None,
+        "phases": _phases(summary) if summary else None,
         "kinds": {kind: [shown[number] for number in numbers] for kind, numbers in kinds.items()},
         "confident": CONFIDENT,
         "settings_text": yaml.safe_dump(dict(source.settings), sort_keys=False, allow_unicode=True),
@@ -186,8 +187,8 @@ def _picture(row: Facts, pair: Pair, view: View) -> Facts:
     return {"name": pair.name, "dice": row["dice"], "share": row["contradicted"]} | embedded
 
 
-def _phases(summary: Mapping[str, Any], taps: Mapping[str, str]) -> Facts:
-    """Say for each block what happens to it in each phase, and which taps are where."""
+def _phases(summary: Mapping[str, Any]) -> Facts:
+    """Say for each block how much of it trains in each phase."""
     phases = summary["phases"]
     blocks = list(next(iter(phases.values()))["parts"])
     return {
@@ -197,7 +198,6 @@ def _phases(summary: Mapping[str, Any], taps: Mapping[str, str]) -> Facts:
         ],
         "trainable": [phase["trainable"] for phase in phases.values()],
         "parameters": summary["parameters"],
-        "taps": dict(taps),
     }
 
 

@@ -111,8 +111,8 @@ def test_the_sentences() -> None:
     facts |= {"empty": "one", "threshold": 0.5, "tuned": tuned}
     facts["compared"] = {"checkpoint": "b.pt", "dice_mean": 0.65} | against
     assert sentences(facts) == [
-        "A picture without foreground counts as 1 if nothing is predicted, else 0 (train.empty=one): there are 2, 1 of "
-        "them with a false alarm; the others have a mean Dice of 0.7667.",
+        "A picture without foreground counts as 1 if nothing is predicted, else 0 (train.empty=one): there are 2, 1 "
+        "with a false alarm; the others have a mean Dice of 0.7667.",
         "Threshold 0.5. The best on the val pictures is 0.4; here it gives 0.6700, a difference of +0.0100 (95 %: "
         "-0.0020 to +0.0210).",
         "b.pt has 0.6500: a difference of +0.0100 (95 %: -0.0020 to +0.0210) per picture; better in 3, worse in 1 of "

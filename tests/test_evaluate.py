@@ -19,7 +19,8 @@ import torch
 from segtune import checkpoint, commands, report
 from segtune.__main__ import main
 from segtune.build import build_dataset, find_pairs, rebuild
-from segtune.config import Settings, parse
+from segtune.config import Settings, UserError, parse
+from segtune.taps import Feature
 
 SIDE = 64
 
@@ -162,6 +163,13 @@ def test_groups_of_a_table_and_of_skin_tone(tested: tuple[Path, dict]) -> None:
     assert sum(group["images"] for group in facts["groups"]["skin tone"]) == 5  # one picture has no skin
 
 
+def test_a_wrong_table_is_found_before_the_training(photos: Path, tmp_path: Path) -> None:
+    data = {"name": "folder", "root": str(photos), "image_size": SIDE, "groups": str(tmp_path / "gone.csv")}
+    with pytest.raises(UserError, match=r"data.groups=.*gone.csv cannot be read"):
+        commands.train(settings(photos, data=data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_checkpoints_are_compared_picture_by_picture(run: Path, photos: Path, tmp_path: Path) -> None:
     two = f"checkpoint=[{run}/checkpoints/best.pt,{run}/checkpoints/last.pt]"
     facts = evaluate(run, photos, tmp_path / "two", two)
@@ -267,7 +275,7 @@ def test_names_are_text_not_html(tested: tuple[Path, dict], tmp_path: Path, brow
     facts = {**tested[1], "data": evil, "groups": {evil: [{**tested[1]["groups"]["camera"][0], "group": evil}]}}
     table = [{"name": evil, "dice": 0.5, "contradicted": 0.0}] * 4
     content = checkpoint.load(Path(tested[1]["checkpoint"]))
-    source = report.Source(evil, content["settings"] | {"run_dir": evil}, {evil: evil}, None, [])
+    source = report.Source(evil, content["settings"] | {"run_dir": evil}, {evil: Feature(evil, 1, 2)}, None, [])
     before = {
         "name": evil,
         "dice_mean": 0.1,
