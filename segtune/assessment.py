@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from segtune.boundaries import boundary_f
@@ -21,17 +23,14 @@ Facts = dict[str, Any]
 #: A group with fewer pictures does not count for the gap between the best and the worst.
 SMALL_GROUP = 5
 
+_POOLED = {"dice_pooled": "dice", "iou_pooled": "iou", "precision": "precision", "recall": "recall"}
+
 
 def scores_of_pictures(result: Evaluation, empty: Empty) -> dict[str, Array]:
     """Give Dice, IoU, precision, recall and boundary F-score of every picture, (N,) each; NaN where left out."""
     each = {name: values.numpy() for name, values in per_image(result.counts, empty).items()}
     boundary = boundary_f(known(result.details).boundaries.numpy())
-    without = _empty(result)
-    if empty == "zero":
-        boundary = np.where(without, 0.0, boundary)
-    elif empty == "skip":
-        boundary = np.where(without, np.nan, boundary)
-    return each | {"boundary_f": boundary}
+    return each | {"boundary_f": _ruled(boundary, _empty(result), empty)}
 
 
 def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str, Labels] | None = None) -> Facts:
@@ -44,32 +43,33 @@ def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str
         groups: By a name, the group of each picture.
 
     Returns:
-        `dice_mean`, `dice_pooled`, …, `intervals` (95 %, by the scores' names), `empty` (what happened in pictures
-        without foreground), `curves`, `groups` and `gaps`.
+        `dice_mean`, `dice_pooled`, …, `intervals` (95 %, by the scores' names), `empty_pictures` (what happened in
+        pictures without foreground), `curves`, `groups` and `gaps`.
     """
     each = scores_of_pictures(result, empty)
     scores, intervals = asdict(summarise(result.counts, empty)), dict[str, list[float]]()
     for name, values in each.items():
-        scores[f"{name}_mean"] = _nanmean(values)
+        scores[f"{name}_mean"] = mean(values)
         intervals[f"{name}_mean"] = _rounded(mean_interval(values, resamples))
     counted = result.counts.numpy().astype(float)
     tp, fp, fn, _ = counted.T
-    pooled = {"dice_pooled": _dice, "iou_pooled": _iou, "precision": _precision, "recall": _recall}
-    for name, statistic in pooled.items():
-        intervals[name] = _rounded(interval(statistic, [tp, fp, fn], resamples))
-    boundaries = known(result.details).boundaries.numpy()
-    scores["boundary_f_pooled"] = float(boundary_f(boundaries.sum(0)))
-    intervals["boundary_f_pooled"] = _rounded(interval(_boundary, list(boundaries.T.astype(float)), resamples))
+    for key, name in _POOLED.items():
+        intervals[key] = _rounded(interval(partial(_pooled, name, empty), [tp, fp, fn], resamples))
+    boundaries = [*known(result.details).boundaries.numpy().T.astype(float), tp + fn]
+    scores["boundary_f_pooled"] = float(_boundary(empty, *boundaries))
+    intervals["boundary_f_pooled"] = _rounded(interval(partial(_boundary, empty), boundaries, resamples))
     facts: Facts = scores | {"intervals": intervals, "empty_pictures": _about_empty(result, each["dice"])}
-    found = {name: _groups(labels, each["dice"], result, resamples) for name, labels in (groups or {}).items()}
+    found = {name: _groups(labels, each["dice"], result, empty, resamples) for name, labels in (groups or {}).items()}
     facts["groups"] = {name: rows for name, rows in found.items() if rows}
     facts["gaps"] = {name: gap for name, rows in facts["groups"].items() if (gap := _gap(rows))}
     return facts | {"curves": _curves(result, empty)}
 
 
-def choose_threshold(result: Evaluation, empty: Empty) -> tuple[float, float]:
-    """Give the threshold of the best mean Dice, and this Dice."""
+def choose_threshold(result: Evaluation, empty: Empty) -> tuple[float, float] | None:
+    """Give the threshold of the best mean Dice, and this Dice; None where no Dice is defined."""
     dices = dice_curve(known(result.details).histograms, empty)
+    if np.isnan(dices).all():
+        return None
     best = best_threshold(dices)
     return best, float(dices[round(best * (len(dices) + 1)) - 1])
 
@@ -85,7 +85,7 @@ def compare_pictures(first: Array, second: Array, resamples: int) -> Facts:
     low, high = mean_interval(differences, resamples)
     valid = differences[~np.isnan(differences)]
     return {
-        "difference": _nanmean(differences),
+        "difference": mean(differences),
         "interval": _rounded((low, high)),
         "better": int((valid > 0).sum()),
         "worse": int((valid < 0).sum()),
@@ -99,22 +99,22 @@ def _about_empty(result: Evaluation, dices: Array) -> Facts:
     return {
         "images": int(without.sum()),
         "with_false_alarm": int(alarms.sum()),
-        "dice_mean_of_others": _nanmean(dices[~without]),
+        "dice_mean_of_others": mean(dices[~without]),
     }
 
 
-def _groups(labels: Labels, dices: Array, result: Evaluation, resamples: int) -> list[Facts]:
+def _groups(labels: Labels, dices: Array, result: Evaluation, empty: Empty, resamples: int) -> list[Facts]:
     rows, of = [], np.array(labels)
     for name in order(labels):
         inside = of == name
-        values, (tp, fp, fn, _) = dices[inside], result.counts.numpy()[inside].sum(0)
+        values, counted = dices[inside], result.counts[torch.from_numpy(inside)]
         rows.append(
             {
                 "group": name,
                 "images": int(inside.sum()),
-                "dice_mean": _nanmean(values),
+                "dice_mean": mean(values),
                 "interval": _rounded(mean_interval(values, resamples)),
-                "dice_pooled": float(2 * tp / (2 * tp + fp + fn)) if tp + fp + fn else float("nan"),
+                "dice_pooled": summarise(counted, empty).dice_pooled,
             }
         )
     return rows
@@ -126,7 +126,8 @@ def _gap(rows: list[Facts]) -> Facts | None:
     if len(able) < 2:
         return None
     best, worst = (choose(able, key=lambda row: row["dice_mean"]) for choose in (max, min))
-    return {"gap": best["dice_mean"] - worst["dice_mean"], "best": best["group"], "worst": worst["group"]}
+    gap = best["dice_mean"] - worst["dice_mean"]
+    return {"gap": gap, "best": best["group"], "worst": worst["group"]} if gap else None
 
 
 def _curves(result: Evaluation, empty: Empty) -> Facts:
@@ -150,7 +151,8 @@ def _empty(result: Evaluation) -> NDArray[np.bool_]:
     return (result.counts[:, 0] + result.counts[:, 2] == 0).numpy()
 
 
-def _nanmean(values: Array) -> float:
+def mean(values: Array) -> float:
+    """Give the mean of what is defined; NaN where nothing is."""
     return float(np.nanmean(values)) if (~np.isnan(values)).any() else float("nan")
 
 
@@ -158,27 +160,18 @@ def _rounded(ends: tuple[float, float]) -> list[float]:
     return [round(end, 6) for end in ends]
 
 
-def _ratio(above: Array, below: Array) -> Array:
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+def _pooled(name: str, empty: Empty, tp: Array, fp: Array, fn: Array, axis: int = -1) -> Array:
+    """Score sums of counts by the rule for pictures without foreground, as `metrics.per_image` does pictures."""
+    sums = np.stack([part.sum(axis) for part in (tp, fp, fn, tp * 0)], axis=-1).astype(np.int64)
+    scores = per_image(torch.from_numpy(sums.reshape(-1, 4)), empty)[name].numpy()
+    return np.asarray(scores.reshape(sums.shape[:-1]))
 
 
-def _dice(tp: Array, fp: Array, fn: Array, axis: int = -1) -> Array:
-    tp, fp, fn = tp.sum(axis), fp.sum(axis), fn.sum(axis)
-    return _ratio(2 * tp, 2 * tp + fp + fn)
+def _boundary(empty: Empty, *columns: Array, axis: int = -1) -> Array:
+    *boundaries, foreground = (column.sum(axis) for column in columns)
+    return _ruled(boundary_f(np.stack(boundaries, axis=-1)), foreground == 0, empty)
 
 
-def _iou(tp: Array, fp: Array, fn: Array, axis: int = -1) -> Array:
-    tp, fp, fn = tp.sum(axis), fp.sum(axis), fn.sum(axis)
-    return _ratio(tp, tp + fp + fn)
-
-
-def _precision(tp: Array, fp: Array, fn: Array, axis: int = -1) -> Array:
-    return _ratio(tp.sum(axis), (tp + fp).sum(axis))
-
-
-def _recall(tp: Array, fp: Array, fn: Array, axis: int = -1) -> Array:
-    return _ratio(tp.sum(axis), (tp + fn).sum(axis))
-
-
-def _boundary(*columns: Array, axis: int = -1) -> Array:
-    return boundary_f(np.stack([column.sum(axis) for column in columns], axis=-1))
+def _ruled(scores: Array, without: NDArray[np.bool_], empty: Empty) -> Array:
+    """Apply the rule for pictures without foreground to boundary scores."""
+    return scores if empty == "one" else np.where(without, 0.0 if empty == "zero" else np.nan, scores)

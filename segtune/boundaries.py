@@ -11,7 +11,7 @@ def boundary_counts(predicted: Mask, truth: Mask, tolerance: float) -> tuple[int
     """Count boundary pixels, and those that lie near the other mask's boundary.
 
     A boundary pixel is one of the object with a pixel of the background above, below, left or right of it; the frame of
-    the picture is no boundary.
+    the picture is no boundary. Where one mask is all object and the other has none, each counts as one unmet pixel.
 
     Args:
         predicted: `(H, W)`.
@@ -23,6 +23,8 @@ def boundary_counts(predicted: Mask, truth: Mask, tolerance: float) -> tuple[int
         true ones.
     """
     ours, theirs = _boundary(predicted), _boundary(truth)
+    if not ours.any() and not theirs.any() and predicted.flat[0] != truth.flat[0]:
+        return 0, 1, 0, 1  # all object, all background: as wrong as can be
     return _near(ours, theirs, tolerance), int(ours.sum()), _near(theirs, ours, tolerance), int(theirs.sum())
 
 
@@ -33,7 +35,7 @@ def boundary_f(counts: NDArray[np.int64]) -> NDArray[np.float64]:
         counts: `(..., 4)`, from `boundary_counts`, or sums of such.
 
     Returns:
-        `(...)`, 0 to 1: 1 where neither mask has a boundary, 0 where only one has.
+        `(...)`, 0 to 1: 1 where neither mask has a boundary and they agree, 0 where only one has.
     """
     near_ours, ours, near_theirs, theirs = np.moveaxis(counts, -1, 0)
     # With precision a/b and recall c/d, 2PR/(P+R) is 2ac / (ad + cb): no 0/0 where one of them is undefined.

@@ -20,6 +20,7 @@ _BLUE, _ORANGE, _GREEN, _GREY = "#4c8df6", "#e8833a", "#3fa35c", "#8a8f98"
 _STYLE: Any = {
     "svg.fonttype": "none",  # letters stay letters: small, and in the page's font
     "svg.hashsalt": "segtune",
+    "text.parse_math": False,  # a $ in a name is one
     "font.size": 9.0,
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -75,10 +76,11 @@ def threshold_chart(facts: Facts) -> str:
     """Draw mean Dice by threshold, with the threshold in use and the one that was chosen."""
 
     def draw(axes: Any) -> None:
-        axes.plot(THRESHOLDS, facts["curves"]["dice"], color=_BLUE)
+        axes.plot(THRESHOLDS, [np.nan if dice is None else dice for dice in facts["curves"]["dice"]], color=_BLUE)
         axes.axvline(facts["threshold"], color=_GREY, linewidth=1, label=f"in use: {facts['threshold']:g}")
-        chosen, on = facts["tuned"]["threshold"], facts["tuned"]["chosen_on"]
-        axes.axvline(chosen, color=_ORANGE, linewidth=1, linestyle="--", label=f"best on {on}: {chosen:g}")
+        if tuned := facts["tuned"]:
+            label = f"best on {tuned['chosen_on']}: {tuned['threshold']:g}"
+            axes.axvline(tuned["threshold"], color=_ORANGE, linewidth=1, linestyle="--", label=label)
         axes.set(xlabel="threshold", ylabel="mean Dice", xlim=(0, 1))
         axes.legend(fontsize=8, loc="lower center")
 
@@ -91,9 +93,11 @@ def precision_recall_chart(facts: Facts) -> str:
 
     def draw(axes: Any) -> None:
         axes.plot(curves["recall"], curves["precision"], color=_BLUE)
-        axes.plot(facts["recall"], facts["precision"], "o", color=_ORANGE, label=f"threshold {facts['threshold']:g}")
+        if None not in (facts["recall"], facts["precision"]):
+            label = f"threshold {facts['threshold']:g}"
+            axes.plot(facts["recall"], facts["precision"], "o", color=_ORANGE, label=label)
+            axes.legend(fontsize=8, loc="lower left")
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(min(0.5, *curves["precision"]), 1.01))
-        axes.legend(fontsize=8, loc="lower left")
 
     area = curves["average_precision"]
     return _chart(draw, title="Precision by recall" + (f", average precision {area:.3f}" if area is not None else ""))

@@ -130,7 +130,7 @@ def _show(found: Facts, near: Sequence[Likeness], within: Sequence[Likeness]) ->
 
 def _print(table: Table) -> None:
     """Print a table: into a file or a pipe as wide as it is, on a terminal as it fits."""
-    (console if console.is_terminal else Console(width=240)).print(table)
+    (console if console.is_terminal else Console(width=240, markup=False, emoji=False)).print(table)
 
 
 def _splits_table(found: Facts) -> Table:

@@ -6,7 +6,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -147,11 +146,14 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
 def _quoted(argument: str) -> str:
     """Quote a value that Hydra's grammar has no place for, such as a path with accents or parentheses."""
     name, _, value = argument.partition("=")
-    if not value or value[0] in "[{'\"":
+    if not value or value[0] in "{'\"":
         return argument
     try:
         OverridesParser.create().parse_override(argument)
     except HydraException:
+        if value[0] == "[":
+            parts = [_quoted(f"x={part}").removeprefix("x=") for part in value.strip("[]").split(",")]
+            return argument if value.count("[") > 1 else f"{name}=[{','.join(parts)}]"
         escaped = value.replace("'", "\\'")
         return f"{name}='{escaped}'"
     return argument
@@ -243,9 +245,13 @@ def _folder(settings: Settings | EvaluateSettings, name: str) -> Path:
 
 
 def _line(command: str) -> str:
-    """Give the command line that does the same again; of a sweep's job, the job alone."""
-    overrides = [override.removeprefix("++") for override in HydraConfig.get().overrides.task]
-    return shlex.join(["python", "-m", "segtune", command, *overrides])
+    """Give the command line that does the same again; of a sweep's job, that of the job alone."""
+    config = HydraConfig.get()
+    sweep = config.mode == RunMode.MULTIRUN
+    overrides = [override.removeprefix("++") for override in config.overrides.task]
+    kept = [override for override in overrides if not (sweep and override.startswith("run_dir="))]
+    mine = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
+    return shlex.join(["python", "-m", "segtune", command, *(f"--config-dir={path}" for path in mine), *kept])
 
 
 def _rank(folders: Iterable[str]) -> None:
@@ -253,8 +259,12 @@ def _rank(folders: Iterable[str]) -> None:
     from segtune.ranking import rank_runs
 
     for folder in folders:
-        with suppress(UserError):  # not one has
+        try:
             rank_runs(ReportSettings(folder))
+        except UserError:
+            pass  # not one has
+        except Exception as error:  # it must not take the place of what the sweep itself has to say
+            print(f"The runs could not be ranked: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -296,7 +306,8 @@ def _resume(arguments: list[str]) -> None:
         raise UserError(f"{path} holds no settings of a run.")
     for override in given.values():
         _change(settings, override)
-    train(parse(Settings, settings | {"resume": str(folder)}), folder)
+    line = shlex.join(["python", "-m", "segtune", "train", *arguments]) if given else ""
+    train(parse(Settings, settings | {"resume": str(folder)}), folder, line)
 
 
 def _change(settings: dict[str, Any], override: Override) -> None:

@@ -59,12 +59,17 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
                 raise Interrupted(
                     f"Stopped; everything is saved. To go on: python -m segtune train resume={shown(folder)}"
                 ) from error
-            _conclude(settings, folder, splits["val"], compute, summary)
-    say(
-        f"Best validation Dice {summary['val_dice']:.4f} in epoch {summary['best_epoch']}, "
-        f"after {summary['seconds']:.0f} s. "
-        f"Everything is in {shown(folder)}; the model is checkpoints/best.pt, report.html shows what it learned."
-    )
+            say(
+                f"Best validation Dice {summary['val_dice']:.4f} in epoch {summary['best_epoch']}, "
+                f"after {summary['seconds']:.0f} s."
+            )
+            try:
+                _conclude(settings, folder, splits["val"], compute, summary)
+            except KeyboardInterrupt as error:
+                raise Interrupted(
+                    f"The run is complete but for its report; for that: python -m segtune train resume={shown(folder)}"
+                ) from error
+    say(f"Everything is in {shown(folder)}; the model is checkpoints/best.pt, report.html shows what it learned.")
     return summary
 
 

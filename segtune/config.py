@@ -65,6 +65,12 @@ def _all_or_count(value: int | str | list[str]) -> int | str | list[str]:
     return value
 
 
+def _one_or_two(value: str | list[str]) -> str | list[str]:
+    if isinstance(value, list) and len(value) != 2:
+        raise ValueError("one file, or two to compare: [A,B]")
+    return value
+
+
 def _all_or_list(value: str | list[str]) -> str | list[str]:
     if isinstance(value, str) and value != "all":
         raise ValueError("all, or a list of module paths")
@@ -319,11 +325,11 @@ class EvaluateSettings:
     `tune` the validation pictures are predicted too, to choose a threshold.
     """
 
-    checkpoint: str | Annotated[list[str], Field(min_length=2, max_length=2)]
+    checkpoint: Annotated[str | list[str], AfterValidator(_one_or_two)]
     data: DataSettings
     train: TrainSettings
     average: AveragingSettings = field(default_factory=AveragingSettings)
-    tolerance: NotNegative = 2.0
+    tolerance: Annotated[float, Field(ge=0, le=1000)] = 2.0
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
     tune: bool = True
     seed: Annotated[int, Field(ge=0)] | None = None

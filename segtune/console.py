@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from segtune.distributed import rank
 
-console = Console(stderr=False, highlight=False, soft_wrap=True)
+# File names and labels are shown as they are: brackets and colons in them are neither markup nor emoji.
+console = Console(stderr=False, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def set_up_logging() -> None:

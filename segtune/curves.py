@@ -47,8 +47,7 @@ def counts_at(histograms: Tensor, threshold: float) -> Tensor:
 
 def dice_curve(histograms: Tensor, empty: Empty) -> NDArray[np.float64]:
     """Give the mean Dice over the pictures at each of `THRESHOLDS`."""
-    scores = [per_image(counts_at(histograms, at), empty)["dice"].nanmean().item() for at in THRESHOLDS]
-    return np.array(scores)
+    return np.array([per_image(counts_at(histograms, at), empty)["dice"].nanmean().item() for at in THRESHOLDS])
 
 
 def best_threshold(dices: NDArray[np.float64]) -> float:

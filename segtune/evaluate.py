@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from rich.table import Table
 
@@ -18,9 +17,11 @@ from segtune.assessment import (
     choose_threshold,
     compare_pictures,
     dice_at,
+    mean,
     scores_of_pictures,
 )
 from segtune.build import build_loss, build_splits, rebuild
+from segtune.build import find_splits as find_split_pairs
 from segtune.compute import Compute, choose_compute
 from segtune.config import (
     OF_THE_CHECKPOINT,
@@ -33,6 +34,7 @@ from segtune.config import (
     UserError,
     known,
     parse,
+    some,
 )
 from segtune.console import console, counting, say, set_up_logging, shown
 from segtune.data.pairs import Pair
@@ -88,12 +90,17 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     with distributed.together(compute.device):
         subjects = [_subject(settings, name, content, compute) for name, content in zip(names, contents, strict=True)]
         first, *others = subjects
+        _check_truths(subjects)
+        if (folder / "config.yaml").exists() and (folder / "checkpoints").exists():
+            raise UserError(f"run_dir={folder} is a run: its own report would be lost. Give another folder.")
         seed = parse(Settings, contents[0]["settings"]).seed if settings.seed is None else settings.seed
         splits = find_splits(first.data, seed, settings.train, whole=first.data.split == "all")
         pairs = splits[first.data.split]
         if not pairs:
             there = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
             raise UserError(f"data.split={first.data.split}: there are no pictures in it. There are: {there}.")
+        for name, content in zip(names, contents, strict=True):
+            _warn_of_known(name, parse(Settings, content["settings"]), first.data, pairs)
         tune = splits.get("val", []) if settings.tune and first.data.split != "val" else []
         source = Source(command, contents[0]["settings"], first.model.features, None, [])
         return score(first, pairs, folder, source, tune=tune, other=others[0] if others else None)
@@ -142,7 +149,7 @@ def score(
     rows = _rows(pairs, each, result, groups)
     if other and others:
         theirs = scores_of_pictures(others, empty)["dice"]
-        facts["compared"] = {"checkpoint": other.name, "dice_mean": float(np.nanmean(theirs))} | compare_pictures(
+        facts["compared"] = {"checkpoint": other.name, "dice_mean": mean(theirs)} | compare_pictures(
             each["dice"], theirs, subject.resamples
         )
         rows = [row | {"dice_of_other": round(dice, 6)} for row, dice in zip(rows, theirs.tolist(), strict=True)]
@@ -156,6 +163,36 @@ def score(
     show(facts)
     say(f"evaluation.json, per_image.csv and report.html are in {shown(folder)}.")
     return facts
+
+
+def _check_truths(subjects: Sequence[Subject]) -> None:
+    """Refuse to compare models that were trained for different objects.
+
+    Raises:
+        UserError: They were, and no setting says which is meant.
+    """
+    truths = [f"data.foreground={subject.data.foreground} data.invert={subject.data.invert}" for subject in subjects]
+    if len(set(truths)) > 1:
+        raise UserError(
+            f"The checkpoints were trained for different objects: {' and '.join(truths)}. To compare them all "
+            "the same, "
+            "say which is meant."
+        )
+
+
+def _warn_of_known(name: str, trained: Settings, data: DataSettings, pairs: Sequence[Pair]) -> None:
+    """Say so if a model was trained on some of the pictures: without lists each seed splits a folder otherwise."""
+    if data.name != trained.data.name or Path(data.root).resolve() != Path(trained.data.root).resolve():
+        return
+    try:
+        seen = {pair.name for pair in find_split_pairs(trained.data, trained.seed)[0]["train"]}
+    except UserError:
+        return  # the folder has changed since
+    if known_ones := [pair.name for pair in pairs if pair.name in seen]:
+        say(
+            f"{name} was trained on {len(known_ones)} of these {len(pairs)} pictures ({some(known_ones)}): "
+            "its scores are too good to be expected of others."
+        )
 
 
 def _subject(settings: EvaluateSettings, name: str, content: Mapping[str, Any], compute: Compute) -> Subject:
@@ -189,7 +226,9 @@ def _settings_of(subject: Subject, result: Evaluation) -> Facts:
         "loss": result.loss,
         "split": subject.data.split,
         "checkpoint": subject.name,
-        "data": subject.data.root,
+        "data": str(Path(subject.data.root).expanduser().resolve()),
+        "foreground": subject.data.foreground,
+        "invert": subject.data.invert,
         "image_size": list(subject.data.evaluation_size),
         "threshold": subject.options.threshold,
         "empty": subject.options.empty,
@@ -217,15 +256,17 @@ def _groups(data: DataSettings, result: Evaluation) -> dict[str, Labels]:
     return groups
 
 
-def _tuned(tuned: Evaluation, result: Evaluation, empty: Empty, subject: Subject, on: str) -> Facts:
-    """Choose a threshold on validation pictures and say what it gives here."""
-    threshold, there = choose_threshold(tuned, empty)
+def _tuned(tuned: Evaluation, result: Evaluation, empty: Empty, subject: Subject, on: str) -> Facts | None:
+    """Choose a threshold on validation pictures and say what it gives here; None if they are all left out as empty."""
+    if not (chosen := choose_threshold(tuned, empty)):
+        return None
+    threshold, there = chosen
     here, usual = dice_at(result, threshold, empty), scores_of_pictures(result, empty)["dice"]
     return {
         "threshold": threshold,
         "chosen_on": on or "the same pictures",
         "dice_mean_there": there,
-        "dice_mean": float(np.nanmean(here)),
+        "dice_mean": mean(here),
         "against_usual": compare_pictures(usual, here, subject.resamples),
     }
 

@@ -16,7 +16,7 @@ from segtune.averaging import averaged
 from segtune.boundaries import boundary_counts
 from segtune.build import Loss, build_dataset
 from segtune.compute import Compute
-from segtune.config import AveragingSettings, DataSettings, TrainSettings, known
+from segtune.config import AveragingSettings, DataSettings, FailedError, TrainSettings, known
 from segtune.console import bar
 from segtune.curves import histogram
 from segtune.data.dataset import EpochBatches, make_loader
@@ -100,6 +100,8 @@ class Evaluator:
     def __call__(self, model: nn.Module, stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
         """Evaluate a model, every picture once over all processes; None when `stop()` says so in one of them.
 
+        With details, a model that gives NaN is a FailedError.
+
         The loss is taken at the size the network sees; everything else at the original size, to which the logits are
         resized bilinearly.
         """
@@ -113,10 +115,13 @@ class Evaluator:
                     logits = network(images)
                 losses.append(self.loss(logits, batch["mask"].to(self.compute.device)).item() * len(images))
                 for i, truth in enumerate(batch["truth"]):
-                    view = _view(batch["image"][i], batch["mask"][i], truth, logits[i], self.cut)
-                    rows.append(self._facts(logits[i : i + 1], truth, view))
                     number = self.mine[int(batch["index"][i])]
-                    if number in self.shown:
+                    look_closer = self.tolerance is not None or number in self.shown
+                    view = (
+                        _view(batch["image"][i], batch["mask"][i], truth, logits[i], self.cut) if look_closer else None
+                    )
+                    rows.append(self._facts(logits[i : i + 1], truth, view, self.pairs[number].name))
+                    if view and number in self.shown:
                         pictures[number] = compare(view.photo, view.truth, view.predicted)
                 progress(len(rows), "")
                 if stopped := stop():
@@ -134,13 +139,18 @@ class Evaluator:
             Details(*details) if details else None,
         )
 
-    def _facts(self, logits: Tensor, truth: Tensor, view: View) -> tuple[Tensor, ...]:
+    def _facts(self, logits: Tensor, truth: Tensor, view: View | None, name: str) -> tuple[Tensor, ...]:
         """Count a picture at its original size: logits (1, 1, h, w), truth (H, W)."""
         logits = F.interpolate(logits, size=truth.shape, mode="bilinear", align_corners=False)
         predicted = logits[:, 0].cpu() > self.cut
         counted = counts(predicted, truth[None])[0]
-        if self.tolerance is None:
+        if self.tolerance is None or view is None:
             return (counted,)
+        if logits.isnan().any():
+            raise FailedError(
+                f"The model gives NaN for {name} in {self.compute.precision}: nothing it says can be scored. "
+                "train.precision=fp32 may help; else its weights are broken."
+            )
         return (
             counted,
             histogram(logits.sigmoid(), truth.to(logits.device)).cpu(),

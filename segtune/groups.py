@@ -1,8 +1,9 @@
 """Groups of pictures: by a table of the user's, by the size of the object, by skin tone."""
 
 import csv
+import io
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from segtune.config import UserError, nearest, some
 from segtune.skin_tone import TONES, tone
 
-#: More different values than this, all numbers, are divided into quarters.
-_MOST_VALUES = 12
+#: More different values than this, all numbers, are divided into quarters; more than that, other ones, tell nothing.
+_MOST_VALUES, _MOST_GROUPS = 12, 50
+#: Groups that need no table.
+OWN = ("object size", "skin tone")
 
 Labels = list[str]
 """The group of each picture; empty where it is in none."""
@@ -62,49 +65,62 @@ def table_groups(path: Path, names: Sequence[str], log: Callable[[str], None]) -
         UserError: The file cannot be read, or says nothing of these pictures.
     """
     columns, rows = _read(path)
+    if taken := set(columns) & set(OWN):
+        raise UserError(f"{path}: segtune itself makes groups by {some(sorted(taken))}. Call the column otherwise.")
     known = {unicodedata.normalize("NFC", name): name for name in names}
-    found: dict[str, Mapping[str, str]] = {}
-    for number, row in enumerate(rows, start=2):
-        name = unicodedata.normalize("NFC", row[columns[0]].strip())
+    found: dict[str, list[str]] = {}
+    for number, row in rows:
+        name = unicodedata.normalize("NFC", row[0].strip())
         name = name if name in known else Path(name).stem
-        if name in found and found[name] != row:
+        if name in known and found.setdefault(name, row[1:]) != row[1:]:
             raise UserError(f"{path}, line {number}: {name} is in the table twice, with other values. Keep one line.")
-        found[name] = row
-    if not found.keys() & known.keys():
-        first = next(iter(found), "none")
+    if not found:
+        first = rows[0][1][0] if rows else "none"
         raise UserError(
             f"{path} holds none of the {len(names)} pictures. Its first column, {columns[0]}, must name them, with or "
             f"without extension; it begins with {first}, the pictures with {names[0]}.{nearest(first, names)}"
         )
     if lacking := sorted(known.keys() - found.keys()):
         log(f"{path} lacks {len(lacking)} of {len(names)} pictures; they are in no group: {some(lacking)}.")
-    return {
-        column: _labels([found[name][column].strip() if name in found else "" for name in known])
-        for column in columns[1:]
-    }
+    groups = {}
+    for index, column in enumerate(columns[1:]):
+        labels = _labels([found[name][index].strip() if name in found else "" for name in known])
+        if len(set(labels)) > _MOST_GROUPS:
+            log(
+                f"{path}: {column} has {len(set(labels))} different values, too many to make groups by; it is left out."
+            )
+        elif column:
+            groups[column] = labels
+    return groups
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read the heading, and the rows with their line numbers."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UserError(f"data.groups={path} cannot be read: {reason}.") from error
-    heading = text.partition("\n")[0]
-    separator = max(",;\t", key=heading.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=separator)
-    columns = [str(name) for name in reader.fieldnames or []]
-    if len(columns) < 2 or len(set(columns)) < len(columns):
+    try:
+        columns, rows = max((_parse(text, separator) for separator in ",;\t"), key=lambda parsed: len(parsed[0]))
+    except csv.Error as error:
+        raise UserError(f"data.groups={path} cannot be read: {error}.") from error
+    named = [column for column in columns if column]
+    if len(named) < 2 or len(set(named)) < len(named) or not columns[0]:
         raise UserError(
             f"data.groups={path}: expected a heading line with the picture's column first and at least one more, each "
             f"named once; came {', '.join(columns) or 'an empty file'}."
         )
-    rows = []
-    for number, row in enumerate(reader, start=2):
-        if None in row or None in row.values():
+    for number, row in rows:
+        if len(row) != len(columns):
             raise UserError(f"{path}, line {number}: expected {len(columns)} values, as in the heading line.")
-        rows.append({str(name): value for name, value in row.items()})
     return columns, rows
+
+
+def _parse(text: str, separator: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    rows = [(reader.line_num, row) for row in reader if row]
+    return ([name.strip() for name in rows[0][1]], rows[1:]) if rows else ([], [])
 
 
 def _labels(values: list[str]) -> Labels:
@@ -114,7 +130,15 @@ def _labels(values: list[str]) -> Labels:
     numbers = np.array([float(value) if value else np.nan for value in values])
     edges = np.nanquantile(numbers, (0, 0.25, 0.5, 0.75, 1))
     place = np.searchsorted(edges[1:-1], numbers)
-    return [f"{edges[k]:g} to {edges[k + 1]:g}" if value else "" for k, value in zip(place, values, strict=True)]
+    ends = next(
+        (
+            short
+            for digits in (3, 6, 9, 12)
+            if len(set(short := [f"{edge:.{digits}g}" for edge in edges])) == len(edges)
+        ),
+        [str(edge) for edge in edges],
+    )
+    return [f"{ends[k]} to {ends[k + 1]}" if value else "" for k, value in zip(place, values, strict=True)]
 
 
 def _is_number(text: str) -> bool:

@@ -11,36 +11,39 @@ Interval = tuple[float, float]
 Array = NDArray[np.float64]
 
 #: Numbers drawn at once, for memory.
-_AT_ONCE = 20_000_000
+_AT_ONCE = 2_000_000
 
 
 def interval(statistic: Callable[..., Any], columns: Sequence[Array], resamples: int, level: float = 0.95) -> Interval:
     """Give the percentile bootstrap interval of a statistic over pictures (Efron and Tibshirani 1993, chapter 13).
 
     Args:
-        statistic: Of the columns, along `axis`: vectorised, with a keyword `axis`.
+        statistic: Of the columns, along `axis`: with a keyword `axis`. Draws for which it is NaN do not count.
         columns: One value per picture each, (N,); all columns of a picture are drawn together.
         resamples: How often N pictures are drawn with replacement. The draws are the same at every call.
         level: The share of such intervals that should hold the true value.
 
     Returns:
-        Lower and upper end; NaN for fewer than two pictures, of which nothing can be said.
+        Lower and upper end; NaN for fewer than two pictures, or where the statistic is NaN: nothing can be said.
     """
     count = len(columns[0])
-    if count < 2:
+    if count < 2 or np.isnan(statistic(*columns, axis=-1)):
         return float("nan"), float("nan")
-    found = bootstrap(
+    drawn = bootstrap(
         tuple(columns),
         statistic,
         n_resamples=resamples,
         batch=max(1, _AT_ONCE // count),
         vectorized=True,
         paired=True,
-        confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    ).bootstrap_distribution
+    defined = drawn[~np.isnan(drawn)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
 
 
 def mean_interval(values: Array, resamples: int) -> Interval:

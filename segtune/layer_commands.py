@@ -104,7 +104,7 @@ def _saving(settings: Settings, anatomy: Anatomy) -> Saving:
 
 def _print(table: Table) -> None:
     """Print a wide table: into a file or a pipe as wide as it is, on a terminal as it fits."""
-    (console if console.is_terminal else Console(width=240)).print(table)
+    (console if console.is_terminal else Console(width=240, markup=False, emoji=False)).print(table)
 
 
 def probe(settings: ProbeSettings, folder: Path) -> Findings:

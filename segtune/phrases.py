@@ -26,6 +26,8 @@ def sentences(facts: Facts) -> list[str]:
         + (f"are {empty['images']}, {empty['with_false_alarm']} with a false alarm" if empty["images"] else "is none")
         + (f"; the others have a mean Dice of {number(empty['dice_mean_of_others'])}." if empty["images"] else ".")
     ]
+    if not tuned:
+        return [*said, f"Threshold {facts['threshold']:g}. Without foreground there is no better one to be found."]
     against = tuned["against_usual"]
     where = f"the {tuned['chosen_on']} pictures" if tuned["chosen_on"] == "val" else "these very pictures"
     said.append(

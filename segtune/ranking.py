@@ -1,11 +1,14 @@
 """The command `report`: the runs in a folder, ranked, on one page."""
 
+import csv
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from rich.table import Table
@@ -105,7 +108,7 @@ def find_runs(folder: Path) -> tuple[list[Ran], list[Path], list[Path]]:
             continue
         try:
             runs.append(_read(run))
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, csv.Error):
             damaged.append(run)
     return sorted(runs, key=lambda run: -run.summary["val_dice"]), unfinished, damaged
 
@@ -115,10 +118,15 @@ def _read(folder: Path) -> Ran:
     settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     path, pictures = folder / "evaluation.json", folder / "per_image.csv"
     evaluation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if evaluation and (evaluation["split"] != "val" or abs(evaluation["dice_mean"] - summary["val_dice"]) > 1e-3):
+        evaluation = {}  # of something else
     names = tuple(str(row["name"]) for row in read_rows(pictures)) if pictures.is_file() else ()
     dices = [row["val_dice"] for row in read_rows(folder / "metrics.csv")]
-    float(summary["val_dice"])
-    return Ran(folder, summary, dict(_flat(settings)), dices, evaluation, names)
+    run = Ran(folder, summary, dict(_flat(settings)), dices, evaluation, names)
+    wanted = [float(summary[name]) for name in ("val_dice", "best_epoch", "seconds", "parameters")]
+    if not (run.settings and all(map(math.isfinite, wanted)) and isinstance(run.interval, str)):
+        raise ValueError(f"{folder} lacks settings or results")
+    return run
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -140,7 +148,7 @@ def _differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
 def _link(report: Path, page: Path) -> str:
     if not report.is_file() or report.resolve() == page.resolve():
         return ""
-    return Path(os.path.relpath(report, page.parent)).as_posix()
+    return quote(Path(os.path.relpath(report, page.parent)).as_posix())
 
 
 def _show(runs: Sequence[Ran], names: Mapping[Path, str], differing: Sequence[str]) -> None:

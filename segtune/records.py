@@ -71,9 +71,15 @@ def _take(lock: BaseFileLock, folder: Path, *, resume: bool) -> None:
 
 
 def keep_settings(folder: Path, settings: Mapping[str, Any], command: str = "") -> None:
-    """Keep the resolved settings in a run's folder, under the command that asked for them; a resume keeps the first."""
+    """Keep the resolved settings in a run's folder, under the command that asked for them.
+
+    A resume that changes something has a command of its own, which follows the first.
+    """
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-    command = kept_command(folder) or command
+    kept = kept_command(folder)
+    command = f"{kept} && {command}" if kept and command else kept or command
+    if "\n" in command or "\r" in command:
+        command = ""  # it would not stay a comment
     write_atomically(folder / "config.yaml", (f"# {command}\n{text}" if command else text).encode())
 
 
@@ -85,30 +91,32 @@ def kept_command(folder: Path) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read what `write_csv` wrote, numbers as numbers."""
+    """Read what `write_csv` wrote: names and phases as text, numbers as numbers."""
 
-    def value(text: str) -> Any:
+    def value(name: str, text: str) -> Any:
+        if name in ("name", "phase"):
+            return text
         try:
-            return float(text) if "." in text or "e" in text or "nan" in text else int(text)
+            return int(text) if text.lstrip("-").isdecimal() else float(text)
         except ValueError:
             return text
 
     with path.open(encoding="utf-8", newline="") as file:
-        return [{name: value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+        return [{name: value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically; a score that is not defined (NaN) becomes null, for JSON has no NaN."""
+    """Write a JSON file atomically; what is not finite becomes null, for JSON has no NaN."""
     write_atomically(path, (json.dumps(without_nan(content), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def without_nan(value: Any) -> Any:
-    """Put None in the place of NaN, in values of any depth."""
+    """Put None in the place of NaN and infinity, in values of any depth."""
     if isinstance(value, Mapping):
         return {name: without_nan(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

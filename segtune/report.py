@@ -61,25 +61,28 @@ def earlier(folder: Path, facts: Facts, rows: Sequence[Facts], compare: Callable
     Returns:
         `name`, `dice_mean` and what `compare` gives; None if there is no such evaluation.
     """
-    found = sorted(folder.parent.glob("*/evaluation.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in found:
+    for path in sorted(folder.parent.glob("*/evaluation.json"), key=_time, reverse=True):
         if path.parent.resolve() == folder.resolve():
             continue
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
             with (path.parent / "per_image.csv").open(encoding="utf-8", newline="") as file:
-                theirs = {row["name"]: row["dice"] for row in csv.DictReader(file)}
-            same = _data(before) == _data(facts) and list(theirs) == [row["name"] for row in rows]
-        except (OSError, ValueError, KeyError, TypeError):
+                theirs = {row["name"]: float(row["dice"]) for row in csv.DictReader(file)}
+            if _truth(before) == _truth(facts) and list(theirs) == [row["name"] for row in rows]:
+                dices = np.array(list(theirs.values())), np.array([row["dice"] for row in rows])
+                return {"name": path.parent.name, "dice_mean": before["dice_mean"]} | compare(*dices)
+        except (OSError, ValueError, KeyError, TypeError, csv.Error):
             continue  # of another program, or half written
-        if same:
-            dices = np.array([float(dice) for dice in theirs.values()]), np.array([row["dice"] for row in rows])
-            return {"name": path.parent.name, "dice_mean": before["dice_mean"]} | compare(*dices)
     return None
 
 
-def _data(facts: Mapping[str, Any]) -> tuple[Path, str, str]:
-    return Path(facts["data"]).expanduser().resolve(), facts["split"], facts["empty"]
+def _time(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def _truth(facts: Mapping[str, Any]) -> list[Any]:
+    """Say what was evaluated against: the same pictures with other masks are something else."""
+    return [facts[name] for name in ("data", "split", "foreground", "invert", "empty")]
 
 
 def write_report(
@@ -117,6 +120,7 @@ def write_report(
     summary = source.summary
     page = {
         "facts": facts,
+        "data_name": Path(facts["data"]).name,
         "before": before,
         "source": source,
         "scores": score_names(facts),

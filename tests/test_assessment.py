@@ -11,6 +11,7 @@ from segtune.curves import BINS, histogram
 from segtune.evaluation import Details, Evaluation
 from segtune.metrics import summarise
 from segtune.phrases import sentences
+from segtune.records import without_nan
 
 #: TP, FP, FN, TN: Dice 0.8, 0.5, empty and clean, empty with a false alarm, 1.
 COUNTS = torch.tensor([[4, 1, 1, 94], [2, 2, 2, 94], [0, 0, 0, 100], [0, 5, 0, 95], [7, 0, 0, 93]])
@@ -23,6 +24,7 @@ def evaluation(counts: torch.Tensor = COUNTS) -> Evaluation:
         probability = torch.tensor([0.9] * (tp + fp) + [0.1] * (fn + tn))
         found.append(histogram(probability, torch.tensor([1] * tp + [0] * fp + [1] * fn + [0] * tn)))
     boundaries = torch.tensor([[3, 4, 3, 4], [1, 4, 1, 4], [0, 0, 0, 0], [0, 5, 0, 0], [6, 6, 6, 6]])[: len(counts)]
+    boundaries = torch.where((counts[:, :3].sum(1) > 0)[:, None], boundaries, 0)
     details = Details(torch.stack(found), boundaries, torch.zeros(len(counts)), torch.zeros(len(counts)))
     return Evaluation(summarise(counts), 0.1, counts, None, details)
 
@@ -57,6 +59,17 @@ def test_the_rule_for_empty_pictures_holds_for_boundaries_too(empty: str, bounda
     scores = scores_of_pictures(evaluation(), empty)["boundary_f"]  # type: ignore[arg-type]
     assert scores[2:4].tolist() == pytest.approx(boundary, nan_ok=True)
     assert scores[4] == 1
+
+
+@pytest.mark.parametrize(("empty", "score"), [("one", 1.0), ("zero", 0.0), ("skip", None)])
+def test_of_empty_pictures_alone_every_score_follows_the_rule(empty: str, score: float | None) -> None:
+    facts = without_nan(assess(evaluation(COUNTS[[2, 2, 2]]), empty, 100, {"all": ["x"] * 3}))  # type: ignore[arg-type]
+    names = facts["intervals"].keys()
+    assert {name: facts[name] for name in names} == dict.fromkeys(names, score)
+    assert facts["intervals"] == {name: [score, score] for name in names}
+    assert facts["groups"]["all"][0]["dice_pooled"] == score
+    assert facts["gaps"] == {}
+    assert (choose_threshold(evaluation(COUNTS[[2, 2]]), empty) is None) == (empty == "skip")  # type: ignore[arg-type]
 
 
 def test_groups_and_the_gap_between_them() -> None:

@@ -41,6 +41,8 @@ def test_the_frame_is_no_boundary() -> None:
     assert boundary_counts(half, half, 1)[1] == 8  # its right column
     full = np.ones((8, 10), bool)
     assert boundary_counts(full, full, 1) == (0, 0, 0, 0)
+    assert boundary_f(np.array(boundary_counts(full, ~full, 1))) == 0  # nothing found of what is everywhere
+    assert boundary_f(np.array(boundary_counts(~full, ~full, 1))) == 1
 
 
 def test_scores_of_masks_without_boundary() -> None:

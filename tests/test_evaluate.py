@@ -170,6 +170,60 @@ def test_a_wrong_table_is_found_before_the_training(photos: Path, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_split_of_empty_masks_that_do_not_count(run: Path, photos: Path, tmp_path: Path, split: str) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("images", "masks"):
+        (tmp_path / "photos" / name).symlink_to(photos / name)
+    for name in ("train", "val", "test"):
+        names = ["p07", "p12"] if name == split else {"train": ["p00", "p01"], "val": ["p06"], "test": ["p10"]}[name]
+        (tmp_path / "photos" / f"{name}.txt").write_text("\n".join(names))
+    facts = evaluate(run, tmp_path / "photos", tmp_path / "empty", "train.empty=skip")
+    assert (facts["dice_mean"] is None) == (split == "test")
+    assert (facts["tuned"] is None) == (split == "val")
+    assert (tmp_path / "empty" / "report.html").is_file()
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    os.environ["HYDRA_FULL_ERROR"] = "0"
+    assert main(["evaluate", *arguments]) == 2
+    return capsys.readouterr().err
+
+
+def test_what_cannot_be_evaluated(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best, data = f"{run}/checkpoints/best.pt", ["data=folder", f"data.root={photos}"]
+    assert f"run_dir={run} is a run: its own report would be lost." in refused(
+        capsys, f"checkpoint={best}", *data, f"run_dir={run}"
+    )
+    assert "expected: one file, or two to compare: [A,B]." in refused(capsys, f"checkpoint=[{best}]", *data)
+    content = checkpoint.load(Path(best))
+    content["settings"]["data"]["invert"] = True
+    checkpoint.save(tmp_path / "other.pt", {name: value for name, value in content.items() if name != "format"})
+    message = refused(capsys, f"checkpoint=[{best},{tmp_path}/other.pt]", *data)
+    assert "The checkpoints were trained for different objects: data.foreground=auto data.invert=False and" in message
+
+
+def test_a_model_that_gives_nan_is_not_scored(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = checkpoint.load(run / "checkpoints" / "best.pt")
+    name = [name for name in content["model"] if name.startswith("decoder") and name.endswith("bias")][-1]
+    content["model"][name][:] = torch.nan
+    checkpoint.save(tmp_path / "nan.pt", {name: value for name, value in content.items() if name != "format"})
+    os.environ["HYDRA_FULL_ERROR"] = "0"
+    arguments = [f"checkpoint={tmp_path}/nan.pt", "data=folder", f"data.root={photos}", f"run_dir={tmp_path}/out"]
+    assert main(["evaluate", *arguments, "train.device=cpu", "train.workers=0"]) == 1
+    assert "The model gives NaN for p10 in float32" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_the_model_was_trained_on_are_named(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(run, photos, tmp_path / "all", "data.split=all")
+    assert "was trained on 6 of these 16 pictures (p00, p01, p02, p03, p04 and 1 more)" in capsys.readouterr().out
+
+
 def test_two_checkpoints_are_compared_picture_by_picture(run: Path, photos: Path, tmp_path: Path) -> None:
     two = f"checkpoint=[{run}/checkpoints/best.pt,{run}/checkpoints/last.pt]"
     facts = evaluate(run, photos, tmp_path / "two", two)
@@ -309,6 +363,14 @@ def test_twenty_runs_on_one_page(run: Path, tmp_path: Path, browse: Callable[...
         (folder / "config.yaml").write_text(text)
         summary = json.loads((folder / "summary.json").read_text())
         (folder / "summary.json").write_text(json.dumps(summary | {"val_dice": 0.5 + (number * 7 % 20) / 100}))
+    odd = {
+        "a": ("evaluation.json", '{"split": "val"}'),
+        "b": ("summary.json", '{"val_dice": 0.9}'),
+        "c": ("config.yaml", ""),
+    }
+    for name, (file, text) in odd.items():
+        shutil.copytree(run, tmp_path / "sweep" / name, ignore=shutil.ignore_patterns("*.pt", "tensorboard"))
+        (tmp_path / "sweep" / name / file).write_text(text)
     (tmp_path / "sweep" / "begun" / "checkpoints").mkdir(parents=True)
     shutil.copy(run / "config.yaml", tmp_path / "sweep" / "begun")
     began = time.perf_counter()
@@ -320,6 +382,7 @@ def test_twenty_runs_on_one_page(run: Path, tmp_path: Path, browse: Callable[...
     assert "<th>seed</th>" in text
     assert "<th>run_dir</th>" not in text
     assert "Not finished: begun." in text
+    assert "Not readable: a, b, c." in text
     check(browse(text), 0, 1)
     assert len(text) < 5e6
     assert all((tmp_path / "sweep" / str(number) / "report.html").stat().st_size < 5e6 for number in range(20))

@@ -54,6 +54,24 @@ def test_many_numbers_become_quarters(tmp_path: Path) -> None:
     assert order(found["age"])[0] == "0 to 3.75"
 
 
+def test_large_numbers_keep_their_quarters(tmp_path: Path) -> None:
+    names = [f"p{i}" for i in range(20)]
+    found, _ = table(tmp_path, "name,time\n" + "".join(f"p{i},{1_700_000_000 + i}\n" for i in range(20)), names)
+    assert [found["time"].count(label) for label in order(found["time"])] == [5, 5, 5, 5]
+
+
+def test_a_column_of_many_texts_is_left_out(tmp_path: Path) -> None:
+    names = [f"p{i}" for i in range(60)]
+    found, said = table(tmp_path, "name,who,side\n" + "".join(f"p{i},w{i},{i % 2}\n" for i in range(60)), names)
+    assert list(found) == ["side"]
+    assert said == [f"{tmp_path}/groups.csv: who has 60 different values, too many to make groups by; it is left out."]
+
+
+def test_quoted_values_other_pictures_and_equal_lines(tmp_path: Path) -> None:
+    text = 'name,"where, roughly"\n\na,"in\nside"\na.jpg,"in\nside"\nother/0.jpg,x\nthird/0.png,y\n'
+    assert table(tmp_path, text, ["a"])[0] == {"where, roughly": ["in\nside"]}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -63,6 +81,8 @@ def test_many_numbers_become_quarters(tmp_path: Path) -> None:
         ("name,x\na\n", "line 2: expected 2 values, as in the heading line."),
         ("name,x\na,1,2\n", "line 2: expected 2 values, as in the heading line."),
         ("name,x\na,1\na,2\n", "line 3: a is in the table twice, with other values. Keep one line."),
+        ("name,x\n\n\na,1\na,2\n", "line 5: a is in the table twice"),
+        ("name,skin tone\na,1\n", "segtune itself makes groups by skin tone. Call the column otherwise."),
         ("name,x\naa,1\n", "holds none of the 4 pictures. Its first column, name, must name them"),
     ],
 )

@@ -1,9 +1,11 @@
 """Bootstrap intervals: against the normal theory, and do they cover as often as they say?"""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from segtune.assessment import _dice
+from segtune.assessment import _pooled
 from segtune.intervals import interval, mean_interval
 
 
@@ -32,8 +34,10 @@ def test_one_picture_says_nothing() -> None:
 
 
 def test_columns_of_a_picture_stay_together() -> None:
-    tp = np.random.default_rng(3).uniform(1, 100, 40)
-    low, high = interval(_dice, [tp, 0.5 * tp, 0.5 * tp], 500)  # Dice is 2/3 whatever is drawn, if they do
+    tp = np.random.default_rng(3).integers(1, 100, 40) * 2.0
+    low, high = interval(
+        partial(_pooled, "dice", "one"), [tp, 0.5 * tp, 0.5 * tp], 500
+    )  # Dice is 2/3 whatever is drawn, if they do
     assert low == pytest.approx(2 / 3)
     assert high == pytest.approx(2 / 3)
 
@@ -49,14 +53,14 @@ def test_95_percent_intervals_cover_about_95_percent(pictures: int) -> None:
         return dices, rng.lognormal(0, 0.8, count)
 
     def counted(dices: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-        return [dices * sizes, (1 - dices) * sizes, (1 - dices) * sizes]  # Dice is 2 TP / (2 TP + FP + FN)
+        return [np.round(1e4 * part * sizes) for part in (dices, 1 - dices, 1 - dices)]  # of 2 TP / (2 TP + FP + FN)
 
     dices, sizes = draw(2_000_000)
     mean, pooled = dices.mean(), (dices * sizes).sum() / sizes.sum()
     hits = np.zeros(2)
     for _ in range(1000):
         dices, sizes = draw(pictures)
-        found = mean_interval(dices, 600), interval(_dice, counted(dices, sizes), 600)
+        found = mean_interval(dices, 600), interval(partial(_pooled, "dice", "one"), counted(dices, sizes), 600)
         hits += [low <= true <= high for (low, high), true in zip(found, (mean, pooled), strict=True)]
     # The percentile bootstrap is known to be a little narrow for few pictures; 3 sigma of 1000 trials are 0.02.
     least = {30: 0.90, 90: 0.92}[pictures]

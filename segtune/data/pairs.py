@@ -1,6 +1,7 @@
 """Find photos with their masks in a folder, and divide them into training, validation and test pictures."""
 
 import hashlib
+import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -189,6 +190,9 @@ def _by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
         name = unicodedata.normalize("NFC", path.stem)
         if not _is_picture(path) or path.is_dir():
             others.append(path)
+        elif not _is_text(path.name):
+            text = "not a name in UTF-8: results could not be written under it; rename the file"
+            problems.append(Problem("error", f"{folder.name}/{os.fsencode(path.name)!r}", text))
         elif name in files:
             text = f"two files of one name: {_where(files[name])} is there as well"
             problems.append(Problem("error", _where(path), text))
@@ -202,6 +206,14 @@ def _by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes of another encoding, kept by Python as they are
+        return False
+    return True
 
 
 def _visible(folder: Path) -> list[Path]:
