@@ -340,10 +340,10 @@ def settings_help(command: str) -> str:
         "",
         "Hydra's flags: -m runs a sweep over comma-separated values, --config-dir DIR adds a folder of your groups,",
         "--cfg job shows the settings without running, --hydra-help lists the rest.",
-        "",
-        "Groups (the choice marked * is the default), then the settings as they stand there:",
     ]
     chosen = _groups(command)
+    if chosen:
+        lines += ["", "Groups (the choice marked * is the default), then the settings as they stand there:"]
     for group, choice in chosen.items():
         options = sorted(path.stem for path in (root / group).glob("*.yaml"))
         default = re.sub(r"\$\{(\w+)\}", lambda match: chosen[match[1]], choice)
@@ -352,7 +352,7 @@ def settings_help(command: str) -> str:
             path = root / group / f"{option}.yaml"
             if path.is_file() and (option == default or group == "decoder"):
                 lines += [f"  # {group}={option}", *_indented(path.read_text(encoding="utf-8"), group)]
-    lines += ["", "Others:"]
+    lines += ["", "Others:" if chosen else "Settings:"]
     for name in _files(command):
         own = (root / f"{name}.yaml").read_text(encoding="utf-8").split("hydra/hydra_logging: none")[1]
         lines += _indented(own.split("\nhydra:")[0], "")
