@@ -139,6 +139,7 @@ def group_chart(name: str, rows: Sequence[Facts]) -> str:
             if row["dice_mean"] is not None:
                 axes.plot(row["dice_mean"], place, "o", color=_BLUE)
         axes.set_yticks(range(len(rows)), [f"{row['group']} ({row['images']})" for row in rows])
+        axes.locator_params(axis="x", nbins=5)
         axes.set(xlabel="mean Dice, 95 % interval", xlim=(None, 1), ylim=(len(rows) - 0.5, -0.5))
 
     return _chart(draw, 5.2, 1.1 + 0.3 * len(rows), title=f"By {name}")

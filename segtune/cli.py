@@ -127,6 +127,8 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             sweeps.add(HydraConfig.get().sweep.dir)
         try:
+            if command != "train" and config.get("resume"):
+                raise UserError(f"resume goes on with a training, and {command} is none: leave it out.")
             return task(config)
         except (UserError, FailedError, OmegaConfBaseException) as error:
             # Hydra would announce it in its own words; of a sweep's job it must know.

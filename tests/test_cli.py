@@ -99,6 +99,7 @@ def test_the_console_script_is_the_module() -> None:
         ),
         (("train", "resume=nowhere"), "segtune train: resume=nowhere: there is no run here (no config.yaml)."),
         (("evaluate", "checkpoint=none.pt"), "segtune evaluate: No checkpoint at none.pt."),
+        (("taps", "resume=x"), "segtune taps: resume goes on with a training, and taps is none: leave it out."),
         (("train", "train.device=cuda:77"), "segtune train: train.device=cuda:77 cannot be used here: "),
         (("train", "data=folder", "data.root=nowhere"), "segtune train: "),
     ],
