@@ -68,7 +68,7 @@ class Field:
         return max(span.stride for span in self.spans) if self.spans else Fraction(0)
 
     def is_map(self, tensor: Tensor) -> bool:
-        """Say whether a tensor with this field is a map (1, C, H, W), not of another layout or with heads for pictures."""
+        """Say whether a tensor with this field is a map (1, C, H, W), not of another layout, nor with heads."""
         plain = self.spans is not None and not self.channels_last and len(tensor) == 1
         return plain and tuple(tensor.shape[1:]) == self.shape
 
