@@ -181,7 +181,12 @@ def test_paths_of_all_kinds_are_values(value: str) -> None:
     assert OverridesParser.create().parse_override(_quoted(f"input={value}")).value() == value
 
 
-@pytest.mark.parametrize("argument", ["a=[ä,b]", "a={b: 1}", "a='ü'", 'a="ü"', "a=1,2", "~a", "a=null", "a=1e-3", "a="])
+def test_paths_in_a_list_are_values() -> None:
+    parsed = OverridesParser.create().parse_override(_quoted("checkpoint=[ä.pt,b (1).pt,c.pt]"))
+    assert parsed.value() == ["ä.pt", "b (1).pt", "c.pt"]
+
+
+@pytest.mark.parametrize("argument", ["a=[a,b]", "a={b: 1}", "a='ü'", 'a="ü"', "a=1,2", "~a", "a=null", "a=1e-3", "a="])
 def test_values_that_mean_more_stay_as_they_are(argument: str) -> None:
     assert _quoted(argument) == argument
 
