@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm, t
 
 Interval = tuple[float, float]
 Array = NDArray[np.float64]
@@ -15,7 +15,11 @@ _AT_ONCE = 2_000_000
 
 
 def interval(statistic: Callable[..., Any], columns: Sequence[Array], resamples: int, level: float = 0.95) -> Interval:
-    """Give the percentile bootstrap interval of a statistic over pictures (Efron and Tibshirani 1993, chapter 13).
+    """Give the bootstrap interval of a statistic over pictures.
+
+    It is the percentile interval (Efron and Tibshirani 1993, chapter 13) between quantiles that lie further out the fewer
+    the pictures are, by which that of a mean becomes as wide as Student's (the expanded percentile interval of Hesterberg
+    2015, "What Teachers Should Know About the Bootstrap").
 
     Args:
         statistic: Of the columns, along `axis`: with a keyword `axis`. Draws for which it is NaN do not count.
@@ -42,7 +46,8 @@ def interval(statistic: Callable[..., Any], columns: Sequence[Array], resamples:
     defined = drawn[~np.isnan(drawn)]
     if not len(defined):
         return float("nan"), float("nan")
-    low, high = np.quantile(defined, ((1 - level) / 2, (1 + level) / 2))
+    outer = norm.cdf(np.sqrt(count / (count - 1)) * t.ppf((1 - level) / 2, count - 1))
+    low, high = np.quantile(defined, (outer, 1 - outer))
     return float(low), float(high)
 
 

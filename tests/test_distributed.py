@@ -266,6 +266,7 @@ def test_a_run_is_one_folder_and_one_voice(outcome: Path) -> None:
     assert len(events) == 1
     assert files - events == {
         *("config.yaml", "metrics.csv", "summary.json", "checkpoints/best.pt", "checkpoints/last.pt", ".lock"),
+        *("report.html", "evaluation.json", "per_image.csv"),
         *(f"samples/epoch_00{number}.png" for number in (1, 2, 3)),
     }
     assert json.loads((outcome / "calm" / "summary.json").read_text())["processes"] == 3
