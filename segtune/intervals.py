@@ -17,9 +17,8 @@ _AT_ONCE = 2_000_000
 def interval(statistic: Callable[..., Any], columns: Sequence[Array], resamples: int, level: float = 0.95) -> Interval:
     """Give the bootstrap interval of a statistic over pictures.
 
-    It is the percentile interval (Efron and Tibshirani 1993, chapter 13) between quantiles that lie further out the fewer
-    the pictures are, by which that of a mean becomes as wide as Student's (the expanded percentile interval of Hesterberg
-    2015, "What Teachers Should Know About the Bootstrap").
+    It is the expanded percentile interval (Hesterberg 2015, "What Teachers Should Know About the Bootstrap"): between
+    quantiles that lie further out the fewer the pictures are, by which that of a mean becomes as wide as Student's.
 
     Args:
         statistic: Of the columns, along `axis`: with a keyword `axis`. Draws for which it is NaN do not count.

@@ -191,13 +191,16 @@ def test_values_that_mean_more_stay_as_they_are(argument: str) -> None:
     assert _quoted(argument) == argument
 
 
+PHOTOS = ("data=folder", "data.root=photos", "train.workers=0", "train.precision=fp32")
+
+
 def test_train_evaluate_resume_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     discs(tmp_path / "photos")
     done = run("train", *SMALL, "run_dir=first", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "phase 1/1: all" in done.stdout
     assert "Best validation Dice" in done.stdout
-    done = run("evaluate", "checkpoint=first/checkpoints/best.pt", "data=folder", "data.root=photos", cwd=tmp_path)
+    done = run("evaluate", "checkpoint=first/checkpoints/best.pt", *PHOTOS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("runs/*_evaluate/evaluation.json"))
     assert "mean over pictures, and all pixels pooled" in done.stdout

@@ -91,6 +91,14 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_reports() -> Iterator[None]:
+    """Leave out the evaluation and the report at the end of a run: test_evaluate.py has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "_conclude", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("runs") / "finished"
