@@ -20,7 +20,7 @@ from segtune.metrics import Empty, per_image, summarise
 Array = NDArray[np.float64]
 Facts = dict[str, Any]
 
-#: A group with fewer pictures does not count for the gap between the best and the worst.
+#: A group with fewer pictures has no interval, and does not count for the gap between the best and the worst.
 SMALL_GROUP = 5
 
 _POOLED = {"dice_pooled": "dice", "iou_pooled": "iou", "precision": "precision", "recall": "recall"}
@@ -113,7 +113,7 @@ def _groups(labels: Labels, dices: Array, result: Evaluation, empty: Empty, resa
                 "group": name,
                 "images": int(inside.sum()),
                 "dice_mean": mean(values),
-                "interval": _rounded(mean_interval(values, resamples)),
+                "interval": _rounded(mean_interval(values if len(values) >= SMALL_GROUP else values[:0], resamples)),
                 "dice_pooled": summarise(counted, empty).dice_pooled,
             }
         )

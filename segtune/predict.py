@@ -43,6 +43,8 @@ def predict(settings: PredictSettings) -> None:
         )
     output = Path(settings.output).expanduser()
     video = find_video(settings.input)
+    if video is None and settings.frames:
+        raise UserError(f"frames={settings.frames} is of a video or a camera, and input={settings.input} is neither.")
     if video is None:
         _pictures(settings, output, kinds)
     else:

@@ -92,6 +92,7 @@ def test_groups_and_the_gap_between_them() -> None:
         ("x", 5, pytest.approx(0.8)),
         ("y", 5, pytest.approx(0.5)),
     ]
+    assert [np.isnan(row["interval"]).any() for row in facts["groups"]["camera"]] == [True, False, False]
     assert facts["gaps"] == {"camera": {"gap": pytest.approx(0.3), "best": "x", "worst": "y"}}  # one picture is too few
     assert "nothing" not in facts["groups"]
 

@@ -201,6 +201,9 @@ def test_results_are_not_overwritten_unasked(place: Path, capsys: pytest.Capture
     )
     assert files(place / "predictions") == ["masks/a.png", "overlays/a.jpg"]
     assert (place / "predictions" / "masks" / "a.png").read_bytes() == b"precious"
+    assert call(capsys, "input=in", "frames=2")[2] == (
+        "segtune predict: frames=2 is of a video or a camera, and input=in is neither."
+    )
     assert call(capsys, "input=in", "overwrite=true")[0] == 0
     assert np.array(Image.open(place / "predictions" / "masks" / "a.png")).shape == (40, 60)
 
