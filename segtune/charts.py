@@ -149,7 +149,7 @@ def ranking_chart(runs: Sequence[tuple[str, Sequence[float]]]) -> str:
     """Draw validation Dice by epoch of several runs, named in the order given."""
 
     def draw(axes: Any) -> None:
-        colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(runs)))
+        colours = mpl.colormaps["viridis"](np.linspace(0.25, 0.9, len(runs)))
         for (name, dices), colour in zip(runs, colours, strict=True):
             axes.plot(range(1, len(dices) + 1), dices, color=colour, linewidth=1.3, label=name)
         axes.set(xlabel="epoch", ylabel="validation Dice")
