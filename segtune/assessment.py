@@ -70,8 +70,7 @@ def choose_threshold(result: Evaluation, empty: Empty) -> tuple[float, float] | 
     dices = dice_curve(known(result.details).histograms, empty)
     if np.isnan(dices).all():
         return None
-    best = best_threshold(dices)
-    return best, float(dices[round(best * (len(dices) + 1)) - 1])
+    return best_threshold(dices), float(np.nanmax(dices))
 
 
 def dice_at(result: Evaluation, threshold: float, empty: Empty) -> Array:

@@ -10,11 +10,11 @@ import torch
 from segtune import checkpoint, distributed
 from segtune.build import BuiltModel, build_start, rebuild
 from segtune.compute import Compute, choose_compute
-from segtune.config import AveragingSettings, EvaluateSettings, Interrupted, PlanSettings, Settings, UserError
+from segtune.config import EvaluateSettings, Interrupted, PlanSettings, Settings, UserError
 from segtune.console import banner, console, say, set_up_logging, shown
 from segtune.data.pairs import Pair
 from segtune.engine import fit
-from segtune.evaluate import Subject, find_splits, read_groups, score
+from segtune.evaluate import load_splits, read_groups, score, subject_of
 from segtune.phases import plan_phases
 from segtune.plan import Facts, brief, cost_of, cost_table, estimated, everything, facts, measured, tensor_lines
 from segtune.records import claim, kept_command, read_rows, write_json
@@ -47,7 +47,7 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
             if resumed and not {"movers", "state"} <= resumed.keys():
                 raise UserError(f"{last} holds no optimizer to go on with: it is not what this run wrote there last.")
             built = rebuild(resumed, settings) if resumed else _start(settings, folder)
-            splits = find_splits(settings.data, settings.seed, settings.train)
+            splits = load_splits(settings.data, settings.seed, settings.train)
             read_groups(settings.data, splits["val"])  # what is wrong with it should not be found at the end
             say(
                 f"{settings.backbone.name} + {settings.decoder.name} on {compute}; {len(splits['train'])} pictures to "
@@ -79,23 +79,11 @@ def _conclude(
     """Evaluate the best model on the validation pictures, and report what the run has done."""
     best = folder / "checkpoints" / "best.pt"
     content = checkpoint.load(best)
-    model = rebuild(content, settings).model.to(compute.device).to(memory_format=torch.channels_last)
-    defaults = EvaluateSettings(str(best), settings.data, settings.train)
-    data = replace(settings.data, split="val")
-    subject = Subject(
-        str(best),
-        model,
-        data,
-        settings.train,
-        settings.loss,
-        compute,
-        AveragingSettings(),
-        defaults.tolerance,
-        defaults.resamples,
-    )
+    as_usual = EvaluateSettings(str(best), replace(settings.data, split="val"), settings.train)
+    subject = subject_of(as_usual, str(best), content, compute)
     rows = distributed.on_first(lambda: read_rows(folder / "metrics.csv"))
     command = distributed.on_first(lambda: kept_command(folder))
-    score(subject, pairs, folder, Source(command, asdict(settings), model.features, summary, rows))
+    score(subject, pairs, folder, Source(command, asdict(settings), subject.model.features, summary, rows))
 
 
 def _start(settings: Settings, folder: Path) -> BuiltModel:

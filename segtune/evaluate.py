@@ -20,8 +20,7 @@ from segtune.assessment import (
     mean,
     scores_of_pictures,
 )
-from segtune.build import build_loss, build_splits, rebuild
-from segtune.build import find_splits as find_split_pairs
+from segtune.build import build_loss, build_splits, find_splits, rebuild
 from segtune.compute import Compute, choose_compute
 from segtune.config import (
     OF_THE_CHECKPOINT,
@@ -88,13 +87,13 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     contents = [checkpoint.load(Path(name).expanduser()) for name in names]
     compute = choose_compute(settings.train)
     with distributed.together(compute.device):
-        subjects = [_subject(settings, name, content, compute) for name, content in zip(names, contents, strict=True)]
+        subjects = [subject_of(settings, name, content, compute) for name, content in zip(names, contents, strict=True)]
         first, *others = subjects
         _check_truths(subjects)
         if (folder / "config.yaml").exists() and (folder / "checkpoints").exists():
             raise UserError(f"run_dir={folder} is a run: its own report would be lost. Give another folder.")
         seed = parse(Settings, contents[0]["settings"]).seed if settings.seed is None else settings.seed
-        splits = find_splits(first.data, seed, settings.train, whole=first.data.split == "all")
+        splits = load_splits(first.data, seed, settings.train, whole=first.data.split == "all")
         pairs = splits[first.data.split]
         if not pairs:
             there = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
@@ -106,7 +105,7 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
         return score(first, pairs, folder, source, tune=tune, other=others[0] if others else None)
 
 
-def find_splits(data: DataSettings, seed: int, train: TrainSettings, *, whole: bool = False) -> dict[str, list[Pair]]:
+def load_splits(data: DataSettings, seed: int, train: TrainSettings, *, whole: bool = False) -> dict[str, list[Pair]]:
     """Find and check the data, once for all processes."""
 
     def find() -> dict[str, list[Pair]]:
@@ -185,7 +184,7 @@ def _warn_of_known(name: str, trained: Settings, data: DataSettings, pairs: Sequ
     if data.name != trained.data.name or Path(data.root).resolve() != Path(trained.data.root).resolve():
         return
     try:
-        seen = {pair.name for pair in find_split_pairs(trained.data, trained.seed)[0]["train"]}
+        seen = {pair.name for pair in find_splits(trained.data, trained.seed)[0]["train"]}
     except UserError:
         return  # the folder has changed since
     if known_ones := [pair.name for pair in pairs if pair.name in seen]:
@@ -195,7 +194,8 @@ def _warn_of_known(name: str, trained: Settings, data: DataSettings, pairs: Sequ
         )
 
 
-def _subject(settings: EvaluateSettings, name: str, content: Mapping[str, Any], compute: Compute) -> Subject:
+def subject_of(settings: EvaluateSettings, name: str, content: Mapping[str, Any], compute: Compute) -> Subject:
+    """Rebuild a model from a checkpoint's content; what the settings leave open is as in its training."""
     trained = parse(Settings, content["settings"])
     seen = replace(trained.data, image_size=trained.data.eval_size or trained.data.image_size)
     model = rebuild(content, trained).model.to(compute.device).to(memory_format=torch.channels_last)

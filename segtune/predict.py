@@ -16,6 +16,7 @@ from segtune.config import FailedError, Interrupted, PredictSettings, UserError,
 from segtune.console import bar, say, set_up_logging
 from segtune.data.images import ImageError, read_photo
 from segtune.inputs import Source, find_pictures, find_video
+from segtune.pictures import jpeg
 from segtune.predictor import Prediction, Predictor, load_as
 from segtune.video import Video, clip
 
@@ -150,7 +151,7 @@ def encoded(kind: str, photo: Picture, prediction: Prediction) -> bytes:
             scaled = prediction.probability * np.float32(65535)
             content = np.rint(scaled, out=scaled).astype(np.uint16)
         case _:
-            content = np.asarray(cv2.cvtColor(overlay(photo, prediction.mask), cv2.COLOR_RGB2BGR), np.uint8)
+            return jpeg(overlay(photo, prediction.mask), quality=95)
     done, data = cv2.imencode(ENDINGS[kind], content)
     if not done:
         raise UserError(f"OpenCV cannot encode a picture of shape {content.shape} as {ENDINGS[kind]}.")
