@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Colour = tuple[int, int, int]
 
 _HIT, _FALSE_ALARM, _MISS = (64, 200, 90), (235, 70, 60), (70, 120, 245)
 
@@ -35,6 +36,16 @@ def judged(photo: Picture, truth: Mask, predicted: Mask) -> Picture:
     for where, colour in ((truth & predicted, _HIT), (~truth & predicted, _FALSE_ALARM), (truth & ~predicted, _MISS)):
         picture[where] = (0.45 * photo[where] + 0.55 * np.array(colour)).astype(np.uint8)
     return picture
+
+
+def tinted(photo: Picture, mask: Mask, tint: Colour, line: Colour, share: float, width: int = 1) -> Picture:
+    """Mix a share of a tint (0 to 1) into a photo (H, W, 3) inside a mask, and outline it, `width` pixels wide."""
+    values = np.arange(256)[:, None]
+    table = np.round((1 - share) * values + share * np.array(tint)).astype(np.uint8)  # no floats as large as the photo
+    picture = photo.copy()
+    np.copyto(picture, cv2.LUT(photo, table[:, None]), where=mask[..., None])
+    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(picture, contours, -1, line, width), np.uint8)
 
 
 def stack(rows: Sequence[Picture]) -> Picture:

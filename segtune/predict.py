@@ -16,11 +16,9 @@ from segtune.config import FailedError, Interrupted, PredictSettings, UserError,
 from segtune.console import bar, say, set_up_logging
 from segtune.data.images import ImageError, read_photo
 from segtune.inputs import Source, find_pictures, find_video
-from segtune.pictures import jpeg
+from segtune.pictures import Mask, Picture, jpeg, tinted
 from segtune.predictor import Prediction, Predictor, load_as
 from segtune.video import Video, clip
-
-Picture = NDArray[np.uint8]
 
 #: What is written, each kind in a folder of its own.
 ENDINGS = {"masks": ".png", "probabilities": ".png", "overlays": ".jpg"}
@@ -158,14 +156,9 @@ def encoded(kind: str, photo: Picture, prediction: Prediction) -> bytes:
     return data.tobytes()
 
 
-def overlay(photo: Picture, mask: NDArray[np.bool_]) -> Picture:
-    """Tint and outline the mask (H, W) on a copy of an RGB photo (H, W, 3)."""
-    values = np.arange(256)[:, None]
-    table = np.round(0.6 * values + 0.4 * np.array(_TINT)).astype(np.uint8)  # no floats as large as the photo
-    result = photo.copy()
-    np.copyto(result, cv2.LUT(photo, table[:, None]), where=mask[..., None])
-    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(result, contours, -1, _OUTLINE, max(1, round(max(mask.shape) / 600))), np.uint8)
+def overlay(photo: Picture, mask: Mask) -> Picture:
+    """Tint and outline the mask (H, W) on a copy of an RGB photo (H, W, 3); the line is wider on larger photos."""
+    return tinted(photo, mask, _TINT, _OUTLINE, 0.4, max(1, round(max(mask.shape) / 600)))
 
 
 def _target(output: Path, kind: str, name: str) -> Path:

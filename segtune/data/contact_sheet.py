@@ -4,12 +4,11 @@ from collections.abc import Collection, Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from segtune.data.images import Foreground, read_mask, read_photo
 from segtune.data.survey import Seen
-from segtune.pictures import Picture
+from segtune.pictures import Picture, tinted
 
 _SIDE, _LINE, _GAP, _COLUMNS = 200, 16, 8, 8
 _INK, _WARNED, _OBJECT = (40, 40, 40), (210, 40, 30), (255, 0, 200)
@@ -66,10 +65,7 @@ def _small(one: Seen, foreground: Foreground) -> Picture:
     size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
     small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
     inside = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    tinted: NDArray[np.uint8] = np.where(inside[..., None] > 0, 0.65 * small + 0.35 * np.array(_OBJECT), small)
-    tinted = np.ascontiguousarray(tinted.astype(np.uint8))
-    contours, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(tinted, contours, -1, _OBJECT, 1), np.uint8)
+    return tinted(np.asarray(small, np.uint8), inside > 0, _OBJECT, _OBJECT, 0.35)
 
 
 def _fitting(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
