@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from segtune.boundaries import boundary_f
-from segtune.config import known
 from segtune.curves import best_threshold, calibration, counts_at, dice_curve, plain, precision_recall
 from segtune.evaluation import Evaluation
 from segtune.groups import Labels, order
@@ -29,7 +28,7 @@ _POOLED = {"dice_pooled": "dice", "iou_pooled": "iou", "precision": "precision",
 def scores_of_pictures(result: Evaluation, empty: Empty) -> dict[str, Array]:
     """Give Dice, IoU, precision, recall and boundary F-score of every picture, (N,) each; NaN where left out."""
     each = {name: values.numpy() for name, values in per_image(result.counts, empty).items()}
-    boundary = boundary_f(known(result.details).boundaries.numpy())
+    boundary = boundary_f(result.detailed.boundaries.numpy())
     return each | {"boundary_f": _ruled(boundary, _empty(result), empty)}
 
 
@@ -55,7 +54,7 @@ def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str
     tp, fp, fn, _ = counted.T
     for key, name in _POOLED.items():
         intervals[key] = _rounded(interval(partial(_pooled, name, empty), [tp, fp, fn], resamples))
-    boundaries = [*known(result.details).boundaries.numpy().T.astype(float), tp + fn]
+    boundaries = [*result.detailed.boundaries.numpy().T.astype(float), tp + fn]
     scores["boundary_f_pooled"] = float(_boundary(empty, *boundaries))
     intervals["boundary_f_pooled"] = _rounded(interval(partial(_boundary, empty), boundaries, resamples))
     facts: Facts = scores | {"intervals": intervals, "empty_pictures": _about_empty(result, each["dice"])}
@@ -67,7 +66,7 @@ def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str
 
 def choose_threshold(result: Evaluation, empty: Empty) -> tuple[float, float] | None:
     """Give the threshold of the best mean Dice, and this Dice; None where no Dice is defined."""
-    dices = dice_curve(known(result.details).histograms, empty)
+    dices = dice_curve(result.detailed.histograms, empty)
     if np.isnan(dices).all():
         return None
     return best_threshold(dices), float(np.nanmax(dices))
@@ -75,7 +74,7 @@ def choose_threshold(result: Evaluation, empty: Empty) -> tuple[float, float] | 
 
 def dice_at(result: Evaluation, threshold: float, empty: Empty) -> Array:
     """Give Dice of every picture at another threshold."""
-    return per_image(counts_at(known(result.details).histograms, threshold), empty)["dice"].numpy()
+    return per_image(counts_at(result.detailed.histograms, threshold), empty)["dice"].numpy()
 
 
 def compare_pictures(first: Array, second: Array, resamples: int) -> Facts:
@@ -130,7 +129,7 @@ def _gap(rows: list[Facts]) -> Facts | None:
 
 
 def _curves(result: Evaluation, empty: Empty) -> Facts:
-    histograms = known(result.details).histograms
+    histograms = result.detailed.histograms
     pr, reliability = precision_recall(histograms), calibration(histograms)
     return {
         "dice": plain(dice_curve(histograms, empty)),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ from segtune.config import (
     RestoreSettings,
     Settings,
     UserError,
-    known,
     nearest,
 )
 from segtune.data.dataset import SegmentationDataset
@@ -219,7 +218,7 @@ def find_splits(
     pairs, problems = find_pairs(root)
     splits = {"all": pairs}
     if not whole:
-        shares = known(settings.val_share), known(settings.test_share)
+        shares = settings.val_share, settings.test_share
         splits, more = split_pairs(pairs, root, seed=seed, fractions=shares)
         problems += more
     if settings.limit and "train" in splits:
@@ -248,8 +247,8 @@ def build_splits(
 
 def foreground(settings: DataSettings) -> Foreground:
     """Say what counts as the object in the masks."""
-    rule: Literal["auto", "nonzero"] | int | list[int] = known(settings.foreground)
-    return Foreground(tuple(rule) if isinstance(rule, list) else rule, known(settings.invert))
+    rule = settings.foreground
+    return Foreground(tuple(rule) if isinstance(rule, list) else rule, settings.invert)
 
 
 def build_dataset(

@@ -182,7 +182,7 @@ def _plan(config: DictConfig) -> None:
     from segtune.commands import plan
 
     if OmegaConf.is_missing(config.data, "root"):
-        config.data.root = "."  # a plan reads no data
+        config.data.root = None  # a plan reads no data
     plan(parse(PlanSettings, _plain(config)))
 
 
@@ -190,7 +190,7 @@ def _taps(config: DictConfig) -> None:
     from segtune.layer_commands import taps
 
     if OmegaConf.is_missing(config.data, "root"):
-        config.data.root = "."  # no data is read
+        config.data.root = None  # no data is read
     taps(parse(TapsSettings, _plain(config)))
 
 

@@ -10,15 +10,16 @@ import torch
 from segtune import checkpoint, distributed
 from segtune.build import BuiltModel, build_start, rebuild
 from segtune.compute import Compute, choose_compute
-from segtune.config import EvaluateSettings, Interrupted, PlanSettings, Settings, UserError
+from segtune.config import Interrupted, PlanSettings, Settings, UserError, parse
 from segtune.console import banner, console, say, set_up_logging, shown
 from segtune.data.pairs import Pair
 from segtune.engine import fit
-from segtune.evaluate import load_splits, read_groups, score, subject_of
+from segtune.evaluate import load_splits, show
 from segtune.phases import plan_phases
 from segtune.plan import Facts, brief, cost_of, cost_table, estimated, everything, facts, measured, tensor_lines
 from segtune.records import claim, kept_command, read_rows, write_json
-from segtune.report import Source
+from segtune.report import Source, publish
+from segtune.scoring import EvaluatedModel, read_groups, score
 
 
 def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]:
@@ -79,11 +80,18 @@ def _conclude(
     """Evaluate the best model on the validation pictures, and report what the run has done."""
     best = folder / "checkpoints" / "best.pt"
     content = checkpoint.load(best)
-    as_usual = EvaluateSettings(str(best), replace(settings.data, split="val"), settings.train)
-    subject = subject_of(as_usual, str(best), content, compute)
+    model = rebuild(content, parse(Settings, content["settings"])).model
+    model = model.to(compute.device).to(memory_format=torch.channels_last)
+    data = replace(settings.data, split="val")
+    subject = EvaluatedModel(str(best), model, data, settings.train, settings.loss, compute)
     rows = distributed.on_first(lambda: read_rows(folder / "metrics.csv"))
     command = distributed.on_first(lambda: kept_command(folder))
-    score(subject, pairs, folder, Source(command, asdict(settings), subject.model.features, summary, rows))
+    if (scored := score(subject, pairs)) is None:
+        return
+    source = Source(command, asdict(settings), model.features, summary, rows)
+    publish(folder, scored.facts, scored.rows, source, lambda chosen: subject.look([pairs[i] for i in chosen]))
+    show(scored.facts)
+    say(f"evaluation.json, per_image.csv and report.html are in {shown(folder)}.")
 
 
 def _start(settings: Settings, folder: Path) -> BuiltModel:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from segtune.config import TrainSettings, UserError
+from segtune.config import DeviceSettings, UserError
 from segtune.distributed import local_rank, world
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,7 +34,7 @@ class Compute:
             yield
 
 
-def choose_compute(settings: TrainSettings) -> Compute:
+def choose_compute(settings: DeviceSettings) -> Compute:
     """Choose device and precision.
 
     Raises:

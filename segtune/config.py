@@ -6,7 +6,7 @@ What is wrong is reported all at once, by setting, with what came and what was e
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import asdict, field, fields, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -42,17 +42,13 @@ NotNegative = Annotated[float, Field(ge=0)]
 Scale = Annotated[float, Field(ge=0.25, le=4)]
 Side = Annotated[int, Field(ge=32, le=8192)]
 HeightWidth = Annotated[list[Side], Field(min_length=2, max_length=2)]
+Size = Side | HeightWidth
 Outputs = Literal[1, 2]
-
-
-T = TypeVar("T")
-
-
-def known(value: T | None) -> T:
-    """Give a setting that `evaluate` takes from the checkpoint where it is None, and that must be known by now."""
-    if value is None:
-        raise ValueError("a setting that only a checkpoint can complete is used without one")
-    return value
+DataName = Literal["folder", "portraits"]
+SplitName = Literal["train", "val", "test", "all"]
+ForegroundRule = Literal["auto", "nonzero"] | int | list[int]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+EmptyRule = Literal["one", "zero", "skip"]
 
 
 def _height_and_width(size: int | list[int]) -> tuple[int, int]:
@@ -166,41 +162,46 @@ class FreezeSettings:
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
-class DataSettings:
-    """Photos and masks; sizes are a side or [height, width] in pixels. In evaluation None means: as in training.
+class ImageSettings:
+    """What is known of images and masks before any is read; sizes are a side or [height, width] in pixels.
 
     `image_size` is what the network sees in training, `eval_size` in validation and evaluation, None for the same.
-    `skin` and `groups` say by what evaluation compares pictures: the tone of the skin, columns of a CSV file.
+    `skin` and `groups` say by what evaluation compares images: the tone of the skin, columns of a CSV file.
     """
 
-    name: Literal["folder", "portraits"]
-    root: str
-    foreground: Literal["auto", "nonzero"] | int | list[int] | None = "auto"
-    invert: bool | None = False
-    image_size: Side | HeightWidth | None = 256
-    eval_size: Side | HeightWidth | None = None
-    val_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.15
-    test_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.15
+    name: DataName
+    root: str | None = None
+    foreground: ForegroundRule = "auto"
+    invert: bool = False
+    image_size: Size = 256
+    eval_size: Size | None = None
+    val_share: Fraction = 0.15
+    test_share: Fraction = 0.15
     limit: Count | None = None
-    skin: bool | None = False
+    skin: bool = False
     groups: str | None = None
-    split: Literal["train", "val", "test", "all"] = "test"
+    split: SplitName = "test"
 
     def __post_init__(self) -> None:
-        if (self.val_share or 0) + (self.test_share or 0) >= 1:
+        if self.val_share + self.test_share >= 1:
             raise ValueError("val_share and test_share together leave nothing to train on")
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width the network sees in training, in pixels."""
-        if self.image_size is None:
-            raise ValueError("image_size is not set")
         return _height_and_width(self.image_size)
 
     @property
     def evaluation_size(self) -> tuple[int, int]:
         """Height and width the network sees in validation and evaluation, in pixels."""
         return self.size if self.eval_size is None else _height_and_width(self.eval_size)
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class DataSettings(ImageSettings):
+    """Images and masks in the folder `root`."""
+
+    root: str
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
@@ -246,17 +247,23 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
-class TrainSettings:
-    """How steps are made. `clip` is the largest gradient norm (0: none)."""
+class DeviceSettings:
+    """On what, in which precision, and how many images at a time a command computes."""
 
     batch_size: Count = 8
-    accumulate: Count = 1
-    clip: NotNegative = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"
     workers: Annotated[int, Field(ge=0)] = 2
-    threshold: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
-    empty: Literal["one", "zero", "skip"] | None = "one"
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class TrainSettings(DeviceSettings):
+    """How steps are made. `clip` is the largest gradient norm (0: none)."""
+
+    accumulate: Count = 1
+    clip: NotNegative = 1.0
+    threshold: Fraction = 0.5
+    empty: EmptyRule = "one"
     samples: Annotated[int, Field(ge=0, le=64)] = 6
     sync_batchnorm: bool = True
 
@@ -284,14 +291,14 @@ class RestoreSettings:
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
-class Settings:
-    """Everything `train` needs."""
+class RunSettings:
+    """Everything that describes a training run but for where its images are."""
 
     backbone: BackboneSettings
     taps: dict[str, str]
     decoder: DecoderSettings
     freeze: FreezeSettings
-    data: DataSettings
+    data: ImageSettings
     augment: AugmentSettings
     loss: LossSettings
     optimizer: OptimizerSettings
@@ -302,11 +309,12 @@ class Settings:
     run_dir: str | None = None
     resume: str | None = None
 
-    def __post_init__(self) -> None:
-        for group, names in OF_THE_CHECKPOINT.items():
-            for name in names:
-                if getattr(getattr(self, group), name) is None:
-                    raise ValueError(f"{group}.{name} is not set; only evaluation can take it from a checkpoint")
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class Settings(RunSettings):
+    """Everything `train` needs."""
+
+    data: DataSettings
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
@@ -315,6 +323,47 @@ class AveragingSettings:
 
     flips: bool = False
     scales: Annotated[list[Scale], Field(min_length=1)] = field(default_factory=lambda: [1.0])
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="ignore"))
+class ScoringSettings(DeviceSettings):
+    """What `evaluate` and `predict` read of the group `train`; None: as in training. The rest says nothing there."""
+
+    threshold: Fraction | None = None
+    empty: EmptyRule | None = None
+
+    def completed(self, trained: TrainSettings) -> TrainSettings:
+        """Return the settings of a training run with what is given here in their place."""
+        given = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) is not None}
+        return replace(trained, **given)
+
+
+@dataclass(frozen=True, config=_STRICT_NAMES)
+class EvaluationDataSettings:
+    """The images to evaluate on; None: as in training, and `image_size` as in its validation."""
+
+    name: DataName
+    root: str
+    foreground: ForegroundRule | None = None
+    invert: bool | None = None
+    image_size: Size | None = None
+    eval_size: Size | None = None
+    val_share: Fraction | None = None
+    test_share: Fraction | None = None
+    limit: Count | None = None
+    skin: bool | None = None
+    groups: str | None = None
+    split: SplitName = "test"
+
+    def completed(self, trained: DataSettings) -> DataSettings:
+        """Return these settings with those of a training run where they are None.
+
+        Raises:
+            UserError: Together they leave nothing to train on.
+        """
+        given = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) is not None}
+        size = {"image_size": trained.eval_size or trained.image_size, "eval_size": None, "limit": None, "groups": None}
+        return parse(DataSettings, asdict(trained) | size | given)
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
@@ -326,8 +375,8 @@ class EvaluateSettings:
     """
 
     checkpoint: Annotated[str | list[str], AfterValidator(_one_or_two)]
-    data: DataSettings
-    train: TrainSettings
+    data: EvaluationDataSettings
+    train: ScoringSettings
     average: AveragingSettings = field(default_factory=AveragingSettings)
     tolerance: Annotated[float, Field(ge=0, le=1000)] = 2.0
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
@@ -348,9 +397,9 @@ class PredictSettings:
 
     checkpoint: str
     input: str
-    train: TrainSettings
+    train: ScoringSettings
     output: str = "predictions"
-    image_size: Side | HeightWidth | None = None
+    image_size: Size | None = None
     tile: Annotated[int, Field(ge=128, le=8192)] | None = None
     overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.25
     average: AveragingSettings = field(default_factory=AveragingSettings)
@@ -392,7 +441,7 @@ class CheckSettings(Settings):
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
-class PlanSettings(Settings):
+class PlanSettings(RunSettings):
     """Everything `plan` needs: a run's settings, and what to show beside the facts of its phases."""
 
     measure: bool = False
@@ -401,7 +450,7 @@ class PlanSettings(Settings):
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)
-class TapsSettings(Settings):
+class TapsSettings(RunSettings):
     """Everything `taps` needs: a run's settings, and how to show the layers."""
 
     details: bool = False
@@ -425,12 +474,6 @@ class ProbeSettings(Settings):
     pixels: Annotated[int, Field(ge=2)] = 500
     ridge: Positive = 0.03
 
-
-#: Settings, by group, that `evaluate` takes from the checkpoint where they are None.
-OF_THE_CHECKPOINT = {
-    "data": ("foreground", "invert", "image_size", "val_share", "test_share", "skin"),
-    "train": ("threshold", "empty"),
-}
 
 S = TypeVar("S")
 

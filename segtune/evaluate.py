@@ -1,76 +1,20 @@
-"""The command `evaluate`, and what it shares with the end of a training: score a model, write numbers and a report."""
+"""The command `evaluate`: measure a checkpoint on a split, or compare two; write numbers and a report."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-import torch
 from rich.table import Table
 
 from segtune import checkpoint, distributed
-from segtune.assessment import (
-    Array,
-    Facts,
-    assess,
-    choose_threshold,
-    compare_pictures,
-    dice_at,
-    mean,
-    scores_of_pictures,
-)
-from segtune.build import build_loss, build_splits, find_splits, rebuild
-from segtune.compute import Compute, choose_compute
-from segtune.config import (
-    OF_THE_CHECKPOINT,
-    AveragingSettings,
-    DataSettings,
-    EvaluateSettings,
-    LossSettings,
-    Settings,
-    TrainSettings,
-    UserError,
-    known,
-    parse,
-    some,
-)
+from segtune.assessment import Facts
+from segtune.build import build_splits, find_splits
+from segtune.compute import choose_compute
+from segtune.config import DataSettings, DeviceSettings, EvaluateSettings, Settings, UserError, parse, some
 from segtune.console import console, counting, say, set_up_logging, shown
 from segtune.data.pairs import Pair
-from segtune.evaluation import Evaluation, Evaluator, look
-from segtune.groups import Labels, size_groups, table_groups, tone_groups
-from segtune.metrics import Empty
-from segtune.model import SegmentationModel
 from segtune.phrases import interval_text, number, score_names, sentences
-from segtune.records import without_nan, write_csv, write_json
-from segtune.report import Pictures, Source, earlier, write_report
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to score, and how."""
-
-    name: str
-    model: SegmentationModel
-    data: DataSettings
-    options: TrainSettings
-    loss: LossSettings
-    compute: Compute
-    average: AveragingSettings
-    tolerance: float
-    resamples: int
-
-    def evaluate(self, pairs: Sequence[Pair]) -> Evaluation:
-        """Evaluate with all details."""
-        loss, more = build_loss(self.loss), {"average": self.average, "tolerance": self.tolerance}
-        result = Evaluator(pairs, self.data, self.options, loss, self.compute, **more)(self.model)  # type: ignore[arg-type]
-        assert result is not None  # nobody asked it to stop
-        return result
-
-    def look(self, pairs: Sequence[Pair]) -> Pictures:
-        """Predict some pictures to be looked at."""
-        views = look(self.model, pairs, self.data, self.options, self.compute, self.average)
-        return zip(pairs, views, strict=True)
+from segtune.report import Source, publish
+from segtune.scoring import EvaluatedModel, evaluated_model, score
 
 
 def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Facts:
@@ -87,7 +31,9 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     contents = [checkpoint.load(Path(name).expanduser()) for name in names]
     compute = choose_compute(settings.train)
     with distributed.together(compute.device):
-        subjects = [subject_of(settings, name, content, compute) for name, content in zip(names, contents, strict=True)]
+        subjects = [
+            evaluated_model(settings, name, content, compute) for name, content in zip(names, contents, strict=True)
+        ]
         first, *others = subjects
         _check_truths(subjects)
         if (folder / "config.yaml").exists() and (folder / "checkpoints").exists():
@@ -102,10 +48,16 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
             _warn_of_known(name, parse(Settings, content["settings"]), first.data, pairs)
         tune = splits.get("val", []) if settings.tune and first.data.split != "val" else []
         source = Source(command, contents[0]["settings"], first.model.features, None, [])
-        return score(first, pairs, folder, source, tune=tune, other=others[0] if others else None)
+        scored = score(first, pairs, tune=tune, other=others[0] if others else None)
+        if scored is None:
+            return {}
+        publish(folder, scored.facts, scored.rows, source, lambda chosen: first.look([pairs[i] for i in chosen]))
+        show(scored.facts)
+        say(f"evaluation.json, per_image.csv and report.html are in {shown(folder)}.")
+        return scored.facts
 
 
-def load_splits(data: DataSettings, seed: int, train: TrainSettings, *, whole: bool = False) -> dict[str, list[Pair]]:
+def load_splits(data: DataSettings, seed: int, train: DeviceSettings, *, whole: bool = False) -> dict[str, list[Pair]]:
     """Find and check the data, once for all processes."""
 
     def find() -> dict[str, list[Pair]]:
@@ -115,56 +67,7 @@ def load_splits(data: DataSettings, seed: int, train: TrainSettings, *, whole: b
     return distributed.on_first(find)
 
 
-def score(
-    subject: Subject,
-    pairs: Sequence[Pair],
-    folder: Path,
-    source: Source,
-    *,
-    tune: Sequence[Pair] = (),
-    other: Subject | None = None,
-) -> Facts:
-    """Score a model on pictures, with all processes; the first writes numbers and report, and shows them.
-
-    Args:
-        subject: The model.
-        pairs: The pictures of the split.
-        folder: Where the files go.
-        source: What the report says of the model's origin.
-        tune: Pictures to choose a threshold on; without any, it is chosen on `pairs`, and said to be.
-        other: A model to compare.
-    """
-    empty: Empty = known(subject.options.empty)
-    tables = read_groups(subject.data, pairs)  # first: what is wrong with it should not be found after an hour
-    result = subject.evaluate(pairs)
-    tuned = subject.evaluate(tune) if tune else result
-    others = other.evaluate(pairs) if other else None
-    if distributed.rank() > 0:
-        return {}
-    groups = _groups(subject.data, result) | tables
-    facts = assess(result, empty, subject.resamples, groups) | _settings_of(subject, result)
-    each = scores_of_pictures(result, empty)
-    facts["tuned"] = _tuned(tuned, result, empty, subject, "val" if tune else "")
-    rows = _rows(pairs, each, result, groups)
-    if other and others:
-        theirs = scores_of_pictures(others, empty)["dice"]
-        facts["compared"] = {"checkpoint": other.name, "dice_mean": mean(theirs)} | compare_pictures(
-            each["dice"], theirs, subject.resamples
-        )
-        rows = [row | {"dice_of_other": round(dice, 6)} for row, dice in zip(rows, theirs.tolist(), strict=True)]
-    facts = dict(without_nan(facts))
-    before = earlier(folder, facts, rows, partial(compare_pictures, resamples=subject.resamples))
-    write_json(folder / "evaluation.json", facts)
-    write_csv(folder / "per_image.csv", rows)
-    write_report(
-        folder / "report.html", facts, rows, source, before, lambda chosen: subject.look([pairs[i] for i in chosen])
-    )
-    show(facts)
-    say(f"evaluation.json, per_image.csv and report.html are in {shown(folder)}.")
-    return facts
-
-
-def _check_truths(subjects: Sequence[Subject]) -> None:
+def _check_truths(subjects: Sequence[EvaluatedModel]) -> None:
     """Refuse to compare models that were trained for different objects.
 
     Raises:
@@ -192,98 +95,6 @@ def _warn_of_known(name: str, trained: Settings, data: DataSettings, pairs: Sequ
             f"{name} was trained on {len(known_ones)} of these {len(pairs)} pictures ({some(known_ones)}): "
             "its scores are too good to be expected of others."
         )
-
-
-def subject_of(settings: EvaluateSettings, name: str, content: Mapping[str, Any], compute: Compute) -> Subject:
-    """Rebuild a model from a checkpoint's content; what the settings leave open is as in its training."""
-    trained = parse(Settings, content["settings"])
-    seen = replace(trained.data, image_size=trained.data.eval_size or trained.data.image_size)
-    model = rebuild(content, trained).model.to(compute.device).to(memory_format=torch.channels_last)
-    return Subject(
-        name,
-        model,
-        _filled(settings.data, seen, OF_THE_CHECKPOINT["data"]),
-        _filled(settings.train, trained.train, OF_THE_CHECKPOINT["train"]),
-        trained.loss,
-        compute,
-        settings.average,
-        settings.tolerance,
-        settings.resamples,
-    )
-
-
-T = TypeVar("T", DataSettings, TrainSettings)
-
-
-def _filled(given: T, trained: T, names: Sequence[str]) -> T:
-    """Take the settings of the training where none are given."""
-    taken = {name: getattr(trained, name) for name in names if getattr(given, name) is None}
-    return parse(type(given), asdict(given) | taken)
-
-
-def _settings_of(subject: Subject, result: Evaluation) -> Facts:
-    return {
-        "loss": result.loss,
-        "split": subject.data.split,
-        "checkpoint": subject.name,
-        "data": str(Path(subject.data.root).expanduser().resolve()),
-        "foreground": subject.data.foreground,
-        "invert": subject.data.invert,
-        "image_size": list(subject.data.evaluation_size),
-        "threshold": subject.options.threshold,
-        "empty": subject.options.empty,
-        "tolerance": subject.tolerance,
-        "average": asdict(subject.average),
-        "resamples": subject.resamples,
-    }
-
-
-def read_groups(data: DataSettings, pairs: Sequence[Pair]) -> dict[str, Labels]:
-    """Read the user's table of groups, if there is one.
-
-    Raises:
-        UserError: It cannot be used.
-    """
-    return table_groups(Path(data.groups).expanduser(), [pair.name for pair in pairs], say) if data.groups else {}
-
-
-def _groups(data: DataSettings, result: Evaluation) -> dict[str, Labels]:
-    counted = result.counts.double()
-    shares = ((counted[:, 0] + counted[:, 2]) / counted.sum(1)).numpy()
-    groups = {"object size": size_groups(shares)}
-    if data.skin:
-        groups["skin tone"] = tone_groups(known(result.details).tones.numpy())
-    return groups
-
-
-def _tuned(tuned: Evaluation, result: Evaluation, empty: Empty, subject: Subject, on: str) -> Facts | None:
-    """Choose a threshold on validation pictures and say what it gives here; None if they are all left out as empty."""
-    if not (chosen := choose_threshold(tuned, empty)):
-        return None
-    threshold, there = chosen
-    here, usual = dice_at(result, threshold, empty), scores_of_pictures(result, empty)["dice"]
-    return {
-        "threshold": threshold,
-        "chosen_on": on or "the same pictures",
-        "dice_mean_there": there,
-        "dice_mean": mean(here),
-        "against_usual": compare_pictures(usual, here, subject.resamples),
-    }
-
-
-def _rows(
-    pairs: Sequence[Pair], each: Mapping[str, Array], result: Evaluation, groups: Mapping[str, Labels]
-) -> list[Facts]:
-    details = known(result.details)
-    return [
-        {"name": pair.name}
-        | {name: round(float(values[i]), 6) for name, values in each.items()}
-        | dict(zip(("tp", "fp", "fn", "tn"), result.counts[i].tolist(), strict=True))
-        | {"contradicted": round(details.doubts[i].item(), 6)}
-        | ({"typology_angle": round(details.tones[i].item(), 2)} if "skin tone" in groups else {})
-        | {f"group: {name}": labels[i] for name, labels in groups.items()}
-        for i, pair in enumerate(pairs)
-    ]
 
 
 def show(facts: Facts) -> None:

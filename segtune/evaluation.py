@@ -1,6 +1,6 @@
 """Evaluation: predictions at the photos' original size, counted pixel by pixel."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from segtune.averaging import averaged
 from segtune.boundaries import boundary_counts
 from segtune.build import Loss, build_dataset
 from segtune.compute import Compute
-from segtune.config import AveragingSettings, DataSettings, FailedError, TrainSettings, known
+from segtune.config import AveragingSettings, DataSettings, FailedError, TrainSettings
 from segtune.console import bar
 from segtune.curves import histogram
 from segtune.data.dataset import EpochBatches, make_loader
@@ -54,6 +54,13 @@ class Evaluation:
     samples: Picture | None
     details: Details | None = None
 
+    @property
+    def detailed(self) -> Details:
+        """The details, of an evaluation that collected them."""
+        if self.details is None:
+            raise ValueError("an evaluation without a tolerance collects no details")
+        return self.details
+
 
 @dataclass(frozen=True)
 class View:
@@ -67,6 +74,9 @@ class View:
     truth: Mask
     predicted: Mask
     probability: NDArray[np.float32]
+
+
+Pictures = Iterable[tuple[Pair, View]]
 
 
 class Evaluator:
@@ -89,7 +99,7 @@ class Evaluator:
     ) -> None:
         self.pairs, self.train, self.loss, self.compute = pairs, train, loss, compute
         self.average, self.tolerance = average or AveragingSettings(), tolerance
-        self.cut = torch.logit(torch.tensor(known(train.threshold), dtype=torch.float64)).item()
+        self.cut = torch.logit(torch.tensor(train.threshold, dtype=torch.float64)).item()
         self.shown = set(np.linspace(0, len(pairs) - 1, min(samples, len(pairs))).astype(int).tolist())
         self.mine = range(distributed.rank(), len(pairs), distributed.world())  # this process's share of the pictures
         dataset = build_dataset([pairs[index] for index in self.mine], data, None)
@@ -132,7 +142,7 @@ class Evaluator:
         table, *details = _joined([part[1] for part in parts], len(self.pairs))
         shown = {number: picture for part in parts for number, picture in part[3].items()}
         return Evaluation(
-            summarise(table, known(self.train.empty)),
+            summarise(table, self.train.empty),
             sum(loss for part in parts for loss in part[2]) / len(self.pairs),
             table,
             stack([shown[number] for number in sorted(shown)]) if shown else None,
@@ -171,7 +181,7 @@ def look(
     """Predict some pictures to be looked at, as the evaluator does."""
     dataset = build_dataset(pairs, data, None)
     network = averaged(model.eval(), flips=average.flips, scales=average.scales)
-    cut = torch.logit(torch.tensor(known(train.threshold), dtype=torch.float64)).item()
+    cut = torch.logit(torch.tensor(train.threshold, dtype=torch.float64)).item()
     for index in range(len(pairs)):
         sample: dict[str, Any] = dataset[0, index]
         with torch.inference_mode(), compute.autocast():
@@ -189,10 +199,14 @@ def _view(image: Tensor, mask: Tensor, truth: Tensor, logits: Tensor, cut: float
     )
 
 
+def contradicted(view: View) -> NDArray[np.bool_]:
+    """Return where (h, w) the network confidently contradicts the mask."""
+    return np.asarray(np.where(view.truth, 1 - view.probability, view.probability) >= CONFIDENT)
+
+
 def _doubt(view: View) -> float:
     """Measure the largest region of confident contradiction; strips of a pixel or two along edges are none."""
-    contradicted = np.where(view.truth, 1 - view.probability, view.probability) >= CONFIDENT
-    regions = cv2.morphologyEx(contradicted.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    regions = cv2.morphologyEx(contradicted(view).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     _, _, facts, _ = cv2.connectedComponentsWithStats(regions, connectivity=4)
     return float(facts[1:, cv2.CC_STAT_AREA].max() / regions.size) if len(facts) > 1 else 0.0
 

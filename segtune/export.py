@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram
 import segtune
 from segtune import checkpoint
 from segtune.build import rebuild
-from segtune.config import ExportSettings, FailedError, Settings, UserError, known, parse
+from segtune.config import ExportSettings, FailedError, Settings, UserError, parse
 from segtune.console import say, set_up_logging
 from segtune.data.portraits import draw_scene
 from segtune.losses import binary_logit
@@ -87,7 +87,7 @@ def describe(content: Mapping[str, Any], trained: Settings) -> dict[str, str]:
     found = {
         "segtune": segtune.__version__,
         "size": json.dumps(trained.data.evaluation_size),
-        "threshold": str(known(trained.train.threshold)),
+        "threshold": str(trained.train.threshold),
         "taps": json.dumps(content["taps"]),
         "settings": json.dumps(content["settings"]),
     }

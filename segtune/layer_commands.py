@@ -16,7 +16,7 @@ from rich.table import Table
 from segtune.backbones import spec_of
 from segtune.build import DECODERS, build_dataset, build_model, build_splits, choose_taps
 from segtune.compute import Compute, choose_compute
-from segtune.config import ProbeSettings, Settings, TapsSettings, UserError, known
+from segtune.config import ProbeSettings, Settings, TapsSettings, UserError
 from segtune.console import bar, console, counting, say, set_up_logging
 from segtune.data.pairs import Pair
 from segtune.dilation import dry_run, set_output_stride
@@ -215,7 +215,7 @@ def _make_probe(
         settings.pixels,
         settings.ridge,
         settings.seed,
-        known(train.empty),
+        train.empty,
     )
 
 

@@ -157,7 +157,6 @@ def _trained(path: Path, compute: Compute) -> tuple[Network, tuple[int, int], fl
     content = checkpoint.load(path)
     trained = parse(Settings, content["settings"])
     model = rebuild(content, trained).model.to(compute.device).to(memory_format=torch.channels_last).eval()
-    assert trained.train.threshold is not None  # the schema of a training makes sure
     return lambda pictures: binary_logit(model(pictures)), trained.data.evaluation_size, trained.train.threshold
 
 

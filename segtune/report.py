@@ -3,9 +3,9 @@
 import base64
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ import yaml
 
 import segtune
 from segtune import charts
+from segtune.assessment import compare_pictures
 from segtune.checkpoint import write_atomically
 from segtune.data.pairs import Pair
-from segtune.evaluation import CONFIDENT, View
+from segtune.evaluation import CONFIDENT, Pictures, View, contradicted
 from segtune.phrases import Facts, interval_text, number, score_names, sentences, signed
 from segtune.pictures import jpeg, judged, outlined
+from segtune.records import write_csv, write_json
 from segtune.taps import Feature
-
-Pictures = Iterable[tuple[Pair, View]]
 
 #: Pictures of each kind: the best, those around the median, the worst; and of doubtful masks at most.
 _OF_A_KIND = 3
@@ -83,6 +83,31 @@ def _time(path: Path) -> float:
 def _truth(facts: Mapping[str, Any]) -> list[Any]:
     """Say what was evaluated against: the same pictures with other masks are something else."""
     return [facts[name] for name in ("data", "split", "foreground", "invert", "empty")]
+
+
+def publish(
+    folder: Path,
+    facts: Facts,
+    rows: Sequence[Facts],
+    source: Source,
+    look: Callable[[Sequence[int]], Pictures],
+) -> None:
+    """Write `evaluation.json`, `per_image.csv` and `report.html`.
+
+    Args:
+        folder: Where the files go.
+        facts: The evaluation.
+        rows: A row for each image.
+        source: The model's origin.
+        look: Returns some of the images to be shown, by their numbers.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    before = earlier(folder, facts, rows, partial(compare_pictures, resamples=facts["resamples"]))
+    write_json(folder / "evaluation.json", facts)
+    write_csv(folder / "per_image.csv", rows)
+    write_report(folder / "report.html", facts, rows, source, before, look)
 
 
 def write_report(
@@ -178,12 +203,12 @@ def _chosen(rows: Sequence[Facts]) -> dict[str, list[int]]:
 
 def _picture(row: Facts, pair: Pair, view: View) -> Facts:
     """Draw a picture: the photo, the true outline, the prediction judged, and what is confidently contradicted."""
-    contradicted = np.where(view.truth, 1 - view.probability, view.probability) >= CONFIDENT
+    wrong = contradicted(view)
     drawn = {
         "photo": view.photo,
         "truth": outlined(view.photo, view.truth),
         "judged": judged(view.photo, view.truth, view.predicted),
-        "contradicted": judged(view.photo // 2, view.truth & contradicted, ~view.truth & contradicted),
+        "contradicted": judged(view.photo // 2, view.truth & wrong, ~view.truth & wrong),
     }
     shrink = min(1.0, _SIDE / max(view.size))
     size = max(1, round(view.size[1] * shrink)), max(1, round(view.size[0] * shrink))
