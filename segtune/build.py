@@ -21,7 +21,7 @@ from segtune.config import (
     OptimizerSettings,
     PhaseSettings,
     RestoreSettings,
-    Settings,
+    RunSettings,
     UserError,
     nearest,
 )
@@ -262,7 +262,7 @@ def build_dataset(
     return SegmentationDataset(pairs, foreground(data), transform, seed)
 
 
-def build_start(settings: Settings) -> BuiltModel:
+def build_start(settings: RunSettings) -> BuiltModel:
     """Build the model that a run begins with: pretrained, and restored from another file where that is asked for.
 
     Raises:
@@ -291,7 +291,7 @@ def _restored(built: BuiltModel, settings: RestoreSettings) -> BuiltModel:
     return replace(built, weights=weights, new=tuple(left), restored=report)
 
 
-def rebuild(content: Mapping[str, Any], settings: Settings) -> BuiltModel:
+def rebuild(content: Mapping[str, Any], settings: RunSettings) -> BuiltModel:
     """Rebuild a model from a loaded checkpoint and its settings; nothing is downloaded."""
     backbone = replace(settings.backbone, weights="none")
     built = build_model(backbone, content["taps"], settings.decoder, _cuts(settings))
@@ -300,5 +300,5 @@ def rebuild(content: Mapping[str, Any], settings: Settings) -> BuiltModel:
     return replace(built, weights=LoadedWeights(weights["source"]), new=tuple(weights["new"]))
 
 
-def _cuts(settings: Settings) -> list[str]:
+def _cuts(settings: RunSettings) -> list[str]:
     return list(dict.fromkeys(phase.cut for phase in settings.freeze.phases.values() if phase.cut))

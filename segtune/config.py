@@ -201,7 +201,7 @@ class ImageSettings:
 class DataSettings(ImageSettings):
     """Images and masks in the folder `root`."""
 
-    root: str
+    root: str = field()  # else the default None would be inherited
 
 
 @dataclass(frozen=True, config=_STRICT_NAMES)

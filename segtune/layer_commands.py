@@ -16,7 +16,7 @@ from rich.table import Table
 from segtune.backbones import spec_of
 from segtune.build import DECODERS, build_dataset, build_model, build_splits, choose_taps
 from segtune.compute import Compute, choose_compute
-from segtune.config import ProbeSettings, Settings, TapsSettings, UserError
+from segtune.config import ProbeSettings, RunSettings, TapsSettings, UserError
 from segtune.console import bar, console, counting, say, set_up_logging
 from segtune.data.pairs import Pair
 from segtune.dilation import dry_run, set_output_stride
@@ -55,7 +55,7 @@ def taps(settings: TapsSettings) -> list[dict[str, Any]]:
     return rows
 
 
-def _anatomy(settings: Settings) -> tuple[Anatomy, dict[str, Layer]]:
+def _anatomy(settings: RunSettings) -> tuple[Anatomy, dict[str, Layer]]:
     """Describe the backbone for pictures of the size set, and the layer of each role."""
     spec = spec_of(settings.backbone.name)
     anatomy = describe(spec, settings.data.size, settings.backbone.output_stride)
@@ -93,7 +93,7 @@ def _show_layers(settings: TapsSettings, anatomy: Anatomy, chosen: Mapping[str, 
         say(f"The network is drawn in {settings.picture}.")
 
 
-def _saving(settings: Settings, anatomy: Anatomy) -> Saving:
+def _saving(settings: RunSettings, anatomy: Anatomy) -> Saving:
     """Compare the cut backbone with the whole one; a model is built, without values, to see that all fits together."""
     with torch.device("meta"):
         model = build_model(replace(settings.backbone, weights="none"), settings.taps, settings.decoder).model
@@ -268,7 +268,7 @@ def _together(settings: ProbeSettings, anatomy: Anatomy, found: Findings, notes:
     return table
 
 
-def _cost(settings: Settings, anatomy: Anatomy, group: Group) -> str:
+def _cost(settings: RunSettings, anatomy: Anatomy, group: Group) -> str:
     """Count the multiply-adds of a model with these taps, for a picture; none where they do not fit the decoder."""
     layers = [anatomy.by_name[name] for name in group]
     try:

@@ -11,7 +11,7 @@ from torch import nn
 
 from segtune.backbones import spec_of
 from segtune.compute import choose_compute
-from segtune.config import Settings
+from segtune.config import RunSettings
 from segtune.cost import measure
 from segtune.dilation import set_output_stride
 from segtune.layers import Anatomy, Layer
@@ -96,7 +96,7 @@ _UNITS = {
 }
 
 
-def measured_saving(settings: Settings, taps: Mapping[str, str]) -> Saving:
+def measured_saving(settings: RunSettings, taps: Mapping[str, str]) -> Saving:
     """Measure time and memory of a forward pass of `train.batch_size` pictures, each in a process of its own."""
     here, there = (measure(partial(_job, settings, chosen)) for chosen in (taps, None))
     batch = settings.train.batch_size
@@ -106,7 +106,7 @@ def measured_saving(settings: Settings, taps: Mapping[str, str]) -> Saving:
     return found
 
 
-def _job(settings: Settings, taps: Mapping[str, str] | None) -> tuple[Callable[[], None], torch.device]:
+def _job(settings: RunSettings, taps: Mapping[str, str] | None) -> tuple[Callable[[], None], torch.device]:
     """Make a forward pass of the backbone, cut or whole, for `segtune.cost.measure`: it needs no weights."""
     compute, spec = choose_compute(settings.train), spec_of(settings.backbone.name)
     network: nn.Module = spec.build()

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from segtune.build import BuiltModel
-from segtune.config import PhaseSettings, Settings, UserError, some
+from segtune.config import PhaseSettings, RunSettings, UserError, some
 from segtune.freezing import Scope, choose, find_reached, freeze, owners, train_mode, within
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def span_of(phase: PhaseSettings, batches: int, accumulate: int) -> Span:
     return Span(epochs, batches, min(batches, rest * accumulate), phase.steps)
 
 
-def plan_phases(settings: Settings, built: BuiltModel) -> list[Phase]:
+def plan_phases(settings: RunSettings, built: BuiltModel) -> list[Phase]:
     """Work out who trains in each phase.
 
     Raises:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from segtune.build import BuiltModel, build_loss, build_model, build_optimizer
 from segtune.compute import Compute, choose_compute
-from segtune.config import PhaseSettings, Settings
+from segtune.config import PhaseSettings, RunSettings
 from segtune.cost import StepCost, estimate, measure
 from segtune.freezing import Scope, audit
 from segtune.phases import Phase, enter
@@ -18,7 +18,7 @@ from segtune.phases import Phase, enter
 Facts = dict[str, Any]
 
 
-def facts(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute) -> Facts:
+def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compute) -> Facts:
     """Say what trains in a phase, what is frozen, how far gradients go, and what a step costs by estimate.
 
     The model is left as the phase wants it. Costs are in bytes and floating-point operations of a step of
@@ -41,7 +41,7 @@ def facts(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute)
     }
 
 
-def cost_of(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute) -> StepCost:
+def cost_of(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compute) -> StepCost:
     """Estimate what a step of a phase costs; the model is left as the phase wants it."""
     enter(built, phase)
     return estimate(
@@ -58,13 +58,13 @@ def estimated(cost: StepCost) -> Facts:
     return {"step_flops": cost.flops, "step_bytes": cost.memory}
 
 
-def measured(phase: Phase, settings: Settings) -> Facts:
+def measured(phase: Phase, settings: RunSettings) -> Facts:
     """Give what a step of a phase takes, measured in a process of its own."""
     taken = measure(partial(_job, settings, phase))
     return {"measured_seconds": taken.seconds, "measured_bytes": taken.memory}
 
 
-def _job(settings: Settings, phase: Phase) -> tuple[Callable[[], None], torch.device]:
+def _job(settings: RunSettings, phase: Phase) -> tuple[Callable[[], None], torch.device]:
     """Set up steps of a phase on pictures of noise: neither these nor the weights' values change what a step costs."""
     compute = choose_compute(settings.train)
     backbone = replace(settings.backbone, weights="none")
@@ -106,7 +106,7 @@ def cost_table(of_phase: Facts) -> Table:
     return table
 
 
-def tensor_lines(built: BuiltModel, phase: Phase, settings: Settings, compute: Compute) -> list[str]:
+def tensor_lines(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compute) -> list[str]:
     """List every parameter in a phase, a line each: whether it trains, and the bytes the optimizer keeps for it."""
     owning = cost_of(built, phase, settings, compute).optimizer_tensors
     named = dict(built.model.named_parameters())

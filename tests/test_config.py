@@ -72,7 +72,7 @@ def test_settings_are_frozen_and_typed() -> None:
         ),
         (
             {"data.image_size": None},
-            "data.image_size is not set; only evaluation can take it from a checkpoint.",
+            "data.image_size: came None; expected: a valid integer, or a valid list.",
         ),
         ({"data.val_share": 0.9}, "data: val_share and test_share together leave nothing to train on."),
     ],

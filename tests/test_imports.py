@@ -16,6 +16,7 @@ LEVELS = [
     {"commands", "layer_commands", "check", "predict", "ranking"},
     {"evaluate"},
     {"report"},
+    {"scoring"},
     {"assessment"},
     {"engine", "layer_table", "export"},
     {"plan", "recommend", "plots", "charts"},
