@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segtune.data.images import Foreground, read_mask, read_photo
+from segtune.data.images import Foreground
 from segtune.data.survey import Seen
 from segtune.pictures import Picture, tinted
 
@@ -60,7 +60,7 @@ def contact_sheet(chosen: Sequence[Seen], suspects: Collection[str], foreground:
 
 def _small(one: Seen, foreground: Foreground) -> Picture:
     """Read a pair, make it small, and draw the mask in: tinted, with an outline."""
-    photo, mask = read_photo(one.pair.photo), foreground(read_mask(one.pair.mask)).astype(np.uint8)
+    photo, mask = one.pair.read_photo(), foreground(one.pair.read_mask()).astype(np.uint8)
     scale = _SIDE / max(photo.shape[:2])
     size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
     small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)

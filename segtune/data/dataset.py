@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from segtune.data.images import Foreground, read_mask, read_photo
+from segtune.data.images import Foreground
 from segtune.data.pairs import Pair
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """
         epoch, index = key
         pair = self.pairs[index]
-        truth = self.foreground(read_mask(pair.mask)).astype(np.uint8)
+        truth = self.foreground(pair.read_mask()).astype(np.uint8)
         self._seed(epoch, index)
-        out = self.transform(image=read_photo(pair.photo), mask=truth)
+        out = self.transform(image=pair.read_photo(), mask=truth)
         sample = {
             "image": torch.from_numpy(np.ascontiguousarray(out["image"].transpose(2, 0, 1))),
             "mask": torch.from_numpy(np.ascontiguousarray(out["mask"][None])),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from segtune.data.integrity import list_some
+from segtune.config import some
 from segtune.data.likeness import FLAT, Likeness
 from segtune.data.pairs import Problem
 from segtune.data.survey import Seen
@@ -33,7 +33,7 @@ def findings(seen: Sequence[Seen], near: Sequence[Likeness]) -> list[Problem]:
             problems.append(Problem("warning", where, text))
     lost = [str(one) for one in seen if one.close and one.share and not len(one.close.areas)]
     if lost:
-        text = f"foreground lost by resizing: {len(lost)} masks are empty at the network's size: {list_some(lost)}"
+        text = f"foreground lost by resizing: {len(lost)} masks are empty at the network's size: {some(lost)}"
         problems.append(Problem("warning", "masks", f"{text}; a larger data.image_size keeps it"))
     return problems + _inverted(seen)
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 
+from segtune.config import some
 from segtune.data.images import Foreground
 from segtune.data.pairs import Pair, Problem
 from segtune.data.survey import Seen, survey
@@ -51,11 +52,6 @@ def report(problems: Iterable[Problem], most: int = 20) -> str:
         if len(members) > most:
             lines.append(f"... and {len(members) - most} more of this kind")
     return "\n".join(lines)
-
-
-def list_some(names: Sequence[str], most: int = 5) -> str:
-    """Name the first few of many."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _kind(problem: Problem) -> tuple[str, str]:
@@ -122,7 +118,7 @@ def _class_problems(seen: Sequence[Seen]) -> list[Problem]:
     empty = [str(one) for one in seen if one.share == 0]
     if empty:
         share = f"{len(empty)} of {len(seen)} masks ({len(empty) / len(seen):.1%})"
-        text = f"no foreground: {share}: {list_some(empty)}"
+        text = f"no foreground: {share}: {some(empty)}"
         problems.append(Problem("warning", "masks", text))
     return problems
 
@@ -135,8 +131,8 @@ def _duplicates(seen: Sequence[Seen]) -> list[Problem]:
     for group in groups.values():
         if len({one.split for one in group}) > 1:
             text = "the same picture in two splits: scores would be too good; keep one of "
-            problems.append(Problem("error", group[0].pair.name, text + list_some(list(map(str, group)), 10)))
+            problems.append(Problem("error", group[0].pair.name, text + some(list(map(str, group)), 10)))
         elif len(group) > 1:
-            text = "the same picture twice in one split: " + list_some(list(map(str, group)), 10)
+            text = "the same picture twice in one split: " + some(list(map(str, group)), 10)
             problems.append(Problem("warning", group[0].pair.name, text))
     return problems

@@ -3,13 +3,16 @@
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from segtune.config import UserError
-from segtune.data.images import EXTENSIONS
+import numpy as np
+from numpy.typing import NDArray
+
+from segtune.config import UserError, some
+from segtune.data.images import EXTENSIONS, read_mask, read_photo
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini"})
 # What other data sets call the two folders, to name the one to rename.
@@ -21,11 +24,27 @@ _ALIASES = {
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo and its mask; `name` is their common file stem."""
+    """A photo and its mask; `name` is their common file stem. Whoever reads them need not know the format."""
 
     name: str
     photo: Path
     mask: Path
+
+    def read_photo(self) -> NDArray[np.uint8]:
+        """Return the photo as RGB, (H, W, 3).
+
+        Raises:
+            ImageError: The file is missing, damaged or no image.
+        """
+        return read_photo(self.photo)
+
+    def read_mask(self) -> NDArray[np.integer[Any]]:
+        """Return the ids in the mask, (H, W).
+
+        Raises:
+            ImageError: The file is missing, damaged or no mask.
+        """
+        return read_mask(self.mask)
 
 
 @dataclass(frozen=True)
@@ -147,7 +166,7 @@ def _split_by_lists(
             problems.append(Problem("error", f"{split}.txt", "empty list: it names no pair"))
     unlisted = [name for name in by_name if name not in first]
     if unlisted and None not in lists.values():
-        problems.append(Problem("warning", str(root), f"pairs in no list, not used: {_some(unlisted)}"))
+        problems.append(Problem("warning", str(root), f"pairs in no list, not used: {some(unlisted)}"))
     return splits, problems
 
 
@@ -199,7 +218,7 @@ def _by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
         else:
             files[name] = path
     if others:
-        text = f"ignored: {len(others)} that are no pictures ({_some(map(_label, others))})"
+        text = f"ignored: {len(others)} that are no pictures ({some(map(_label, others))})"
         problems.append(Problem("warning", f"{folder.name}/", text))
     return files
 
@@ -225,7 +244,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _contents(folder: Path) -> str:
-    return _some(map(_label, _visible(folder)))
+    return some(map(_label, _visible(folder))) if _visible(folder) else "nothing"
 
 
 def _where(path: Path) -> str:
@@ -234,9 +253,3 @@ def _where(path: Path) -> str:
 
 def _label(path: Path) -> str:
     return f"{path.name}/" if path.is_dir() else path.name
-
-
-def _some(names: Iterable[str], most: int = 5) -> str:
-    names = list(names)
-    more = f", ... ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(names[:most]) + more if names else "nothing"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtune.data.closeup import CloseUp, close_up
-from segtune.data.images import Foreground, ImageError, read_mask, read_photo
+from segtune.data.images import Foreground, ImageError
 from segtune.data.pairs import Pair, Problem
 
 # Smaller pictures hold nothing to learn from; the rule finds placeholders and thumbnails gone wrong.
@@ -79,8 +79,8 @@ def _look(
     split: str, pair: Pair, foreground: Foreground, size: tuple[int, int] | None
 ) -> tuple[list[Seen], list[Problem]]:
     problems: list[Problem] = []
-    photo = _read(read_photo, pair.photo, problems)
-    mask = _read(read_mask, pair.mask, problems)
+    photo = _read(pair.read_photo, pair.photo, problems)
+    mask = _read(pair.read_mask, pair.mask, problems)
     if photo is not None:
         problems += _photo_problems(pair, photo, mask, foreground)
     if photo is None or mask is None or min(photo.shape[:2]) < _LEAST_SIDE:
@@ -96,9 +96,9 @@ def _look(
     return [seen], problems
 
 
-def _read(read: Callable[..., NDArray[Any]], path: Path, problems: list[Problem]) -> NDArray[Any] | None:
+def _read(read: Callable[[], NDArray[Any]], path: Path, problems: list[Problem]) -> NDArray[Any] | None:
     try:
-        return read(path)
+        return read()
     except ImageError as error:
         problems.append(Problem("error", f"{path.parent.name}/{path.name}", f"unreadable: {error.reason}"))
         return None

@@ -74,8 +74,7 @@ def test_missing_folders_name_what_is_there(tmp_path: Path) -> None:
 def test_no_pair_at_all_shows_both_folders(tmp_path: Path) -> None:
     touch(tmp_path, *(f"images/p{i}.jpg" for i in range(7)), "masks/p0_mask.png")
     assert error(find_pairs, tmp_path) == (
-        f"No photo in {tmp_path} has a mask: images/ holds p0.jpg, p1.jpg, p2.jpg, p3.jpg, p4.jpg, ... (7 "
-        "in all); "
+        f"No photo in {tmp_path} has a mask: images/ holds p0.jpg, p1.jpg, p2.jpg, p3.jpg, p4.jpg and 2 more; "
         "masks/ holds p0_mask.png. Photo and mask need the same name up to the extension, directly in "
         "these folders, "
         "as in images/a.jpg and masks/a.png. Extensions: .bmp .jpeg .jpg .png .tif .tiff .webp."
