@@ -164,48 +164,43 @@ def _xception_ambiguous() -> dict[str, tuple[str, ...]]:
     }
 
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-BACKBONES: Mapping[str, BackboneSpec] = {
-    spec.name: spec
-    for spec in (
-        BackboneSpec(
-            "vgg16",
-            FullyConvolutionalVGG16,
-            "vgg16",
-            _IMAGENET_MEAN,
-            _IMAGENET_STD,
-            *_vgg16_layout(),
-            stages=("features.3", "features.8", "features.15", "features.22", "features.29", "drop7"),
-            # timm's and torchvision's names of the hidden fully connected layers
-            renames={
-                "pre_logits.fc1.": "fc6.",
-                "pre_logits.fc2.": "fc7.",
-                "classifier.0.": "fc6.",
-                "classifier.3.": "fc7.",
-            },
-        ),
-        BackboneSpec(
-            "resnet50",
-            _resnet50,
-            "resnet50",
-            _IMAGENET_MEAN,
-            _IMAGENET_STD,
-            *_resnet50_layout(),
-            stages=("act1", "layer1", "layer2", "layer3", "layer4"),
-        ),
-        BackboneSpec(
-            "xception",
-            _xception,
-            "legacy_xception",
-            (0.5,) * 3,
-            (0.5,) * 3,
-            *_xception_layout(),
-            ambiguous=_xception_ambiguous(),
-            stages=("act2", "block2.rep.0", "block3.rep.0", "block12.rep.0", "act4"),
-        ),
-    )
-}
+VGG16 = BackboneSpec(
+    "vgg16",
+    FullyConvolutionalVGG16,
+    "vgg16",
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    *_vgg16_layout(),
+    stages=("features.3", "features.8", "features.15", "features.22", "features.29", "drop7"),
+    # timm's and torchvision's names of the hidden fully connected layers
+    renames={"pre_logits.fc1.": "fc6.", "pre_logits.fc2.": "fc7.", "classifier.0.": "fc6.", "classifier.3.": "fc7."},
+)
+
+RESNET50 = BackboneSpec(
+    "resnet50",
+    _resnet50,
+    "resnet50",
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    *_resnet50_layout(),
+    stages=("act1", "layer1", "layer2", "layer3", "layer4"),
+)
+
+XCEPTION = BackboneSpec(
+    "xception",
+    _xception,
+    "legacy_xception",
+    (0.5,) * 3,
+    (0.5,) * 3,
+    *_xception_layout(),
+    ambiguous=_xception_ambiguous(),
+    stages=("act2", "block2.rep.0", "block3.rep.0", "block12.rep.0", "act4"),
+)
+
+#: A new backbone is a spec in a file of its own, and a name here.
+BACKBONES: Mapping[str, BackboneSpec] = {spec.name: spec for spec in (VGG16, RESNET50, XCEPTION)}
 
 
 def spec_of(name: str) -> BackboneSpec:
@@ -214,17 +209,24 @@ def spec_of(name: str) -> BackboneSpec:
     Raises:
         UserError: timm has no such network, or no such weights of it, or cannot build it here.
     """
-    return BACKBONES.get(name) or _timm_spec(name)
-
-
-@cache
-def _timm_spec(name: str) -> BackboneSpec:
+    if name in BACKBONES:
+        return BACKBONES[name]
     if not timm.is_model(name):
         near = [*difflib.get_close_matches(name, BACKBONES, 1), *list_similar(name, 4)]
         raise UserError(
             f"backbone.name={name}: neither segtune nor timm {timm.__version__} has a network of this name. "
             f"The nearest: {', '.join(dict.fromkeys(near)) or 'none'}. timm.list_models() lists all."
         )
+    return _timm_spec(name)
+
+
+@cache
+def _timm_spec(name: str) -> BackboneSpec:
+    """Describe a network of timm.
+
+    Raises:
+        UserError: timm cannot build it here.
+    """
     build = partial(timm.create_model, name, num_classes=0)
     try:
         with torch.device("meta"):
@@ -236,8 +238,8 @@ def _timm_spec(name: str) -> BackboneSpec:
         name,
         build,
         name,
-        tuple(config.get("mean", _IMAGENET_MEAN)),
-        tuple(config.get("std", _IMAGENET_STD)),
+        tuple(config.get("mean", IMAGENET_MEAN)),
+        tuple(config.get("std", IMAGENET_STD)),
         _timm_blocks(network),
         stages=_timm_stages(network),
     )
