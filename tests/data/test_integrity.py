@@ -149,7 +149,8 @@ def test_masks_without_foreground(folder: Folder) -> None:
     train = [folder.pair("a", half(1))] + [folder.pair(f"e{i}", half(0)) for i in range(6)]
     val = [folder.pair("v", half(0))]
     assert problems(train=train, val=val) == [
-        "warning: masks: no foreground: 7 of 8 masks (87.5%): train e0, train e1, train e2, train e3, train e4 and 2 more"
+        "warning: masks: no foreground: 7 of 8 masks (87.5%): train e0, train e1, train e2, train e3, "
+        "train e4 and 2 more"
     ]
 
 
