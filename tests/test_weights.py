@@ -381,8 +381,8 @@ def test_auto_out_of_reach_warns_and_stays_random(
 
 
 def test_server_that_never_answers_is_given_up(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert segtune.weights.PROBE_SECONDS + 2 < 15
-    monkeypatch.setattr(segtune.weights, "PROBE_SECONDS", 0.3)
+    assert segtune.weights.TIMEOUT_SECONDS + 2 < 15
+    monkeypatch.setattr(segtune.weights, "TIMEOUT_SECONDS", 0.3)
     with listening(None) as url:
         publish(url)
         began = time.monotonic()
@@ -397,7 +397,7 @@ def test_name_server_that_never_answers_is_given_up(publish: Publish, monkeypatc
         released.wait(30)
         raise OSError("too late")
 
-    monkeypatch.setattr(segtune.weights, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(segtune.weights, "TIMEOUT_SECONDS", 0.1)
     monkeypatch.setattr(urllib.request, "urlopen", look_up)
     publish("http://weights.invalid/tiny.pth")
     began = time.monotonic()
@@ -432,6 +432,23 @@ def test_broken_download_is_told(publish: Publish, tmp_path: Path, monkeypatch: 
     with serving(tmp_path) as url:
         publish(f"{url}/tiny.pth")
         assert find_pretrained("tiny") == (None, f"the download of {url}/tiny.pth failed: no space left")
+
+
+def test_repository_is_downloaded_into_the_cache_of_the_hub(
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, float]] = []
+
+    def download(repository: str, file: str, *, etag_timeout: float) -> str:
+        asked.append((repository, file, etag_timeout))
+        return str(tmp_path / file)
+
+    publish(hf_hub_id="timm/")
+    monkeypatch.setattr(segtune.weights, "_unreachable", lambda url: "")
+    monkeypatch.setattr(segtune.weights, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(segtune.weights, "hf_hub_download", download)
+    assert find_pretrained("tiny") == (tmp_path / "model.safetensors", "")
+    assert asked == [("timm/tiny.tag", "model.safetensors", segtune.weights.TIMEOUT_SECONDS)]
 
 
 def test_repository_in_the_local_cache(publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
