@@ -11,12 +11,12 @@ from segtune import checkpoint, distributed
 from segtune.build import BuiltModel, build_start, rebuild
 from segtune.compute import Compute, choose_compute
 from segtune.config import EvaluateSettings, Interrupted, PlanSettings, Settings, UserError
-from segtune.console import banner, console, say, set_up_logging, shown
+from segtune.console import console, say, set_up_logging, shown
 from segtune.data.pairs import Pair
 from segtune.engine import fit
 from segtune.evaluate import load_splits, read_groups, score, subject_of
 from segtune.phases import plan_phases
-from segtune.plan import Facts, brief, cost_of, cost_table, estimated, everything, facts, measured, tensor_lines
+from segtune.plan import Facts, announce, cost_of, cost_table, estimated, everything, facts, measured, tensor_lines
 from segtune.records import claim, kept_command, read_rows, write_json
 from segtune.report import Source
 
@@ -115,9 +115,10 @@ def plan(settings: PlanSettings) -> list[Facts]:
         f"batches of {settings.train.batch_size} pictures of {height} x {width} pixels"
     )
     shown, wholes = [], dict[str, Facts]()
-    for number, phase in enumerate(plan_phases(settings, built), start=1):
+    phases = plan_phases(settings, built)
+    for number, phase in enumerate(phases, start=1):
         of_phase = facts(built, phase, settings, compute)
-        banner(f"phase {number}/{len(settings.freeze.phases)}: {phase.name}", brief(of_phase, phase.settings))
+        announce(number, phases, of_phase)
         optimizer, whole = of_phase["optimizer"], everything(phase)
         if optimizer not in wholes:  # the same for all phases with this optimizer
             wholes[optimizer] = estimated(cost_of(built, whole, settings, compute))
