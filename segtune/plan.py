@@ -126,7 +126,7 @@ def everything(phase: Phase) -> Phase:
     return Phase("everything", settings, Scope(("backbone", "decoder")))
 
 
-def announce(number: int, phases: Sequence[Phase], of_phase: Facts) -> None:
+def announce(phases: Sequence[Phase], number: int, of_phase: Facts) -> None:
     """Print the heading of a phase, counted from 1."""
     phase = phases[number - 1]
     banner(f"phase {number}/{len(phases)}: {phase.name}", brief(of_phase, phase.settings))
