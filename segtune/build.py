@@ -195,6 +195,7 @@ def build_schedule(
         done = min(1.0, (step - warm) / max(1, steps - warm))
         match settings.schedule:
             case "cosine":
+                # In float32: math.cos, or PyTorch's own schedulers, would give other last bits than runs have had.
                 return float(0.5 * (1 + torch.cos(torch.tensor(done * torch.pi)).item()))
             case "poly":
                 return float((1 - done) ** settings.power)

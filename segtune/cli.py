@@ -38,10 +38,7 @@ from segtune.config import (
     nearest,
     parse,
 )
-
-#: Settings that may differ when a run goes on; those of phases by their last part.
-MAY_CHANGE = ("train.device", "train.workers", "checkpoint.minutes")
-MAY_CHANGE_OF_PHASES = ("epochs", "steps", "patience")
+from segtune.resume_rules import check_change
 
 #: Seconds that a process which is not the first waits, before it speaks of an error that the first may have too.
 PATIENCE = 5
@@ -316,18 +313,9 @@ def _change(settings: dict[str, Any], override: Override) -> None:
     """Put an override into a run's settings, if it may change."""
     name = override.key_or_group
     *groups, key = name.split(".")
-    phases, plain = settings["freeze"]["phases"], not override.is_add() and not override.is_delete()
-    adds = (override.is_add() or override.is_force_add()) and groups == ["freeze", "phases"] and key not in phases
-    of_phase = len(groups) == 3 and groups[:2] == ["freeze", "phases"] and key in MAY_CHANGE_OF_PHASES
-    if not adds and not (plain and (name in MAY_CHANGE or of_phase)):
-        raise UserError(
-            f"{override.input_line}: a resumed run keeps its settings, so that it ends as if it had not been "
-            f"interrupted. Only these may change: {', '.join(MAY_CHANGE)}; the {', '.join(MAY_CHANGE_OF_PHASES)} of "
-            "phases that are not over, such as freeze.phases.all.epochs; and phases may be added: "
-            "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
-        )
-    if of_phase and groups[2] not in phases:
-        raise UserError(f"{name}: the run has no phase {groups[2]}; it has {', '.join(phases)}.")
+    changes = not override.is_add() and not override.is_delete()
+    adds = override.is_add() or override.is_force_add()
+    check_change(str(override.input_line), name, settings["freeze"]["phases"], changes=changes, adds=adds)
     place = settings
     for group in groups:
         place = place[group]

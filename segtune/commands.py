@@ -1,7 +1,8 @@
 """The commands, from checked settings on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from segtune import checkpoint, distributed
 from segtune.build import BuiltModel, build_start, rebuild
 from segtune.compute import Compute, choose_compute
 from segtune.config import Interrupted, PlanSettings, Settings, UserError, parse
-from segtune.console import banner, console, say, set_up_logging, shown
+from segtune.console import console, say, set_up_logging, shown
 from segtune.data.pairs import Pair
 from segtune.engine import fit
 from segtune.evaluate import load_splits, show
 from segtune.phases import plan_phases
-from segtune.plan import Facts, brief, cost_of, cost_table, estimated, everything, facts, measured, tensor_lines
+from segtune.plan import Facts, announce, cost_of, cost_table, estimated, everything, facts, measured, tensor_lines
 from segtune.records import claim, kept_command, read_rows, write_json
 from segtune.report import Source, publish
 from segtune.scoring import EvaluatedModel, read_groups, score
@@ -55,7 +56,7 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
                 f"train, {len(splits['val'])} to validate; run folder {shown(folder)}"
             )
             try:
-                summary = fit(replace(settings, resume=None), built, splits, folder, compute, resumed, command)
+                summary = _fit(settings, built, splits, folder, compute, resumed, command)
             except Interrupted as error:
                 raise Interrupted(
                     f"Stopped; everything is saved. To go on: python -m segtune train resume={shown(folder)}"
@@ -72,6 +73,34 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
                 ) from error
     say(f"Everything is in {shown(folder)}; the model is checkpoints/best.pt, report.html shows what it learned.")
     return summary
+
+
+def _fit(
+    settings: Settings,
+    built: BuiltModel,
+    splits: Mapping[str, Sequence[Pair]],
+    folder: Path,
+    compute: Compute,
+    resumed: Mapping[str, Any] | None,
+    command: str,
+) -> dict[str, Any]:
+    """Work out the phases and what each will do, then train through them."""
+    phases = plan_phases(settings, built)
+    built.model.to(compute.device).to(memory_format=torch.channels_last)
+    begun = resumed["state"]["phases"] if resumed else {}
+    to_come = {phase.name: facts(built, phase, settings, compute) for phase in phases if phase.name not in begun}
+    return fit(
+        replace(settings, resume=None),
+        built,
+        phases,
+        to_come,
+        splits,
+        folder,
+        compute,
+        resumed,
+        command,
+        partial(announce, phases),
+    )
 
 
 def _conclude(
@@ -123,9 +152,10 @@ def plan(settings: PlanSettings) -> list[Facts]:
         f"batches of {settings.train.batch_size} pictures of {height} x {width} pixels"
     )
     shown, wholes = [], dict[str, Facts]()
-    for number, phase in enumerate(plan_phases(settings, built), start=1):
+    phases = plan_phases(settings, built)
+    for number, phase in enumerate(phases, start=1):
         of_phase = facts(built, phase, settings, compute)
-        banner(f"phase {number}/{len(settings.freeze.phases)}: {phase.name}", brief(of_phase, phase.settings))
+        announce(phases, number, of_phase)
         optimizer, whole = of_phase["optimizer"], everything(phase)
         if optimizer not in wholes:  # the same for all phases with this optimizer
             wholes[optimizer] = estimated(cost_of(built, whole, settings, compute))

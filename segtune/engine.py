@@ -1,18 +1,14 @@
 """Training: plain loops over phases, epochs and batches."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 import segtune
@@ -20,62 +16,18 @@ from segtune import checkpoint, distributed
 from segtune.build import BuiltModel, build_dataset, build_loss, build_optimizer, build_schedule
 from segtune.compute import Compute
 from segtune.config import DivergedError, Interrupted, Settings, UserError
-from segtune.console import banner, bar, say
+from segtune.console import bar, say
 from segtune.data.dataset import EpochBatches, make_loader
 from segtune.data.pairs import Pair
 from segtune.evaluation import Evaluation, Evaluator
 from segtune.freezing import audit, train_mode
 from segtune.guards import check_gradients, check_members, check_unchanged, fingerprint
-from segtune.phases import Phase, Span, enter, plan_phases, span_of
-from segtune.plan import brief, facts
+from segtune.phases import Phase, Span, enter, span_of
 from segtune.records import EpochRecorder, Row, keep_settings, write_json
+from segtune.signals import stop_signals
+from segtune.state import Movers, State, check_place, seed_of, since_best
 
-
-@dataclass
-class State:
-    """How far a run has come, in plain values: the place where a resume goes on.
-
-    `phase` is the running phase, `epoch` counts its finished epochs, `step` the finished batches of the running epoch.
-    `frozen` holds the digests of what is frozen in the phase, `phases` the facts of the phases begun so far.
-    """
-
-    phase: int = 0
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    images: int = 0
-    lr: float = 0.0
-    best_dice: float = -1.0
-    best_epoch: int = 0
-    trained_images: int = 0
-    train_seconds: float = 0.0
-    seconds: float = 0.0
-    rows: list[Row] = field(default_factory=list)
-    phases: dict[str, dict[str, Any]] = field(default_factory=dict)
-    frozen: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Movers:
-    """What moves the weights in a phase; made anew for each."""
-
-    optimizer: torch.optim.Optimizer
-    schedule: LambdaLR
-    scaler: torch.amp.GradScaler
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give the three states by name."""
-        return {name: getattr(self, name).state_dict() for name in self.__dataclass_fields__}
-
-    def load_state_dict(self, states: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave; the rates are those of the schedule as it is now."""
-        for name, state in states.items():
-            if state:  # a scaler that was off has none
-                getattr(self, name).load_state_dict(state)
-        if states:
-            course = zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
-            for group, (base, factor) in zip(self.optimizer.param_groups, course, strict=True):
-                group["lr"] = base * factor(self.schedule.last_epoch)
+OnPhase = Callable[[int, dict[str, Any]], None]
 
 
 @dataclass
@@ -91,7 +43,9 @@ class Run:
     batches: EpochBatches
     evaluator: Evaluator
     recorder: EpochRecorder | None
-    phases: list[Phase]
+    phases: Sequence[Phase]
+    facts: Mapping[str, dict[str, Any]]
+    on_phase: OnPhase
     stopped: Callable[[], bool]
     proven: str = ""  # the phase in which a gradient was seen to reach all that trains
 
@@ -130,22 +84,28 @@ class Run:
 def fit(
     settings: Settings,
     built: BuiltModel,
+    phases: Sequence[Phase],
+    facts: Mapping[str, dict[str, Any]],
     splits: Mapping[str, Sequence[Pair]],
     folder: Path,
     compute: Compute,
     resumed: Mapping[str, Any] | None = None,
     command: str = "",
+    on_phase: OnPhase = lambda *_: None,
 ) -> dict[str, Any]:
     """Train through all phases and write the run's folder.
 
     Args:
         settings: The run's settings.
-        built: The model, with pretrained or resumed weights.
+        built: The model on its device, with pretrained or resumed weights.
+        phases: What `plan_phases` made of the settings for the model.
+        facts: What is to be kept of each phase that has not begun, by its name; `trainable` at least.
         splits: Pairs of `train` and `val`.
         folder: The run's folder, which exists.
         compute: Device and precision.
         resumed: What `last.pt` holds, to go on from there.
         command: The command line of the run, to be kept with its settings.
+        on_phase: Called with a phase's number, from 1, and its facts, when it begins or goes on.
 
     Returns:
         What is written to `summary.json`.
@@ -153,11 +113,9 @@ def fit(
     Raises:
         Interrupted: SIGINT or SIGTERM came; the run is saved.
         DivergedError: The loss is not finite; the last checkpoint is good.
-        UserError: The phases cannot be trained as they are given, or a guard has found one that was not.
+        UserError: The run cannot go on with these settings, or a guard has found a phase not trained as it says.
     """
     state = State(**resumed["state"]) if resumed else State()
-    phases = plan_phases(settings, built)
-    built.model.to(compute.device).to(memory_format=torch.channels_last)
     train, data = settings.train, settings.data
     dataset = build_dataset(splits["train"], data, settings.augment, settings.seed)
     batches = EpochBatches(
@@ -165,10 +123,13 @@ def fit(
     )
     loader = make_loader(dataset, batches, train.workers, compute.device.type == "cuda")
     evaluator = Evaluator(splits["val"], data, train, build_loss(settings.loss), compute, samples=train.samples)
-    with _signals() as stopped:
-        run = Run(settings, built, folder, compute, state, loader, batches, evaluator, None, phases, stopped)
-        if resumed:
-            _check_place(run, resumed["settings"], resumed["movers"]["schedule"]["last_epoch"])
+    if resumed:
+        steps = resumed["movers"]["schedule"]["last_epoch"]
+        check_place(state, settings, resumed["settings"], batches.whole, steps)
+    with stop_signals() as stopped:
+        run = Run(
+            settings, built, folder, compute, state, loader, batches, evaluator, None, phases, facts, on_phase, stopped
+        )
         if distributed.rank() == 0:  # from here on the run may write: it can be trained as it is asked for
             keep_settings(folder, asdict(settings), command)
             if built.restored:
@@ -204,10 +165,10 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     movers.load_state_dict(resumed)
     if not resumed:
         state.phase, state.epoch, state.frozen = index, 0, fingerprint(run.model)
-        state.phases[phase.name] = facts(run.built, phase, settings, run.compute)
+        state.phases[phase.name] = run.facts[phase.name]
         run.save("last.pt", movers=movers.state_dict())
     if not _over(run, phase):
-        banner(f"phase {index + 1}/{len(run.phases)}: {phase.name}", brief(state.phases[phase.name], phase.settings))
+        run.on_phase(index + 1, state.phases[phase.name])
     while not _over(run, phase):
         began = time.perf_counter()
         train_mode(run.model, phase.scope)
@@ -253,7 +214,7 @@ def train_epoch(run: Run, network: nn.Module, movers: Movers, phase: Phase) -> N
             mine, everyones = batches.share_of(state.step)
             of_step = sum(batches.share_of(first_of_step + n)[1] for n in range(share))
             # Dropout draws from the global generator: seeded by the step, it does not depend on what ran before.
-            torch.manual_seed(_seed_of(settings.seed, number, state.step))
+            torch.manual_seed(seed_of(settings.seed, number, state.step))
             images, masks = (batch[key].to(run.compute.device, non_blocking=True) for key in ("image", "mask"))
             with distributed.alone(network, whole):
                 with run.compute.autocast():
@@ -284,11 +245,6 @@ def train_epoch(run: Run, network: nn.Module, movers: Movers, phase: Phase) -> N
             if whole and now - saved > 60 * settings.checkpoint.minutes:
                 run.save("last.pt", movers=movers.state_dict())
                 saved = now
-
-
-def _seed_of(seed: int, epoch: int, step: int) -> int:
-    source = np.random.SeedSequence([seed, epoch, step], spawn_key=(distributed.rank(),) if distributed.rank() else ())
-    return int(source.generate_state(1)[0])
 
 
 def _step(run: Run, movers: Movers, phase: Phase) -> None:
@@ -324,42 +280,7 @@ def _over(run: Run, phase: Phase) -> bool:
     done = run.state.epoch
     if done >= run.span(phase).epochs:
         return True
-    return phase.settings.until == "plateau" and _since_best(run.state) >= phase.settings.patience
-
-
-def _since_best(state: State) -> int:
-    """Count the epochs of the running phase after its best one."""
-    dices = [row["val_dice"] for row in state.rows[len(state.rows) - state.epoch :]]
-    return len(dices) - 1 - int(np.nanargmax(dices)) if dices and not np.isnan(dices).all() else 0
-
-
-def _check_place(run: Run, before: Mapping[str, Any], steps: int) -> None:
-    """Check that a resumed run can go on where it is: with the phases it has had, and no shorter than it is by now.
-
-    Args:
-        run: The run.
-        before: The settings it had.
-        steps: The optimizer's steps in the running phase so far.
-    """
-    state, had = run.state, list(before["freeze"]["phases"].items())
-    now = [(name, asdict(phase)) for name, phase in run.settings.freeze.phases.items()]
-    if now[: state.phase] != had[: state.phase] or [name for name, _ in now][: len(had)] != [name for name, _ in had]:
-        raise UserError(
-            f"The phases that are over ({', '.join(name for name, _ in had[: state.phase]) or 'none'}) cannot change, "
-            "and new ones come last: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
-        )
-    name, span = run.phases[state.phase].name, run.span(run.phases[state.phase])
-    if steps > span.steps:
-        raise UserError(
-            f"freeze.phases.{name}: the run has made {steps} steps of this phase by now; it cannot become shorter, "
-            f"of {span.steps}."
-        )
-    whole = -(-span.batches // run.settings.train.accumulate)
-    if steps < min(span.steps, state.epoch * whole):  # its last epoch was cut short
-        raise UserError(
-            f"freeze.phases.{name}: this phase has ended after {steps} steps, within an epoch, and cannot become "
-            "longer. Add a phase: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
-        )
+    return phase.settings.until == "plateau" and since_best(run.state) >= phase.settings.patience
 
 
 def _finish_epoch(run: Run, movers: Movers, phase: Phase, result: Evaluation) -> None:
@@ -426,32 +347,3 @@ def _summary(run: Run) -> dict[str, Any]:
         "precision": run.compute.precision,
         "versions": {"segtune": segtune.__version__, "torch": torch.__version__},
     }
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a wish to stop; a second one ends the program at once.
-
-    Of several processes each may get a signal twice, from a batch system and from torchrun, which ends by force what
-    takes too long: there a second one means nothing.
-    """
-    asked = threading.Event()
-    previous: dict[signal.Signals, Any] = {}
-
-    def ask(number: int, _: object) -> None:
-        if distributed.world() == 1:
-            signal.signal(number, previous[signal.Signals(number)])
-            say("Stopping after this step; once more stops at once, without saving.")
-        elif not asked.is_set():
-            say("Stopping after this step.")
-        asked.set()
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.getsignal(number)
-            signal.signal(number, ask)
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

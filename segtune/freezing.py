@@ -4,7 +4,8 @@ Freezing is by module path: the same paths decide which parameters get gradients
 so BatchNorm statistics and dropout of frozen parts stand still too.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -132,30 +133,38 @@ def audit(model: nn.Module, blocks: Blocks) -> Audit:
     return Audit(sum(t for t, _ in pairs.values()), sum(n for _, n in pairs.values()), pairs)
 
 
-def find_reached(model: nn.Module) -> set[str]:
-    """Give the paths of the layers that a gradient from the logits reaches, found by a backward pass.
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Restore, when the block ends, which parameters get gradients, their gradients, and who is in training mode."""
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    modules = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for parameter, requires_grad, gradient in parameters:
+            parameter.requires_grad_(requires_grad).grad = gradient
+        for module, training in modules:
+            module.training = training
 
-    Leaves the model in evaluation mode, with gradients let into everything and none kept.
-    """
+
+def find_reached(model: nn.Module) -> set[str]:
+    """Return the paths of the layers that a gradient from the logits reaches, found by a backward pass."""
     found: set[str] = set()
-    model.eval().requires_grad_(True)
 
     def watch(path: str, output: object) -> None:
         if isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(lambda _: found.add(path))  # type: ignore[no-untyped-call]
 
-    hooks = [
-        module.register_forward_hook(lambda m, a, output, path=path: watch(path, output))
-        for path, module in model.named_modules()
-        if not list(module.children()) or next(module.parameters(recurse=False), None) is not None
-    ]
-    device = next(model.parameters()).device
-    logits = model(torch.zeros(1, 3, 64, 64, device=device))
-    if logits.requires_grad:
-        logits.sum().backward()
-    for hook in hooks:
-        hook.remove()
-    model.zero_grad(set_to_none=True)
+    with unchanged(model), ExitStack() as hooks:
+        model.eval().requires_grad_(True)
+        model.zero_grad(set_to_none=True)  # the backward pass would add to gradients that are to stay
+        for path, module in model.named_modules():
+            if not list(module.children()) or next(module.parameters(recurse=False), None) is not None:
+                hooks.enter_context(module.register_forward_hook(lambda m, a, output, path=path: watch(path, output)))
+        device = next(model.parameters()).device
+        logits = model(torch.zeros(1, 3, 64, 64, device=device))
+        if logits.requires_grad:
+            logits.sum().backward()
     return found
 
 

@@ -1,11 +1,13 @@
 """From a freezing policy to phases that can be trained: who trains in each, checked before anything does."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from segtune.build import BuiltModel
 from segtune.config import PhaseSettings, RunSettings, UserError, some
-from segtune.freezing import Scope, choose, find_reached, freeze, owners, train_mode, within
+from segtune.freezing import Scope, choose, find_reached, freeze, owners, train_mode, unchanged, within
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,14 @@ def enter(built: BuiltModel, phase: Phase) -> None:
     train_mode(built.model, phase.scope)
 
 
+@contextmanager
+def entered(built: BuiltModel, phase: Phase) -> Iterator[None]:
+    """Set the model up for a phase inside the block, and leave it as it was."""
+    with _unchanged_stops(built), unchanged(built.model):
+        enter(built, phase)
+        yield
+
+
 def _all_trains(name: str, phase: PhaseSettings) -> PhaseSettings:
     """Random weights are never frozen: train all at one rate, or refuse what asks by name for something else."""
     if phase.cut or isinstance(phase.backbone, list):
@@ -91,16 +101,27 @@ def _all_trains(name: str, phase: PhaseSettings) -> PhaseSettings:
 def _reached(built: BuiltModel, phase: PhaseSettings, name: str) -> set[str] | None:
     if phase.cut is None:
         return None
-    _stop_at(built, phase.cut)
     stop = built.stops[phase.cut]
-    stop.passed = False
-    reached = find_reached(built.model)
-    if not stop.passed:
+    with _unchanged_stops(built):
+        _stop_at(built, phase.cut)
+        stop.passed = False
+        reached, passed = find_reached(built.model), stop.passed
+    if not passed:
         raise UserError(
             f"freeze.phases.{name}.cut={phase.cut}: the model computes nothing with this module itself, so no gradient "
             "can be stopped there. Name one of the modules inside it."
         )
     return reached
+
+
+@contextmanager
+def _unchanged_stops(built: BuiltModel) -> Iterator[None]:
+    before = [(stop, stop.active, stop.passed) for stop in built.stops.values()]
+    try:
+        yield
+    finally:
+        for stop, active, passed in before:
+            stop.active, stop.passed = active, passed
 
 
 def _stop_at(built: BuiltModel, cut: str | None) -> None:

@@ -1,6 +1,6 @@
 """What happens in a phase, as facts: for the heading of each phase, for `summary.json`, and for the command `plan`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,21 +11,22 @@ from rich.table import Table
 from segtune.build import BuiltModel, build_loss, build_model, build_optimizer
 from segtune.compute import Compute, choose_compute
 from segtune.config import PhaseSettings, RunSettings
+from segtune.console import banner
 from segtune.cost import StepCost, estimate, measure
 from segtune.freezing import Scope, audit
-from segtune.phases import Phase, enter
+from segtune.phases import Phase, enter, entered
 
 Facts = dict[str, Any]
 
 
 def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compute) -> Facts:
-    """Say what trains in a phase, what is frozen, how far gradients go, and what a step costs by estimate.
+    """Return what trains in a phase, what is frozen, how far gradients go, and what a step costs by estimate.
 
-    The model is left as the phase wants it. Costs are in bytes and floating-point operations of a step of
-    `train.batch_size` pictures.
+    Costs are in bytes and floating-point operations of a step of `train.batch_size` pictures.
     """
     cost = cost_of(built, phase, settings, compute)
-    counted = audit(built.model, built.blocks)
+    with entered(built, phase):
+        counted = audit(built.model, built.blocks)
     optimizer = settings.optimizer.of_phase(phase.settings)
     return {
         "trains": _spans(counted.parts, lambda trainable, _: trainable > 0),
@@ -42,15 +43,15 @@ def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compu
 
 
 def cost_of(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compute) -> StepCost:
-    """Estimate what a step of a phase costs; the model is left as the phase wants it."""
-    enter(built, phase)
-    return estimate(
-        built.model,
-        lambda model: build_optimizer(settings.optimizer, model, phase.settings, built.blocks),
-        (settings.train.batch_size, *settings.data.size),
-        compute.dtype,
-        build_loss(settings.loss),
-    )
+    """Estimate what a step of a phase costs."""
+    with entered(built, phase):
+        return estimate(
+            built.model,
+            lambda model: build_optimizer(settings.optimizer, model, phase.settings, built.blocks),
+            (settings.train.batch_size, *settings.data.size),
+            compute.dtype,
+            build_loss(settings.loss),
+        )
 
 
 def estimated(cost: StepCost) -> Facts:
@@ -123,6 +124,12 @@ def everything(phase: Phase) -> Phase:
     """Give the phase that trains all there is, otherwise as a given one: the measure for what freezing saves."""
     settings = replace(phase.settings, backbone="all", decoder="all", cut=None, batchnorm="train")
     return Phase("everything", settings, Scope(("backbone", "decoder")))
+
+
+def announce(phases: Sequence[Phase], number: int, of_phase: Facts) -> None:
+    """Print the heading of a phase, counted from 1."""
+    phase = phases[number - 1]
+    banner(f"phase {number}/{len(phases)}: {phase.name}", brief(of_phase, phase.settings))
 
 
 def brief(of_phase: Facts, phase: PhaseSettings) -> list[str]:

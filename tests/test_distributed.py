@@ -28,6 +28,7 @@ from segtune.__main__ import main
 from segtune.compute import choose_compute
 from segtune.config import LostError, TrainSettings, UserError
 from segtune.cost import StepCost
+from segtune.signals import stop_signals
 
 CPU = torch.device("cpu")
 PHASES = ["head", "deep1", "deep2", "deep3", "all"]
@@ -111,7 +112,7 @@ def test_a_signal_that_comes_twice_does_not_end_one_of_several_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with engine._signals() as stopped:
+    with stop_signals() as stopped:
         assert not stopped()
         for _ in range(2):  # from a batch system, and from torchrun
             os.kill(os.getpid(), signal.SIGTERM)

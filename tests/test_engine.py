@@ -18,7 +18,7 @@ from torch import nn
 
 from segtune import checkpoint, commands, engine, plan
 from segtune.backbones import BACKBONES
-from segtune.build import build_loss, build_model, build_optimizer, build_schedule, build_splits
+from segtune.build import BuiltModel, build_loss, build_model, build_optimizer, build_schedule, build_splits
 from segtune.compute import choose_compute
 from segtune.config import (
     DivergedError,
@@ -31,7 +31,9 @@ from segtune.config import (
     parse,
 )
 from segtune.cost import StepCost
+from segtune.data.pairs import Pair
 from segtune.evaluate import evaluate
+from segtune.phases import Phase, plan_phases
 from segtune.weights import LoadedWeights
 
 
@@ -154,6 +156,38 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert same(weights_of(finished[0], "best.pt"), weights_of(folder, "best.pt"))
     assert (finished[0] / "metrics.csv").read_bytes() == (folder / "metrics.csv").read_bytes()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.parametrize(("step", "begun"), [(1, ["one"]), (6, ["one"]), (7, ["one", "two"])])
+def test_facts_are_worked_out_once_for_each_phase_and_announced_when_it_begins_or_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, begun: list[str]
+) -> None:
+    """They reach the run's summary as they were when the phase began, whatever is asked later."""
+    asked, announced, folder = [], [], tmp_path / "run"
+
+    def facts(_built: BuiltModel, phase: Phase, *_: object) -> dict:
+        asked.append(phase.name)
+        return {"trainable": len(asked)}
+
+    monkeypatch.setattr(commands, "facts", facts)
+    monkeypatch.setattr(
+        commands, "announce", lambda phases, number, facts: announced.append((phases[number - 1].name, facts))
+    )
+    with monkeypatch.context() as patch:
+        stop_after(step, "_step", patch)
+        with pytest.raises(Interrupted):
+            commands.train(settings(photos), folder)
+    one, two = ("one", {"trainable": 1}), ("two", {"trainable": 2})
+    assert asked == ["one", "two"]
+    assert announced == [one, two][: len(begun)]
+    asked.extend(["resumed"] * 2)
+    summary = commands.train(replace(settings(photos), resume=str(folder)), folder)
+    if begun == ["one"]:
+        two = ("two", {"trainable": 5})
+    assert asked[4:] == ["two"] * (begun == ["one"])
+    assert announced[len(begun) :] == ([two] if step == 7 else [one, two])
+    assert summary["phases"] == dict([one, two])
+    assert summary["trainable_parameters"] == {"one": 1, "two": two[1]["trainable"]}
 
 
 def stop_after(count: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,6 +357,12 @@ def test_a_gradient_that_is_not_finite_stops_the_run_too(
         commands.train(settings(photos), tmp_path / "run")
 
 
+def fit(chosen: Settings, built: BuiltModel, splits: dict[str, list[Pair]], folder: Path) -> None:
+    phases = plan_phases(chosen, built)
+    facts = {phase.name: {"trainable": 0} for phase in phases}
+    engine.fit(chosen, built, phases, facts, splits, folder, choose_compute(chosen.train))
+
+
 def test_frozen_modules_are_bit_identical_after_their_phase(photos: Path, tmp_path: Path) -> None:
     chosen = settings(photos, {"head": {"epochs": 2, "lr": 1e-2, "backbone": 1}})
     chosen = replace(chosen, taps={"low": "layer1", "high": "layer2"})
@@ -330,7 +370,7 @@ def test_frozen_modules_are_bit_identical_after_their_phase(photos: Path, tmp_pa
     built = replace(built, weights=LoadedWeights("a file"))  # weights of our own, so freezing is allowed
     before = {name: tensor.clone() for name, tensor in built.model.state_dict().items()}
     splits = build_splits(chosen.data, 0, 0)
-    engine.fit(chosen, built, splits, tmp_path / "run", choose_compute(chosen.train))
+    fit(chosen, built, splits, tmp_path / "run")
     for name, tensor in built.model.state_dict().items():
         trains = name.startswith(("backbone.layer2.", "decoder."))
         assert torch.equal(tensor, before[name]) != trains, name
@@ -352,7 +392,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_
         torch.manual_seed(0)
         built = replace(build_model(chosen.backbone, chosen.taps, chosen.decoder), weights=LoadedWeights("a file"))
         folder = tmp_path / str(accumulate)
-        engine.fit(chosen, built, build_splits(chosen.data, 0, 0), folder, choose_compute(chosen.train))
+        fit(chosen, built, build_splits(chosen.data, 0, 0), folder)
         results.append(weights_of(folder))
     assert all(torch.allclose(results[0][name], results[1][name], atol=1e-6) for name in results[0])
 

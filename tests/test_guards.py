@@ -17,6 +17,7 @@ from segtune.build import BuiltModel, build_model, build_optimizer, build_splits
 from segtune.compute import choose_compute
 from segtune.config import Settings, UserError, parse
 from segtune.guards import check_gradients, check_members, check_unchanged, fingerprint
+from segtune.phases import plan_phases
 from segtune.weights import LoadedWeights
 
 NetworkOf = Callable[[str], nn.Module]
@@ -203,8 +204,10 @@ def faulty(photos: Path, tmp_path: Path, network_of: NetworkOf) -> Callable[...,
         built = replace(built, weights=LoadedWeights("a file"))  # weights of one's own may be frozen
         plant(built)
         splits = build_splits(settings.data, 0, 0)
+        phases = plan_phases(settings, built)
+        facts = {phase.name: {"trainable": 0} for phase in phases}
         with pytest.raises(UserError) as caught:
-            engine.fit(settings, built, splits, tmp_path, choose_compute(settings.train))
+            engine.fit(settings, built, phases, facts, splits, tmp_path, choose_compute(settings.train))
         return str(caught.value)
 
     return run

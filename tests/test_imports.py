@@ -1,6 +1,8 @@
 """The direction of imports: `__main__ → cli → commands → engine, build → … → leaves`."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ LEVELS = [
     {"scoring"},
     {"assessment"},
     {"engine", "layer_table", "export"},
-    {"plan", "recommend", "plots", "charts"},
+    {"plan", "recommend", "plots", "charts", "state", "signals"},
     {"phases", "evaluation", "records", "probe", "predictor", "inputs", "video"},
     {"build", "onnx_network"},
     {"averaging", "curves", "groups"},
@@ -42,6 +44,7 @@ LEVELS = [
         "phrases",
         "skin_tone",
         "intervals",
+        "resume_rules",
         "tiles",
     },
     {"config"},
@@ -100,6 +103,19 @@ def test_only_the_cli_knows_hydra(path: Path) -> None:
 
 def test_the_schema_needs_no_torch() -> None:
     assert not {name.split(".")[0] for name in imports(PACKAGE / "config.py")} & {"torch", "numpy", "segtune"}
+
+
+def test_the_rules_of_resume_need_no_torch() -> None:
+    """Not by way of others either: a refused resume is answered at once."""
+    code = "import segtune.cli, segtune.resume_rules, sys; print({'torch', 'numpy'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("name", ["engine", "state", "signals"])
+def test_the_loop_draws_no_tables_and_estimates_nothing(name: str) -> None:
+    found = imports(PACKAGE / f"{name}.py")
+    assert not {each for each in found if each.startswith("rich")}
+    assert not found & {f"segtune.{each}" for each in ("plan", "cost", "report", "charts", "plots", "phrases")}
 
 
 def test_there_is_no_utils() -> None:

@@ -7,12 +7,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from segtune import commands
+from segtune import commands, plan
 from segtune.backbones import BACKBONES
-from segtune.build import build_optimizer, build_start
-from segtune.config import PlanSettings, parse
-from segtune.phases import enter, plan_phases
-from segtune.plan import brief, everything
+from segtune.build import BuiltModel, build_optimizer, build_start
+from segtune.compute import choose_compute
+from segtune.config import PlanSettings, UserError, parse
+from segtune.freezing import find_reached
+from segtune.phases import enter, entered, plan_phases
+from segtune.plan import brief, cost_of, everything, facts, tensor_lines
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,69 @@ def test_everything_is_everything(weights: Path) -> None:
     enter(built, everything(plan_phases(chosen, built)[0]))
     assert all(p.requires_grad for p in built.model.parameters())
     assert not any(stop.active for stop in built.stops.values())
+
+
+def traces(built: BuiltModel) -> dict[str, object]:
+    """All that a question could leave behind on a model, down to the bits of its tensors."""
+
+    def bits(tensor: torch.Tensor | None) -> bytes | None:
+        return None if tensor is None else tensor.detach().contiguous().numpy().tobytes()
+
+    parameters, modules = dict(built.model.named_parameters()), dict(built.model.named_modules())
+    return {
+        "tensors": {name: bits(tensor) for name, tensor in built.model.state_dict().items()},
+        "gradients": {name: (p.requires_grad, id(p.grad), bits(p.grad)) for name, p in parameters.items()},
+        "modes": {name: module.training for name, module in modules.items()},
+        "hooks": {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in modules.items()},
+        "stops": {name: (stop.active, stop.passed) for name, stop in built.stops.items()},
+    }
+
+
+CUTS = {"head": PHASES["head"], "behind": PHASES["all"] | {"cut": "layer1"}, "score": {"cut": "decoder.refine"}}
+CUTS["score"] |= {"epochs": 1, "lr": 1e-3}
+
+
+@pytest.mark.parametrize("state", ["built", "eval", "closed", "in a phase", "with gradients"])
+def test_questions_leave_the_model_as_it_was(weights: Path, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = settings(weights, CUTS)
+    built, compute = build_start(chosen), choose_compute(chosen.train)
+    phases = plan_phases(chosen, built)
+    match state:
+        case "eval":
+            built.model.eval()
+        case "closed":
+            built.model.requires_grad_(False)
+        case "in a phase" | "with gradients":
+            enter(built, phases[1])
+            if state == "with gradients":
+                built.model(torch.zeros(2, 3, 64, 64)).sum().backward()
+    before = traces(built)
+    plan_phases(chosen, built)
+    assert traces(built) == before
+    for phase in [*phases, everything(phases[0])]:
+        for ask in (facts, cost_of, lambda *given: tensor_lines(*given)):
+            ask(built, phase, chosen, compute)
+            assert traces(built) == before
+    monkeypatch.setattr(plan, "estimate", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cost_of(built, phases[2], chosen, compute)
+    wrong = settings(weights, {"head": PHASES["head"] | {"cut": "decoder.refine"}})
+    monkeypatch.setattr(built.stops["decoder.refine"], "forward", lambda x: x)  # as of a module that is never called
+    with pytest.raises(UserError, match="the model computes nothing with this module itself"):
+        plan_phases(wrong, built)
+    assert traces(built) == before
+    assert "decoder.classifier" in find_reached(built.model)
+    assert traces(built) | {"stops": before["stops"]} == before  # a stop remembers that values came
+
+
+def test_a_phase_is_entered_inside_the_block_alone(weights: Path) -> None:
+    chosen = settings(weights, CUTS)
+    built = build_start(chosen)
+    phases, before = plan_phases(chosen, built), traces(built)
+    with entered(built, phases[1]):
+        inside = traces(built)
+    enter(built, phases[1])
+    assert inside == traces(built) != before
 
 
 @pytest.mark.slow

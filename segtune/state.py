@@ -1,0 +1,95 @@
+"""What a run is made of between its steps: how far it has come, and what moves its weights."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from segtune import distributed
+from segtune.config import Settings
+from segtune.phases import span_of
+from segtune.records import Row
+from segtune.resume_rules import check_length, check_phases
+
+
+@dataclass
+class State:
+    """How far a run has come, in plain values: the place where a resume goes on.
+
+    `phase` is the running phase, `epoch` counts its finished epochs, `step` the finished batches of the running epoch.
+    `frozen` holds the digests of what is frozen in the phase, `phases` the facts of the phases begun so far.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    images: int = 0
+    lr: float = 0.0
+    best_dice: float = -1.0
+    best_epoch: int = 0
+    trained_images: int = 0
+    train_seconds: float = 0.0
+    seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+    phases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    frozen: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Movers:
+    """What moves the weights in a phase; made anew for each."""
+
+    optimizer: torch.optim.Optimizer
+    schedule: LambdaLR
+    scaler: torch.amp.GradScaler
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the three states by name."""
+        return {name: getattr(self, name).state_dict() for name in self.__dataclass_fields__}
+
+    def load_state_dict(self, states: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave; the rates are those of the schedule as it is now."""
+        for name, state in states.items():
+            if state:  # a scaler that was off has none
+                getattr(self, name).load_state_dict(state)
+        if states:
+            course = zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
+            for group, (base, factor) in zip(self.optimizer.param_groups, course, strict=True):
+                group["lr"] = base * factor(self.schedule.last_epoch)
+
+
+def check_place(state: State, settings: Settings, before: Mapping[str, Any], batches: int, steps: int) -> None:
+    """Check that a resumed run can go on where it is: with the phases it has had, and no shorter than it is by now.
+
+    Args:
+        state: How far the run has come.
+        settings: Its settings.
+        before: The settings it had.
+        batches: Batches of a whole epoch.
+        steps: The optimizer's steps in the running phase so far.
+
+    Raises:
+        UserError: It cannot.
+    """
+    phases = settings.freeze.phases
+    check_phases(before["freeze"]["phases"], {name: asdict(phase) for name, phase in phases.items()}, state.phase)
+    name, phase = list(phases.items())[state.phase]
+    of_epoch = -(-batches // settings.train.accumulate)
+    longest = span_of(phase, batches, settings.train.accumulate).steps
+    check_length(name, steps, longest, state.epoch * of_epoch)
+
+
+def since_best(state: State) -> int:
+    """Count the epochs of the running phase after its best one."""
+    dices = [row["val_dice"] for row in state.rows[len(state.rows) - state.epoch :]]
+    return len(dices) - 1 - int(np.nanargmax(dices)) if dices and not np.isnan(dices).all() else 0
+
+
+def seed_of(seed: int, epoch: int, step: int) -> int:
+    """Return the seed of what a step draws, in each process another."""
+    source = np.random.SeedSequence([seed, epoch, step], spawn_key=(distributed.rank(),) if distributed.rank() else ())
+    return int(source.generate_state(1)[0])
