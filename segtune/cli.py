@@ -47,6 +47,17 @@ PATIENCE = 5
 OVERRIDE = re.compile(r"~|\+*\w[\w@/.:-]*=")
 OPEN = re.compile(r"(freeze\.phases\.\w+(\.\w+)?|restore\.rename|compare\.\w+)=")
 
+#: What Hydra's own --hydra-help says, less what does not work here.
+HYDRA_HELP = """Hydra's flags, as in python -m segtune {command} [flag …] [setting=value …]
+
+  --cfg job, -c job        show the settings without running; --resolve fills in references, -p GROUP shows one group
+  --multirun, -m           run all combinations of comma-separated values
+  --config-dir, -cd DIR    add a folder of your groups
+  --config-name, -cn NAME  take another file than {command}.yaml as the root of the settings
+  --info, -i [WHAT]        show how the settings were composed: all, config, defaults, defaults-tree, searchpath
+
+Hydra's shell completion does not work with segtune's commands. https://hydra.cc has the rest."""
+
 
 def config_folder() -> Path:
     """Where the YAML files are: inside the installed package, beside it in a checkout."""
@@ -64,6 +75,9 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
     """
     if "--help" in arguments or "-h" in arguments:
         print(settings_help(command))
+        return 0
+    if "--hydra-help" in arguments:
+        print(HYDRA_HELP.format(command=command))
         return 0
     try:
         if command == "train" and any(re.match(r"\+*resume=", argument) for argument in arguments):
@@ -107,6 +121,11 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
     """Let Hydra compose the settings and run the command, once or, in a sweep, for each combination."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"-m", "--multirun"} & set(arguments):
         raise UserError("A sweep (-m) is for one process: with torchrun start its runs one after the other.")
+    if {"-sc", "--shell-completion"} & set(arguments):
+        raise UserError(
+            "Hydra's shell completion does not work with segtune. "
+            f"`python -m segtune {command} --help` lists all settings."
+        )
     # Hydra reads the command line itself; and it would answer errors in its own way, with exit code 1.
     # Its flags must not stand between overrides.
     overrides = [_quoted(each) for each in arguments if OVERRIDE.match(each)]

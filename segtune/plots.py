@@ -1,4 +1,4 @@
-"""Drawings of networks and of what a probe found, with matplotlib. Only this module imports it."""
+"""Draw a network's layers, and a probe's Dice against depth, with matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby

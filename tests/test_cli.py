@@ -63,6 +63,23 @@ def test_help_and_version_import_nothing_heavy(tmp_path: Path) -> None:
     assert not {"torch", "hydra", "numpy", "pydantic", "rich"} & set(out.splitlines()[-1].split())
 
 
+def test_help_on_hydra_offers_only_what_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--hydra-help"]) == 0
+    out = capsys.readouterr().out
+    assert "as in python -m segtune plan [flag" in out
+    assert "Hydra's shell completion does not work" in out
+    assert "install=bash" not in out
+    os.environ["HYDRA_FULL_ERROR"] = "0"
+    for flags in (
+        ["--cfg", "job", "--resolve", "-p", "freeze"],
+        ["-c", "job"],
+        ["--info", "defaults"],
+        ["-i", "config"],
+    ):
+        assert main(["plan", *flags]) == 0
+        assert len(capsys.readouterr().out.splitlines()) > 5
+
+
 def test_the_console_script_is_the_module() -> None:
     import tomllib
 
@@ -96,6 +113,11 @@ def test_the_console_script_is_the_module() -> None:
         (
             ("train", "data=folder"),
             "segtune train: data.root is not set, and it has no default. Give data.root=…",
+        ),
+        (
+            ("train", "-sc", "install=bash"),
+            "segtune train: Hydra's shell completion does not work with segtune. "
+            "`python -m segtune train --help` lists all settings.",
         ),
         (("train", "resume=nowhere"), "segtune train: resume=nowhere: there is no run here (no config.yaml)."),
         (("evaluate", "checkpoint=none.pt"), "segtune evaluate: No checkpoint at none.pt."),

@@ -20,7 +20,7 @@ TOOL = Path(segtune.__file__).parents[1] / "tools" / "fault.py"
 @pytest.mark.slow
 def test_a_run_killed_six_times_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """In a process of its own: the tool forks, which PyTorch refuses after a backward pass such as other tests make."""
-    environment = {**os.environ, "PYTHONPATH": str(TOOL.parents[1])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, TOOL.parents[:2]))}
     command = [sys.executable, __file__, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,7 +12,6 @@ each is a new interpreter. For Linux and macOS.
 """
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -20,23 +19,17 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from safetensors.torch import save_file
+from compare_runs import being_written, differences, load
 
-import segtune.commands  # noqa: F401 - once, for all the processes
-from segtune import checkpoint, cli
-from segtune.backbones import BACKBONES
 from segtune.config import UserError
 
 BATCHES = 11  # an epoch: 21 pictures by two
-TIMES = ("seconds", "train_seconds", "trained_images", "images_per_second")
 #: The processes' surroundings: one thread, since the order of sums depends on their number.
 ALONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -70,7 +63,13 @@ class Kill:
 
 
 def prepare(folder: Path) -> list[str]:
-    """Make data and a weights file in `folder`; give the settings of the training."""
+    """Make data and a weights file in `folder`; return the settings of the training."""
+    import torch
+    from safetensors.torch import save_file
+
+    import segtune.commands  # noqa: F401 - once, for all the processes
+    from segtune.backbones import BACKBONES
+
     generator = np.random.default_rng(0)
     for name in ("images", "masks"):
         (folder / "discs" / name).mkdir(parents=True, exist_ok=True)
@@ -109,7 +108,7 @@ def prepare(folder: Path) -> list[str]:
 
 
 def start(arguments: Sequence[str], log: Path, *, fresh: bool = False) -> int:
-    """Start `segtune train` in a process of its own and give its number; what it prints goes to `log`."""
+    """Start `segtune train` in a process of its own and return its number; what it prints goes to `log`."""
     sys.stdout.flush()
     log.touch()
     child = os.fork()
@@ -123,6 +122,10 @@ def start(arguments: Sequence[str], log: Path, *, fresh: bool = False) -> int:
         os.environ.update(ALONE)
         if fresh:
             os.execv(sys.executable, [sys.executable, "-m", "segtune", "train", *arguments])
+        import torch
+
+        from segtune import cli
+
         # Like a new interpreter, it must not owe its numbers to the generators it was born with.
         random.seed(), np.random.seed(), torch.seed()
         torch.set_num_threads(1)
@@ -135,7 +138,7 @@ def start(arguments: Sequence[str], log: Path, *, fresh: bool = False) -> int:
 
 
 def undisturbed(folder: Path, settings: Sequence[str], *, fresh: bool = False) -> Place:
-    """Train without a fault, and say how far that goes.
+    """Train without a fault, and return how far that goes.
 
     Raises:
         FaultError: The training failed.
@@ -188,7 +191,7 @@ def disturbed(
             return kills
         if code != (-sent if sent == signal.SIGKILL else 130):
             raise _failed(log, f"{sent.name} was answered with exit code {code}")
-        kills.append(Kill(sent.name, place_of(folder), _being_written(folder) if sent == signal.SIGKILL else seen))
+        kills.append(Kill(sent.name, place_of(folder), being_written(folder) if sent == signal.SIGKILL else seen))
         tell(kills[-1])
         if kills[-1].place.done < max(kill.place.done for kill in kills):
             raise FaultError(f"last.pt fell back to batch {kills[-1].place.done}")
@@ -199,34 +202,15 @@ def disturbed(
 
 
 def place_of(folder: Path) -> Place:
-    """Say where a run's `last.pt` stands; it must be whole, or this fails."""
-    state = checkpoint.load(folder / "checkpoints" / "last.pt")["state"]
+    """Return where a run's `last.pt` stands; it must be whole, or this fails."""
+    state = load(folder, "last.pt")["state"]
     done = len(state["rows"]) * BATCHES + state["step"]
     return Place(list(state["phases"])[state["phase"]], state["epoch"], state["step"], done)
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """Name everything in which two runs' folders differ, times apart."""
-    found = []
-    for name in ("last.pt", "best.pt"):
-        contents = [checkpoint.load(folder / "checkpoints" / name) for folder in (one, other)]
-        for content in contents:
-            content["settings"]["run_dir"] = content["settings"]["train"]["workers"] = None
-            content["state"] = _without_times(content["state"])
-        found += [f"{name}{place}" for place in _unlike(contents[0], contents[1])]
-    names = {str(path.relative_to(folder)) for folder in (one, other) for path in folder.glob("samples/*")}
-    for name in ("metrics.csv", *sorted(names)):
-        files = [folder / name for folder in (one, other)]
-        if not all(file.is_file() for file in files) or files[0].read_bytes() != files[1].read_bytes():
-            found.append(name)
-    summaries = [_without_times(json.loads((folder / "summary.json").read_text())) for folder in (one, other)]
-    found += [f"summary.json{place}" for place in _unlike(summaries[0], summaries[1])]
-    return found + [f"left behind: {name}" for folder in (one, other) for name in _being_written(folder)]
-
-
 def main() -> int:
     """Run the fault test and print what it finds; 1 if there is a difference."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
     parser.add_argument("--seed", type=int, default=0)
@@ -270,7 +254,7 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
 def _await_moment(child: int, folder: Path, log: Path, mark: float, pause: float, *, at_write: bool) -> tuple[str, ...]:
     """Wait until `last.pt` has come to a `mark`, in batches, and `pause` seconds; if wanted, until one is written.
 
-    Gives the names of what is being written.
+    Returns the names of what is being written.
     """
     last, seen, done = folder / "checkpoints" / "last.pt", 0, -1
     while not _ended(child) and (done < mark or "phase " not in log.read_text()):
@@ -280,13 +264,13 @@ def _await_moment(child: int, folder: Path, log: Path, mark: float, pause: float
     until = time.perf_counter() + pause
     while not _ended(child) and time.perf_counter() < until:
         time.sleep(0.002)
-    while at_write and not _ended(child) and not any(name.endswith(".pt") for name in _being_written(folder)):
+    while at_write and not _ended(child) and not any(name.endswith(".pt") for name in being_written(folder)):
         time.sleep(0.0002)
-    return _being_written(folder)
+    return being_written(folder)
 
 
 def _ended(child: int) -> bool:
-    """Say whether a process has ended, without taking its exit code away."""
+    """Return whether a process has ended, without taking its exit code away."""
     return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
@@ -296,30 +280,6 @@ def _end(child: int) -> int:
 
 def _failed(log: Path, what: str) -> FaultError:
     return FaultError(f"{what}; its log ends:\n{log.read_text()[-2000:]}")
-
-
-def _being_written(folder: Path) -> tuple[str, ...]:
-    """Name the files for which there is a temporary one: `.last.pt.x1y2.partial` is one for `last.pt`."""
-    return tuple(sorted(path.name[1:].rsplit(".", 2)[0] for path in folder.glob("**/.*.partial")))
-
-
-def _without_times(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in TIMES}
-
-
-def _unlike(one: Any, other: Any, place: str = "") -> Iterator[str]:
-    """Name the places at which two nested values differ, tensors to the last bit."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in dict.fromkeys([*one, *other]):
-            yield from _unlike(one.get(key), other.get(key), f"{place}/{key}")
-    elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        for number, pair in enumerate(zip(one, other, strict=True)):
-            yield from _unlike(*pair, f"{place}/{number}")
-    elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        if one.dtype != other.dtype or one.shape != other.shape or one.numpy().tobytes() != other.numpy().tobytes():
-            yield place
-    elif one != other and not (one != one and other != other):  # NaN is NaN
-        yield place
 
 
 if __name__ == "__main__":

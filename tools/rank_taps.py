@@ -11,9 +11,11 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 MAPS = {
     "default": ("block3.rep.0", "block8.rep.6"),
@@ -22,7 +24,6 @@ MAPS = {
     "deep": ("block3.rep.0", "act4"),
     "recommended": ("act2", "block11.add"),  # what the probe recommends on skin_ecu
 }
-BUDGET = ("freeze=head_only", "freeze.phases.head.epochs=4", "data.limit=200", "train.samples=0")
 
 
 def segtune(*arguments: str) -> None:
@@ -31,39 +32,57 @@ def segtune(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "segtune", *arguments], check=True)
 
 
-def ranks(values: list[float]) -> np.ndarray:
-    """Give ranks from 0; equal values share their mean rank."""
+def ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return ranks from 0; equal values share their mean rank."""
     ordered = np.sort(values)
     return np.array([np.mean(np.flatnonzero(ordered == value)) for value in values])
 
 
-def main() -> None:
-    """Probe, train, compare."""
+def probe(folder: Path, maps: Sequence[str], settings: Sequence[str]) -> dict[str, float]:
+    """Return the probe's Dice of each map."""
+    if not (folder / "probe.csv").exists():
+        compare = [f"+compare.{name}=[{','.join(MAPS[name])}]" for name in maps]
+        segtune("probe", *settings, *compare, f"run_dir={folder}")
+    with (folder / "probe.csv").open(encoding="utf-8") as file:
+        probed = {row["layers"]: float(row["dice"]) for row in csv.DictReader(file)}
+    return {name: probed[" + ".join(MAPS[name])] for name in maps}
+
+
+def train(folder: Path, name: str, settings: Sequence[str]) -> float:
+    """Return the best validation Dice of a short training with a map."""
+    low, high = MAPS[name]
+    if not (folder / "summary.json").exists():
+        segtune("train", *settings, f"taps.low={low}", f"taps.high={high}", f"run_dir={folder}")
+    return float(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["val_dice"])
+
+
+def main() -> int:
+    """Probe, train, compare; return 1 if a command failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the runs go")
     parser.add_argument("--seed", default="0")
+    parser.add_argument("--maps", nargs="+", choices=MAPS, default=list(MAPS), help="the tap maps (default: all)")
+    parser.add_argument("--epochs", type=int, default=4, help="of each training (default: 4)")
+    parser.add_argument("--images", type=int, default=200, help="of each training (default: 200)")
     parser.add_argument("settings", nargs="*", help="settings of all commands, after --")
-    arguments = parser.parse_args()
-    folder, common = arguments.folder, (*arguments.settings, f"seed={arguments.seed}")
-    if not (folder / "probe" / "probe.csv").exists():
-        compare = [f"+compare.{name}=[{','.join(layers)}]" for name, layers in MAPS.items()]
-        segtune("probe", *common, *compare, f"run_dir={folder / 'probe'}")
-    with (folder / "probe" / "probe.csv").open(encoding="utf-8") as file:
-        probed = {row["layers"]: float(row["dice"]) for row in csv.DictReader(file)}
-    for name, (low, high) in MAPS.items():
-        run = folder / f"{name}-{arguments.seed}"
-        if not (run / "summary.json").exists():
-            segtune("train", *common, *BUDGET, f"taps.low={low}", f"taps.high={high}", f"run_dir={run}")
-    trained = {
-        name: json.loads((folder / f"{name}-{arguments.seed}" / "summary.json").read_text(encoding="utf-8"))["val_dice"]
-        for name in MAPS
-    }
-    by_probe = {name: probed[" + ".join(layers)] for name, layers in MAPS.items()}
-    for name, layers in MAPS.items():
-        print(f"{name:<14}{' + '.join(layers):<32} probe {by_probe[name]:.4f}  trained {trained[name]:.4f}")
+    options = parser.parse_args()
+    folder, common = options.folder, (*options.settings, f"seed={options.seed}")
+    budget = ("freeze=head_only", f"freeze.phases.head.epochs={options.epochs}", f"data.limit={options.images}")
+    try:
+        by_probe = probe(folder / "probe", options.maps, common)
+        trained = {
+            name: train(folder / f"{name}-{options.seed}", name, (*common, *budget, "train.samples=0"))
+            for name in options.maps
+        }
+    except subprocess.CalledProcessError as error:
+        print(f"{parser.prog}: segtune ended with exit code {error.returncode}", file=sys.stderr)
+        return 1
+    for name in options.maps:
+        print(f"{name:<14}{' + '.join(MAPS[name]):<32} probe {by_probe[name]:.4f}  trained {trained[name]:.4f}")
     order = np.corrcoef(ranks(list(by_probe.values())), ranks(list(trained.values())))[0, 1]
     print(f"Spearman's rank correlation: {order:.2f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

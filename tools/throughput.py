@@ -1,80 +1,119 @@
 """Compare the speed of a training step: precisions, and what freezing saves, side by side in one run.
 
-    python tools/throughput.py [backbone] [image size] [batch size]
+    python tools/throughput.py [backbone] [image size] [batch size] [--rounds 5] [--device auto]
 
-Prints pictures per second and the ratio to the reference in the first row: everything trains, in fp32. The variants
-take turns, so that a change of the machine's load meets all of them; the best of five rounds counts.
+Prints images per second and the ratio to the reference in the first row: everything trains, in fp32. The variants
+take turns, so that a change of the machine's load meets all of them; the best round of each counts.
 """
 
+from __future__ import annotations
+
+import argparse
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-import yaml
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help can do without
+    import torch
 
-from segtune.build import BuiltModel, build_loss, build_model, build_optimizer
-from segtune.cli import config_folder
-from segtune.compute import Compute, choose_compute
-from segtune.config import (
-    BackboneSettings,
-    DeepLabV3PlusSettings,
-    LossSettings,
-    OptimizerSettings,
-    PhaseSettings,
-    TrainSettings,
-)
-from segtune.freezing import choose, freeze, train_mode
-
-ROUNDS = 5
+    from segtune.build import BuiltModel
+    from segtune.compute import Compute
+    from segtune.config import PhaseSettings
 
 
 def step_seconds(built: BuiltModel, compute: Compute, phase: PhaseSettings, images: torch.Tensor) -> float:
-    """Time one training step, optimizer included."""
+    """Return the seconds of one training step, optimizer included."""
+    import torch
+
+    from segtune.build import build_loss, build_optimizer
+    from segtune.config import LossSettings, OptimizerSettings
+    from segtune.freezing import choose, freeze, train_mode
+
     model = built.model.to(compute.device).to(memory_format=torch.channels_last)
-    modules = choose(model, "measured", phase, built.blocks)
-    freeze(model, modules)
-    train_mode(model, modules)
-    optimizer = build_optimizer(OptimizerSettings("adamw"), model, phase)
+    scope = choose(model, "measured", phase, built.blocks)
+    model.zero_grad()
+    freeze(model, scope)
+    train_mode(model, scope)
+    optimizer = build_optimizer(OptimizerSettings("adamw"), model, phase, built.blocks)
     loss_fn = build_loss(LossSettings("dice_bce"))
     target = torch.zeros(len(images), 1, *images.shape[-2:], device=compute.device)
+    _synchronize(compute)
     began = time.perf_counter()
     with compute.autocast():
         logits = model(images)
-    loss_fn(logits, target).backward()
+    loss_fn(logits, target).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    if compute.device.type == "cuda":
-        torch.cuda.synchronize()
+    _synchronize(compute)
     return time.perf_counter() - began
 
 
-def main(backbone: str = "xception", size: str = "256", batch: str = "8") -> None:
-    """Measure and print."""
-    taps = yaml.safe_load((Path(config_folder()) / "taps" / f"{backbone}_deeplabv3plus.yaml").read_text())
-    built = build_model(BackboneSettings(backbone, "none"), taps, DeepLabV3PlusSettings())
-    compute = choose_compute(TrainSettings())
-    images = torch.randint(0, 256, (int(batch), 3, int(size), int(size)), dtype=torch.uint8, device=compute.device)
-    fp32 = Compute(compute.device, torch.float32)
-    variants = {
-        "everything trains, fp32": (fp32, PhaseSettings(epochs=1, lr=1e-5)),
-        f"everything trains, {compute.precision}": (compute, PhaseSettings(epochs=1, lr=1e-5)),
-        "backbone frozen, fp32": (fp32, PhaseSettings(epochs=1, lr=1e-5, backbone=0)),
-        f"backbone frozen, {compute.precision}": (compute, PhaseSettings(epochs=1, lr=1e-5, backbone=0)),
+def _synchronize(compute: Compute) -> None:
+    import torch
+
+    if compute.device.type != "cpu":
+        torch.accelerator.synchronize(compute.device)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Measure the variants and print a table."""
+    import torch
+    import yaml
+    from rich.console import Console
+    from rich.table import Table
+
+    from segtune.build import build_model
+    from segtune.cli import config_folder
+    from segtune.compute import Compute, choose_compute
+    from segtune.config import BackboneSettings, DeepLabV3PlusSettings, PhaseSettings, TrainSettings
+
+    taps = yaml.safe_load((config_folder() / "taps" / f"{options.backbone}_deeplabv3plus.yaml").read_text("utf-8"))
+    built = build_model(BackboneSettings(options.backbone, "none"), taps, DeepLabV3PlusSettings())
+    compute = choose_compute(TrainSettings(device=options.device))
+    shape = (options.batch, 3, options.size, options.size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=compute.device)
+    phases = {
+        "everything trains": PhaseSettings(epochs=1, lr=1e-5),
+        "backbone frozen": PhaseSettings(epochs=1, lr=1e-5, backbone=0),
     }
+    precisions = dict.fromkeys((torch.float32, compute.dtype))  # one where `auto` is fp32
+    places = [Compute(compute.device, dtype) for dtype in precisions]
+    variants = {f"{name}, {at.precision}": (at, phase) for name, phase in phases.items() for at in places}
     best = dict.fromkeys(variants, float("inf"))
-    for _ in range(ROUNDS + 1):  # the first round warms up; it cannot be the best
-        for name, (where, phase) in variants.items():
-            best[name] = min(best[name], step_seconds(built, where, phase, images))
-    reference = best[next(iter(variants))]
-    table = Table(title=f"{backbone} + deeplabv3plus, {size} px, batches of {batch}, {compute.device}")
-    for heading in ("variant", "pictures/s", "ratio"):
+    for number in range(options.rounds + 1):
+        for name, (at, phase) in variants.items():
+            seconds = step_seconds(built, at, phase, images)
+            if number:  # the first round warms up
+                best[name] = min(best[name], seconds)
+    reference = next(iter(best.values()))
+    table = Table(
+        title=f"{options.backbone} + deeplabv3plus, {options.size} px, batches of {options.batch}, {compute.device}"
+    )
+    for heading in ("variant", "images/s", "ratio"):
         table.add_column(heading)
     for name, seconds in best.items():
-        table.add_row(name, f"{int(batch) / seconds:.1f}", f"{reference / seconds:.2f}")
+        table.add_row(name, f"{options.batch / seconds:.1f}", f"{reference / seconds:.2f}")
     Console().print(table)
 
 
+def main() -> int:
+    """Read the command line and compare; return 2 for what the user can put right."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("backbone", nargs="?", default="xception", choices=("xception", "resnet50", "vgg16"))
+    parser.add_argument("size", nargs="?", type=int, default=256, help="side of the images in pixels (default: 256)")
+    parser.add_argument("batch", nargs="?", type=int, default=8, help="images of a step (default: 8)")
+    parser.add_argument("--rounds", type=int, default=5, help="steps of each variant that count (default: 5)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    options = parser.parse_args()
+    if options.batch < 2 or options.size < 1 or options.rounds < 1:  # BatchNorm after pooling needs two values
+        parser.error("expected a batch of 2 or more, a size and rounds of 1 or more")
+    from segtune.config import UserError
+
+    try:
+        compare(options)
+    except UserError as error:
+        parser.error(str(error))
+    return 0
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Each tool answers --help at once, and its smallest form works."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import segtune
+from segtune import checkpoint
+
+REPOSITORY = Path(segtune.__file__).parents[1]
+TOOLS = sorted((REPOSITORY / "tools").glob("*.py"))
+
+
+def run(tool: str, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *options, str(REPOSITORY / "tools" / f"{tool}.py"), *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, tool: str, *arguments: str) -> int:
+    """Run in this process, which has PyTorch already; return the exit code."""
+    monkeypatch.setattr(sys, "argv", [tool, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(REPOSITORY / "tools" / f"{tool}.py"), run_name="__main__")
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("tool", [path.stem for path in TOOLS])
+def test_each_tool_explains_itself_without_loading_pytorch(tool: str) -> None:
+    done = run(tool, "--help", options=("-X", "importtime"))
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: {tool}.py")
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert "torch" not in imported
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
+def test_each_tool_has_a_smoke_test(path: Path) -> None:
+    assert re.search(rf'\brun(_here)?\((monkeypatch, )?"{path.stem}"', Path(__file__).read_text(encoding="utf-8"))
+
+
+def test_throughput_compares_precisions_and_freezing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(monkeypatch, "throughput", "resnet50", "64", "2", "--rounds", "1", "--device", "cpu") == 0
+    out = capsys.readouterr().out
+    assert "resnet50 + deeplabv3plus, 64 px, batches of 2, cpu" in " ".join(out.split())
+    rows = dict(re.findall(r"((?:everything trains|backbone frozen), \w+) +│ +[\d.]+ +│ +([\d.]+)", out))
+    assert {"everything trains, float32", "backbone frozen, float32"} <= rows.keys()
+    assert float(rows["everything trains, float32"]) == 1
+
+
+def test_throughput_refuses_what_cannot_be_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(monkeypatch, "throughput", "resnet50", "64", "1") == 2
+    assert "expected a batch of 2 or more" in capsys.readouterr().err
+    assert run_here(monkeypatch, "throughput", "resnet50", "64", "2", "--device", "cuda:77") == 2
+    assert "train.device=cuda:77 cannot be used here" in capsys.readouterr().err
+
+
+def test_compare_runs_finds_one_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weight = torch.tensor([1.0, float("nan")])
+    for name, value in {"one": weight, "same": weight, "other": torch.nextafter(weight, weight + 1)}.items():
+        content = {"settings": {"run_dir": name, "train": {"workers": 0}}, "state": {"seconds": 1.0}}
+        checkpoint.save(tmp_path / name / "checkpoints" / "last.pt", content | {"model": {"weight": weight}})
+        checkpoint.save(tmp_path / name / "checkpoints" / "best.pt", content | {"model": {"weight": value}})
+        (tmp_path / name / "metrics.csv").write_text("epoch\n1\n", encoding="utf-8")
+        (tmp_path / name / "summary.json").write_text('{"val_dice": 0.5}', encoding="utf-8")
+    assert run_here(monkeypatch, "compare_runs", str(tmp_path / "one"), str(tmp_path / "same")) == 0
+    assert capsys.readouterr().out == "0 differences\n"
+    assert run_here(monkeypatch, "compare_runs", str(tmp_path / "one"), str(tmp_path / "other")) == 1
+    assert capsys.readouterr().out == "best.pt/model/weight\n1 differences\n"
+    assert run_here(monkeypatch, "compare_runs", str(tmp_path / "one"), str(tmp_path / "none")) == 2
+    assert f"No checkpoint at {tmp_path / 'none' / 'checkpoints' / 'last.pt'}." in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_fault_with_one_kill(tmp_path: Path) -> None:
+    done = run("fault", "--kills", "1", "--signal", "TERM", "--folder", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 runs killed, 0 differences" in done.stdout
+    same = run("compare_runs", str(tmp_path / "undisturbed"), str(tmp_path / "disturbed0"))
+    assert same.stdout == "0 differences\n"
+
+
+@pytest.mark.slow
+def test_rank_taps_with_two_maps(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for i in range(8):
+        mask = np.zeros((64, 64), np.uint8)
+        cv2.circle(mask, (20 + 3 * i, 32), 12, 255, -1)
+        image = generator.integers(0, 120, (64, 64, 3)).astype(np.uint8) + (mask > 0)[..., None] * np.uint8(100)
+        cv2.imwrite(str(tmp_path / "data" / "images" / f"{i}.png"), image)
+        cv2.imwrite(str(tmp_path / "data" / "masks" / f"{i}.png"), mask)
+    small = ("--maps", "default", "deep", "--epochs", "1", "--images", "4")
+    settings = ("data=folder", f"data.root={tmp_path / 'data'}", "data.image_size=64", "backbone.weights=none")
+    speed = ("train.device=cpu", "train.workers=0", "train.batch_size=2")
+    done = run("rank_taps", "--folder", str(tmp_path / "rank"), *small, "--", *settings, *speed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^default +block3\.rep\.0 \+ block8\.rep\.6 +probe 0\.\d+ +trained 0\.\d+$", done.stdout, re.M)
+    assert re.search(r"^Spearman's rank correlation: (-?1\.00|nan)$", done.stdout, re.M)
+    failed = run("rank_taps", "--folder", str(tmp_path / "other"), *small, "--", "data=folder", "data.root=nowhere")
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1] == "rank_taps.py: segtune ended with exit code 2"

@@ -1,0 +1,87 @@
+"""Compare two runs' folders to the last bit: weights, optimizer, schedule, rows, best checkpoint, samples.
+
+    python tools/compare_runs.py RUN OTHER
+
+Prints everything in which they differ, times, folders and workers apart; exit code 1 if there is anything.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from segtune.config import UserError
+
+TIMES = ("seconds", "train_seconds", "trained_images", "images_per_second")
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Return the names of everything in which two runs' folders differ, times apart."""
+    found = []
+    for name in ("last.pt", "best.pt"):
+        contents = [load(folder, name) for folder in (one, other)]
+        for content in contents:
+            content["settings"]["run_dir"] = content["settings"]["train"]["workers"] = None
+            content["state"] = _without_times(content["state"])
+        found += [f"{name}{place}" for place in _unlike(contents[0], contents[1])]
+    names = {str(path.relative_to(folder)) for folder in (one, other) for path in folder.glob("samples/*")}
+    for name in ("metrics.csv", *sorted(names)):
+        files = [folder / name for folder in (one, other)]
+        if not all(file.is_file() for file in files) or files[0].read_bytes() != files[1].read_bytes():
+            found.append(name)
+    summaries = [_without_times(json.loads((folder / "summary.json").read_text())) for folder in (one, other)]
+    found += [f"summary.json{place}" for place in _unlike(summaries[0], summaries[1])]
+    return found + [f"left behind: {name}" for folder in (one, other) for name in being_written(folder)]
+
+
+def being_written(folder: Path) -> tuple[str, ...]:
+    """Return the files for which there is a temporary one: `.last.pt.x1y2.partial` is one for `last.pt`."""
+    return tuple(sorted(path.name[1:].rsplit(".", 2)[0] for path in folder.glob("**/.*.partial")))
+
+
+def load(folder: Path, name: str) -> dict[str, Any]:
+    """Return the content of a run's checkpoint; it must be whole, or this fails."""
+    from segtune import checkpoint
+
+    return checkpoint.load(folder / "checkpoints" / name)
+
+
+def main() -> int:
+    """Compare the folders of the command line; return 1 if they differ, 2 if one holds no finished run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the folder of a finished run")
+    parser.add_argument("other", type=Path, help="the folder of another")
+    options = parser.parse_args()
+    try:
+        found = differences(options.run, options.other)
+    except (UserError, OSError) as error:
+        parser.error(str(error))
+    print("\n".join([*found, f"{len(found)} differences"]))
+    return int(bool(found))
+
+
+def _without_times(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in TIMES}
+
+
+def _unlike(one: Any, other: Any, place: str = "") -> Iterator[str]:
+    """Name the places at which two nested values differ, tensors to the last bit."""
+    import torch
+
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys([*one, *other]):
+            yield from _unlike(one.get(key), other.get(key), f"{place}/{key}")
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            yield from _unlike(*pair, f"{place}/{number}")
+    elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        if one.dtype != other.dtype or one.shape != other.shape or one.numpy().tobytes() != other.numpy().tobytes():
+            yield place
+    elif one != other and not (one != one and other != other):  # NaN is NaN
+        yield place
+
+
+if __name__ == "__main__":
+    sys.exit(main())
