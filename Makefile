@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 
-.PHONY: install train test test-slow test-gpu lint clean
+.PHONY: install train test test-trains test-slow test-gpu lint clean
 
 install: $(VENV)/.installed
 
@@ -18,11 +18,15 @@ $(VENV)/.installed: pyproject.toml
 train: install
 	$(BIN)/python -m segtune train experiment=first $(ARGS)
 
-# A process per core, up to four, each with one thread: PyTorch's own threads would only fight over the cores.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A process per core, up to four; tests/conftest.py gives each one thread.
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test: install
-	$(PYTEST)
+	$(PYTEST) $(ARGS)
+
+# The unit tests in which train.precision=auto matters: SEGTUNE_AUTO_PRECISION=bf16 make test-trains
+test-trains: install
+	$(PYTEST) -m 'trains and not slow and not gpu'
 
 # Minutes long; the tests on real photos also need SEGTUNE_SHARED, see CONTRIBUTING.md.
 test-slow: install

@@ -1,5 +1,6 @@
 """Where and how numbers are computed."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from segtune.config import DeviceSettings, UserError
 from segtune.distributed import local_rank, world
 
+AUTO_PRECISION = "SEGTUNE_AUTO_PRECISION"  # in the environment: what train.precision=auto means
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -38,7 +40,7 @@ def choose_compute(settings: DeviceSettings) -> Compute:
     """Choose device and precision.
 
     Raises:
-        UserError: The device does not exist here.
+        UserError: The device does not exist here, or SEGTUNE_AUTO_PRECISION names no precision.
     """
     name = settings.device
     if name == "auto":
@@ -58,8 +60,17 @@ def choose_compute(settings: DeviceSettings) -> Compute:
             f"train.device={settings.device} cannot be used here: {str(error).splitlines()[0]}\n"
             "Expected auto, cpu, cuda, cuda:N or mps."
         ) from error
-    precision = _best_precision(device) if settings.precision == "auto" else settings.precision
+    precision = _auto_precision(device) if settings.precision == "auto" else settings.precision
     return Compute(device, _DTYPES[precision])
+
+
+def _auto_precision(device: torch.device) -> str:
+    chosen = os.environ.get(AUTO_PRECISION)
+    if chosen is None:
+        return _best_precision(device)
+    if chosen not in _DTYPES:
+        raise UserError(f"The environment variable {AUTO_PRECISION}: got {chosen!r}; expected {', '.join(_DTYPES)}.")
+    return chosen
 
 
 def _best_precision(device: torch.device) -> str:

@@ -1,27 +1,63 @@
-"""The networks the tests share, built once, with random weights and without a download."""
+"""What all tests share: plain surroundings, and networks built once, with random weights and without a download.
+
+Nothing heavy is imported here: pytest-xdist's own process, which runs no test, loads this file before it starts others.
+"""
 
 import copy
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import timm
-import torch
 import yaml
-from torch import nn
 
-from segtune.backbones import BACKBONES
-from segtune.build import BuiltModel, build_model
-from segtune.config import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
+if TYPE_CHECKING:
+    from torch import nn
+
+    from segtune.build import BuiltModel
 
 CONF = Path(__file__).parents[1] / "conf"
 
+# What libraries read when they load, and other processes inherit.
+os.environ |= {
+    "OMP_NUM_THREADS": "1",  # PyTorch's own threads would only fight over the cores with the other test processes
+    "MPLBACKEND": "agg",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_CACHE": "/nonexistent",  # no weights that happen to be on this machine
+    "TORCH_HOME": "/nonexistent",
+}
+for name in (
+    *("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),  # of the terminal
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),  # of a batch system
+    *("HYDRA_FULL_ERROR", "PYTHONWARNINGS"),
+):
+    os.environ.pop(name, None)
 
-def enliven(network: nn.Module) -> None:
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM mean what they mean at a terminal; a job in the background starts with SIGINT ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def short_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask for no traceback: each command sets this for Hydra, and would ask for one of those after it."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+
+def enliven(network: "nn.Module") -> None:
     """Give every BatchNorm random values, as training would: fresh ones of residual branches multiply by zero."""
+    from torch import nn
+
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -30,21 +66,23 @@ def enliven(network: nn.Module) -> None:
             module.running_var.uniform_(0.5, 1.5)
 
 
-def create_narrow(architecture: str, **options: Any) -> nn.Module:
-    """Create a timm network; of VGG16's two fully connected layers the first gets 32 channels, for memory and time."""
-    narrow: dict[str, Any] = {"mlp_ratio": 32 / 4096} if architecture == "vgg16" else {}
-    return ORIGINAL_CREATE(architecture, **options, **narrow)
-
-
-ORIGINAL_CREATE = timm.create_model
-
-
 @pytest.fixture(scope="session")
-def network_of() -> Callable[[str], nn.Module]:
+def network_of() -> Callable[[str], "nn.Module"]:
     """Give a fresh copy of a whole backbone by name, in evaluation mode, with random weights."""
+    import timm
+    import torch
+
+    from segtune.backbones import BACKBONES
+
+    create = timm.create_model
+
+    def create_narrow(architecture: str, **options: Any) -> "nn.Module":
+        """Create a network; of VGG16's two fully connected layers the first gets 32 channels, for memory and time."""
+        narrow: dict[str, Any] = {"mlp_ratio": 32 / 4096} if architecture == "vgg16" else {}
+        return create(architecture, **options, **narrow)
 
     @cache
-    def original(name: str) -> nn.Module:
+    def original(name: str) -> "nn.Module":
         with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
             patch.setattr(timm, "create_model", create_narrow)
             torch.manual_seed(0)
@@ -56,15 +94,21 @@ def network_of() -> Callable[[str], nn.Module]:
 
 
 @pytest.fixture(scope="session")
-def built_of(network_of: Callable[[str], nn.Module]) -> Callable[[str], BuiltModel]:
+def built_of(network_of: Callable[[str], "nn.Module"]) -> Callable[[str], "BuiltModel"]:
     """Give a fresh copy of a model by BACKBONE_DECODER, with the taps of `conf/taps` and a narrow decoder."""
+    import torch
+
+    from segtune.backbones import BACKBONES
+    from segtune.build import build_model
+    from segtune.config import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
+
     decoders: dict[str, DecoderSettings] = {
         "deeplabv3plus": DeepLabV3PlusSettings(channels=16, low_channels=8),
         "fcn8s": FCN8sSettings(),
     }
 
     @cache
-    def original(pair: str) -> BuiltModel:
+    def original(pair: str) -> "BuiltModel":
         name, decoder = pair.split("_")
         taps = yaml.safe_load((CONF / "taps" / f"{pair}.yaml").read_text(encoding="utf-8"))
         network = network_of(name)

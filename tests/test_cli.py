@@ -21,6 +21,7 @@ from segtune import checkpoint, plan
 from segtune.__main__ import main
 from segtune.backbones import BACKBONES
 from segtune.cli import _quoted
+from segtune.config import UserError
 from segtune.cost import StepCost
 
 REPOSITORY = Path(segtune.__file__).parent.parent
@@ -159,10 +160,11 @@ def test_impossible_taps_are_explained(
     assert message(capsys, *arguments).startswith(expected)
 
 
-def test_a_traceback_on_request(tmp_path: Path) -> None:
-    done = run("train", "data=folder", cwd=tmp_path, HYDRA_FULL_ERROR="1")
-    assert done.returncode != 0
-    assert "Traceback" in done.stderr
+def test_a_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(UserError, match=r"data\.root is not set") as caught:  # what Python ends with a traceback
+        main(["train", "data=folder"])
+    assert any(entry.name == "_plain" for entry in caught.traceback)
 
 
 def discs(root: Path, count: int = 8) -> Path:
@@ -191,7 +193,6 @@ SMALL = (
     "freeze=none",
     "freeze.phases.all.epochs=1",
     "train.workers=0",
-    "train.precision=fp32",
     "checkpoint.minutes=1",
 )
 
@@ -213,37 +214,42 @@ def test_values_that_mean_more_stay_as_they_are(argument: str) -> None:
     assert _quoted(argument) == argument
 
 
-PHOTOS = ("data=folder", "data.root=photos", "train.workers=0", "train.precision=fp32")
+PHOTOS = ("data=folder", "data.root=photos", "train.workers=0")
 
 
-def test_train_evaluate_resume_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.trains
+def test_train_evaluate_resume_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The training, of a whole ResNet50, in a process of its own; what is done with it then in this one."""
+    monkeypatch.chdir(tmp_path)
     discs(tmp_path / "photos")
     done = run("train", *SMALL, "run_dir=first", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "phase 1/1: all" in done.stdout
     assert "Best validation Dice" in done.stdout
-    done = run("evaluate", "checkpoint=first/checkpoints/best.pt", *PHOTOS, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert main(["evaluate", "checkpoint=first/checkpoints/best.pt", *PHOTOS]) == 0
     assert list(tmp_path.glob("runs/*_evaluate/evaluation.json"))
-    assert "mean over pictures, and all pixels pooled" in done.stdout
+    assert "mean over pictures, and all pixels pooled" in capsys.readouterr().out
     assert "train.batch_size=2: a resumed run keeps its settings" in message(
         capsys, "train", f"resume={tmp_path}/first", "train.batch_size=2"
     )
-    done = run("train", "resume=first", "train.workers=1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert main(["train", "resume=first", "train.workers=1"]) == 0
 
 
-def test_a_sweep_and_a_config_folder_of_ones_own(tmp_path: Path) -> None:
+@pytest.mark.trains
+@pytest.mark.usefixtures("quick")
+def test_a_sweep_and_a_config_folder_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     discs(tmp_path / "photos")
     (tmp_path / "mine" / "augment").mkdir(parents=True)
     (tmp_path / "mine" / "augment" / "mirror.yaml").write_text("transforms: {HorizontalFlip: {p: 0.5}}\n")
-    done = run(
-        "train", "--config-dir", "mine", "-m", *SMALL, "augment=mirror", "seed=0,1", "run_dir=sweep", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    assert main(["train", "--config-dir", "mine", "-m", *SMALL, "augment=mirror", "seed=0,1", "run_dir=sweep"]) == 0
     assert (tmp_path / "sweep" / "0" / "summary.json").is_file()
     assert '<a href="1/report.html">1</a>' in (tmp_path / "sweep" / "report.html").read_text()
-    assert "The page is sweep/report.html." in done.stdout
+    assert "The page is sweep/report.html." in capsys.readouterr().out
     assert "seed: 1" in (tmp_path / "sweep" / "1" / "config.yaml").read_text()
     assert "HorizontalFlip" in (tmp_path / "sweep" / "1" / "config.yaml").read_text()
 
@@ -299,6 +305,7 @@ def assert_same_end(one: Path, other: Path) -> None:
         torch.testing.assert_close(part(contents[0]), part(contents[1]), rtol=0, atol=0)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     "change", ["freeze.phases.two.epochs=2", "+freeze.phases.late={backbone: all, epochs: 1, lr: 1e-3}"]
 )
@@ -316,6 +323,7 @@ KEEPS = (
 )
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -366,6 +374,7 @@ def holder(first: Path) -> Iterator[subprocess.Popen]:
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.trains
 def test_two_processes_never_write_one_folder(
     capsys: pytest.CaptureFixture[str], first: Path, holder: subprocess.Popen
 ) -> None:
@@ -381,6 +390,7 @@ def test_two_processes_never_write_one_folder(
     assert main(["train", f"resume={first}"]) == 0
 
 
+@pytest.mark.trains
 def test_a_new_run_does_not_touch_the_folder_of_one_that_begins(
     capsys: pytest.CaptureFixture[str], first: Path, holder: subprocess.Popen
 ) -> None:
@@ -394,6 +404,7 @@ def test_a_new_run_does_not_touch_the_folder_of_one_that_begins(
     assert (first / ".lock").exists()
 
 
+@pytest.mark.trains
 def test_what_a_killed_process_left_half_written_is_removed(first: Path) -> None:
     left = [first / "checkpoints" / ".last.pt.ab12.partial", first / ".metrics.csv.cd34.partial"]
     for path in left:
@@ -402,6 +413,7 @@ def test_what_a_killed_process_left_half_written_is_removed(first: Path) -> None
     assert not [path for path in left if path.exists()]
 
 
+@pytest.mark.trains
 def test_a_disk_that_is_full_keeps_the_last_checkpoint(
     capsys: pytest.CaptureFixture[str], first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,6 +454,7 @@ class Payload:
         return os.system, (f"touch {self.target}",)
 
 
+@pytest.mark.trains
 def test_a_run_whose_checkpoint_holds_code_is_not_resumed(
     capsys: pytest.CaptureFixture[str], first: Path, tmp_path: Path
 ) -> None:

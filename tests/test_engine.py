@@ -36,6 +36,8 @@ from segtune.evaluate import evaluate
 from segtune.phases import Phase, plan_phases
 from segtune.weights import LoadedWeights
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(network_of: Callable[[str], nn.Module]) -> Iterator[None]:
@@ -79,7 +81,7 @@ def settings(root: Path, phases: dict | None = None, **train) -> Settings:
             "augment": {"transforms": {"HorizontalFlip": {"p": 0.5}}},
             "loss": {"name": "dice_bce"},
             "optimizer": {"name": "adamw"},
-            "train": {"batch_size": 2, "workers": 0, "precision": "fp32", "samples": 2, "device": "cpu", **train},
+            "train": {"batch_size": 2, "workers": 0, "samples": 2, "device": "cpu", **train},
             "checkpoint": {},
         },
     )
@@ -380,7 +382,8 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_
     """Without BatchNorm in training mode, dropout, clipping and per-batch terms the two are one computation."""
     results = []
     for size, accumulate in ((4, 1), (2, 2)):
-        chosen = settings(photos, {"head": {"epochs": 1, "lr": 0.1}}, batch_size=size, accumulate=accumulate, clip=0)
+        more = {"batch_size": size, "accumulate": accumulate, "clip": 0, "precision": "fp32"}
+        chosen = settings(photos, {"head": {"epochs": 1, "lr": 0.1}}, **more)
         chosen = replace(
             chosen,
             decoder=parse_fcn(),
@@ -411,7 +414,7 @@ def test_validation_dice_is_what_evaluate_measures(finished: tuple[Path, dict], 
             {
                 "checkpoint": str(folder / "checkpoints" / "best.pt"),
                 "data": {"name": "folder", "root": str(photos), "image_size": None, "split": "val"},
-                "train": {"device": "cpu", "precision": "fp32", "workers": 0, "batch_size": 2, "threshold": None},
+                "train": {"device": "cpu", "workers": 0, "batch_size": 2, "threshold": None},
             },
         ),
         tmp_path / "evaluation",

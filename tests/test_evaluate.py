@@ -23,6 +23,7 @@ from segtune.config import Settings, UserError, parse
 from segtune.taps import Feature
 
 SIDE = 64
+pytestmark = pytest.mark.trains
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def settings(photos: Path, **more: object) -> Settings:
         "augment": {},
         "loss": {"name": "dice_bce"},
         "optimizer": {"name": "adamw"},
-        "train": {"batch_size": 2, "workers": 0, "precision": "fp32", "samples": 2, "device": "cpu"},
+        "train": {"batch_size": 2, "workers": 0, "samples": 2, "device": "cpu"},
         "checkpoint": {},
     }
     return parse(Settings, values | more)
@@ -203,9 +204,17 @@ def test_what_cannot_be_evaluated(run: Path, photos: Path, tmp_path: Path, capsy
     assert "The checkpoints were trained for different objects: data.foreground=auto data.invert=False and" in message
 
 
+@pytest.mark.parametrize(("auto", "named"), [("fp32", "float32"), ("bf16", "bfloat16")])
 def test_a_model_that_gives_nan_is_not_scored(
-    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    auto: str,
+    named: str,
 ) -> None:
+    monkeypatch.setenv("SEGTUNE_AUTO_PRECISION", auto)
     content = checkpoint.load(run / "checkpoints" / "best.pt")
     name = [name for name in content["model"] if name.startswith("decoder") and name.endswith("bias")][-1]
     content["model"][name][:] = torch.nan
@@ -213,7 +222,7 @@ def test_a_model_that_gives_nan_is_not_scored(
     os.environ["HYDRA_FULL_ERROR"] = "0"
     arguments = [f"checkpoint={tmp_path}/nan.pt", "data=folder", f"data.root={photos}", f"run_dir={tmp_path}/out"]
     assert main(["evaluate", *arguments, "train.device=cpu", "train.workers=0"]) == 1
-    assert "The model gives NaN for p10 in float32" in capsys.readouterr().err
+    assert f"The model gives NaN for p10 in {named}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

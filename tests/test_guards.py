@@ -191,7 +191,7 @@ def faulty(photos: Path, tmp_path: Path, network_of: NetworkOf) -> Callable[...,
             "augment": {},
             "loss": {"name": "dice_bce"},
             "optimizer": {"name": "sgd"},
-            "train": {"batch_size": 2, "workers": 0, "precision": "fp32", "samples": 0, "device": "cpu"},
+            "train": {"batch_size": 2, "workers": 0, "samples": 0, "device": "cpu"},
             "checkpoint": {},
         },
     )
@@ -213,6 +213,7 @@ def faulty(photos: Path, tmp_path: Path, network_of: NetworkOf) -> Callable[...,
     return run
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("added", [True, False], ids=["a frozen one too", "all but one"])
 def test_a_run_with_a_wrong_optimizer_stops(
     faulty: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, added: bool
@@ -234,6 +235,7 @@ def test_a_run_with_a_wrong_optimizer_stops(
     assert not (tmp_path / "checkpoints").exists()  # it has not begun
 
 
+@pytest.mark.trains
 def test_a_run_with_a_tensor_that_gets_no_gradient_stops_on_the_first_step_of_its_phase(
     faulty: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -245,6 +247,7 @@ def test_a_run_with_a_tensor_that_gets_no_gradient_stops_on_the_first_step_of_it
     assert (tmp_path / "metrics.csv").read_text().count("\n") == 2  # the heading, and the first phase's epoch
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     ("path", "tensor", "phase"),
     [
@@ -267,6 +270,7 @@ def test_a_run_that_changes_what_is_frozen_stops_at_the_end_of_the_phase(
     assert not (tmp_path / "summary.json").exists()
 
 
+@pytest.mark.trains
 def test_only_what_is_frozen_in_a_phase_is_watched_in_it(
     faulty: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from segtune.__main__ import main
 from segtune.backbones import spec_of
 
 SMALL = "mobilenetv3_small_050"
-TIMM = ("backbone=timm", f"backbone.name={SMALL}", "data.image_size=64", "train.device=cpu", "train.precision=fp32")
+TIMM = ("backbone=timm", f"backbone.name={SMALL}", "data.image_size=64", "train.device=cpu")
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -164,6 +164,7 @@ def of(folder: Path, weights: Path | str) -> tuple[str, ...]:
     return (*TIMM, "data=folder", f"data.root={folder}", f"backbone.weights={weights}", "train.workers=0")
 
 
+@pytest.mark.trains
 def test_a_probe_reports_and_recommends(
     pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +184,7 @@ def test_a_probe_reports_and_recommends(
     assert "phase 1/2" in again  # what is to be pasted is accepted
 
 
+@pytest.mark.trains
 def test_a_probe_gives_the_same_again(
     pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +195,7 @@ def test_a_probe_gives_the_same_again(
     assert "bn1 + " in one
 
 
+@pytest.mark.trains
 def test_three_taps_for_fcn8s(
     pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,6 +206,7 @@ def test_three_taps_for_fcn8s(
     assert max(row["layers"].count("+") for row in rows) == 2
 
 
+@pytest.mark.trains
 def test_random_weights_are_refused_unless_asked_for(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -275,6 +279,7 @@ def test_what_a_probe_does_not_read(pictures: Path, weights: Path, capsys: pytes
     )
 
 
+@pytest.mark.trains
 def test_layers_without_weights_are_not_probed(
     pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -357,7 +357,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network_of: NetworkOf)
 
 
 SMALL = ("data=folder", "data.root=photos", "data.image_size=64", "backbone=resnet50", "decoder.channels=8",
-         "train.workers=0", "train.precision=fp32", "train.device=cpu", "train.batch_size=2",
+         "train.workers=0", "train.device=cpu", "train.batch_size=2",
          "run_dir=run")  # fmt: skip
 
 
@@ -370,6 +370,7 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return err.strip()
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     ("command", "mistake", "expected"),
     [
@@ -398,6 +399,7 @@ def test_a_mistake_in_the_phases_is_one_message(
     assert not list(desk.rglob("*.pt"))  # no training has begun
 
 
+@pytest.mark.trains
 def test_a_tensor_that_no_gradient_reaches_is_one_message(
     desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from segtune.compute import Compute
 from segtune.cost import StepCost
 from segtune.inputs import find_pictures, find_video, unique_names
 
+pytestmark = pytest.mark.trains
 CPU = Compute(torch.device("cpu"), torch.float32)
 TRAINING = (
     "data=folder",
@@ -34,7 +35,6 @@ TRAINING = (
     "freeze=none",
     "freeze.phases.all.epochs=1",
     "train.workers=0",
-    "train.precision=fp32",
     "run_dir=run",
 )
 
