@@ -36,7 +36,7 @@ from segtune.config import (
     some,
 )
 from segtune.console import console, counting, say, set_up_logging, shown
-from segtune.data.pairs import Pair
+from segtune.data.pairs import Pair, find_pairs
 from segtune.evaluation import Evaluation, Evaluator, look
 from segtune.groups import Labels, size_groups, table_groups, tone_groups
 from segtune.metrics import Empty
@@ -84,6 +84,8 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     set_up_logging()
     given = settings.checkpoint
     names = [given] if isinstance(given, str) else list(given)
+    if settings.data.name == "folder":
+        find_pairs(Path(settings.data.root).expanduser())  # before anything is loaded
     contents = [checkpoint.load(Path(name).expanduser()) for name in names]
     compute = choose_compute(settings.train)
     with distributed.together(compute.device):

@@ -43,6 +43,7 @@ LEVELS = [
         "intervals",
         "tiles",
     },
+    {"locate"},
     {"config"},
 ]
 LEAVES = {"config", "losses", "metrics", "decoders", "freezing", "backbones"}
