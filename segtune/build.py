@@ -246,6 +246,20 @@ def build_splits(
     return splits
 
 
+def look_for_data(settings: DataSettings, seed: int, workers: int) -> None:
+    """Find the data, without a look into the files, for what is wrong there to be said before weights are fetched.
+
+    The files are read only if something is wrong, so that all of it is listed.
+
+    Raises:
+        UserError: There is no data, it cannot be split, or it has errors.
+    """
+    if settings.name == "portraits":  # drawn where it is not there
+        return
+    if any(problem.level == "error" for problem in find_splits(settings, seed)[1]):
+        build_splits(settings, seed, workers)
+
+
 def foreground(settings: DataSettings) -> Foreground:
     """Say what counts as the object in the masks."""
     rule = settings.foreground

@@ -20,6 +20,7 @@ from segtune.data.likeness import Likeness, near_duplicates
 from segtune.data.pairs import Pair, Problem
 from segtune.data.survey import Seen, survey
 from segtune.layers import Layer, describe
+from segtune.locate import find_data_folder
 from segtune.pictures import png
 from segtune.records import write_json
 
@@ -41,6 +42,8 @@ def check(settings: CheckSettings, folder: Path) -> Facts:
     set_up_logging()
     root = Path(settings.data.root).expanduser()
     _refuse_data_folder(folder, root)
+    if settings.data.name == "folder":
+        find_data_folder(root)
     deepest = _deepest(settings)
     with counting("reading the data") as progress:
         splits, problems = _find(settings, root, progress)
@@ -76,8 +79,6 @@ def _deepest(settings: CheckSettings) -> Layer:
 
 def _find(settings: CheckSettings, root: Path, progress: Callable[[int, int], None]) -> tuple[Splits, list[Problem]]:
     """Find the splits; where that cannot be done, take all pairs for one, so that the rest is checked too."""
-    if settings.data.name == "folder" and not root.is_dir():
-        raise UserError(f"data.root={root} is not a folder (seen from {Path.cwd()}). Give your data set's folder.")
     reasons: list[str] = []
     for whole in (False, True):
         try:

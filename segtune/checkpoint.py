@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from segtune.config import UserError
+from segtune.locate import find_checkpoint
 
 #: Raised when the meaning of a checkpoint's entries changes.
 FORMAT = 2
@@ -76,12 +77,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is missing, unreadable, or no checkpoint of segtune.
     """
-    if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
-        raise UserError(
-            f"No checkpoint at {path}."
-            + (f" There are: {', '.join(near)}." if near else " Expected a file such as RUN/checkpoints/best.pt.")
-        )
+    find_checkpoint(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever its bytes lead the reader into

@@ -23,7 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segtune.config import (
     CheckSettings,
+    DataSettings,
     EvaluateSettings,
+    EvaluationDataSettings,
     ExportSettings,
     FailedError,
     Interrupted,
@@ -38,6 +40,7 @@ from segtune.config import (
     nearest,
     parse,
 )
+from segtune.locate import find_checkpoint, find_data_folder, find_folder
 from segtune.resume_rules import check_change
 
 #: Seconds that a process which is not the first waits, before it speaks of an error that the first may have too.
@@ -177,69 +180,94 @@ def _quoted(argument: str) -> str:
     return argument
 
 
-def _train(config: DictConfig) -> float:
-    from segtune.commands import train
+# Each task imports its command last: PyTorch takes seconds, and what settings and paths alone can tell is said before.
 
+
+def _train(config: DictConfig) -> float:
     settings = parse(Settings, _plain(config))
     if settings.resume:
         raise UserError("resume goes on with one run, from the command line: python -m segtune train resume=RUN")
     folder = _folder(settings, f"{settings.backbone.name}_{settings.decoder.name}")
+    _find_data(settings.data)
+    from segtune.commands import train
+
     return float(train(settings, folder, _line("train"))["val_dice"])
 
 
 def _evaluate(config: DictConfig) -> None:
+    settings = parse(EvaluateSettings, _plain(config))
+    given = settings.checkpoint
+    for path in [given] if isinstance(given, str) else given:
+        find_checkpoint(path)
+    _find_data(settings.data)
     from segtune.evaluate import evaluate
 
-    settings = parse(EvaluateSettings, _plain(config))
     evaluate(settings, _folder(settings, "evaluate"), _line("evaluate"))
 
 
 def _plan(config: DictConfig) -> None:
-    from segtune.commands import plan
-
     if OmegaConf.is_missing(config.data, "root"):
         config.data.root = None  # a plan reads no data
-    plan(parse(PlanSettings, _plain(config)))
+    settings = parse(PlanSettings, _plain(config))
+    from segtune.commands import plan
+
+    plan(settings)
 
 
 def _taps(config: DictConfig) -> None:
-    from segtune.layer_commands import taps
-
     if OmegaConf.is_missing(config.data, "root"):
         config.data.root = None  # no data is read
-    taps(parse(TapsSettings, _plain(config)))
+    settings = parse(TapsSettings, _plain(config))
+    from segtune.layer_commands import taps
+
+    taps(settings)
 
 
 def _probe(config: DictConfig) -> None:
+    settings = parse(ProbeSettings, _plain(config))
+    _find_data(settings.data)
     from segtune.layer_commands import probe
 
-    settings = parse(ProbeSettings, _plain(config))
     probe(settings, _folder(settings, f"probe_{settings.backbone.name}"))
 
 
 def _check(config: DictConfig) -> None:
+    settings = parse(CheckSettings, _plain(config))
+    _find_data(settings.data)
     from segtune.check import check
 
-    settings = parse(CheckSettings, _plain(config))
     check(settings, _folder(settings, "check"))
 
 
 def _predict(config: DictConfig) -> None:
+    settings = parse(PredictSettings, _plain(config))
+    if not settings.checkpoint.lower().endswith(".onnx"):
+        find_checkpoint(settings.checkpoint)
     from segtune.predict import predict
 
-    predict(parse(PredictSettings, _plain(config)))
+    predict(settings)
 
 
 def _export(config: DictConfig) -> None:
+    settings = parse(ExportSettings, _plain(config))
+    find_checkpoint(settings.checkpoint)
     from segtune.export import export
 
-    export(parse(ExportSettings, _plain(config)))
+    export(settings)
 
 
 def _report(config: DictConfig) -> None:
+    settings = parse(ReportSettings, _plain(config))
+    find_folder("folder", settings.folder)
     from segtune.ranking import rank_runs
 
-    rank_runs(parse(ReportSettings, _plain(config)))
+    rank_runs(settings)
+
+
+def _find_data(data: DataSettings | EvaluationDataSettings) -> None:
+    """Look for the user's data set; the built-in one is made where it is not there."""
+    if data.name == "folder":
+        find_data_folder(data.root)
 
 
 _TASKS: dict[str, Callable[[DictConfig], Any]] = {
@@ -274,13 +302,15 @@ def _line(command: str) -> str:
 
 def _rank(folders: Iterable[str]) -> None:
     """Rank the runs of a sweep, those that finished if some failed."""
-    from segtune.ranking import rank_runs
-
     for folder in folders:
+        if not any(Path(folder).rglob("summary.json")):
+            continue
+        from segtune.ranking import rank_runs
+
         try:
             rank_runs(ReportSettings(folder))
         except UserError:
-            pass  # not one has
+            pass  # what there is cannot be read
         except Exception as error:  # it must not take the place of what the sweep itself has to say
             print(f"The runs could not be ranked: {type(error).__name__}: {error}", file=sys.stderr)
 
@@ -303,8 +333,6 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 def _resume(arguments: list[str]) -> None:
     """Go on with a run: its own settings, and what may change of them from the command line."""
-    from segtune.commands import train
-
     if flags := [argument for argument in arguments if argument.startswith("-")]:
         raise UserError(f"resume goes on with one run and takes no flags; came {' '.join(flags)}.")
     overrides = OverridesParser.create().parse_overrides([_quoted(argument) for argument in arguments])
@@ -325,7 +353,11 @@ def _resume(arguments: list[str]) -> None:
     for override in given.values():
         _change(settings, override)
     line = shlex.join(["python", "-m", "segtune", "train", *arguments]) if given else ""
-    train(parse(Settings, settings | {"resume": str(folder)}), folder, line)
+    resumed = parse(Settings, settings | {"resume": str(folder)})
+    _find_data(resumed.data)
+    from segtune.commands import train
+
+    train(resumed, folder, line)
 
 
 def _change(settings: dict[str, Any], override: Override) -> None:

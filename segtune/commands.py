@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from segtune import checkpoint, distributed
-from segtune.build import BuiltModel, build_start, rebuild
+from segtune.build import BuiltModel, build_start, look_for_data, rebuild
 from segtune.compute import Compute, choose_compute
 from segtune.config import Interrupted, PlanSettings, Settings, UserError, parse
 from segtune.console import console, say, set_up_logging, shown
@@ -38,7 +38,6 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
             f"train.batch_size={settings.train.batch_size} is the batch of all {distributed.world()} processes "
             "together: each needs a picture of it. Give a larger one."
         )
-    torch.manual_seed(settings.seed)
     compute = choose_compute(settings.train)
     with distributed.together(compute.device):
         folder = distributed.on_first(lambda: folder)
@@ -48,6 +47,8 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
             resumed = checkpoint.load(last) if begun else None
             if resumed and not {"movers", "state"} <= resumed.keys():
                 raise UserError(f"{last} holds no optimizer to go on with: it is not what this run wrote there last.")
+            distributed.on_first(lambda: look_for_data(settings.data, settings.seed, settings.train.workers))
+            torch.manual_seed(settings.seed)
             built = rebuild(resumed, settings) if resumed else _start(settings, folder)
             splits = load_splits(settings.data, settings.seed, settings.train)
             read_groups(settings.data, splits["val"])  # what is wrong with it should not be found at the end

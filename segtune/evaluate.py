@@ -11,7 +11,7 @@ from segtune.build import build_splits, find_splits
 from segtune.compute import choose_compute
 from segtune.config import DataSettings, DeviceSettings, EvaluateSettings, Settings, UserError, parse, some
 from segtune.console import console, counting, say, set_up_logging, shown
-from segtune.data.pairs import Pair
+from segtune.data.pairs import Pair, find_pairs
 from segtune.phrases import interval_text, number, score_names, sentences
 from segtune.report import Source, publish
 from segtune.scoring import EvaluatedModel, evaluated_model, score
@@ -28,6 +28,8 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     set_up_logging()
     given = settings.checkpoint
     names = [given] if isinstance(given, str) else list(given)
+    if settings.data.name == "folder":
+        find_pairs(Path(settings.data.root).expanduser())  # before anything is loaded
     contents = [checkpoint.load(Path(name).expanduser()) for name in names]
     compute = choose_compute(settings.train)
     with distributed.together(compute.device):

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segtune.backbones import spec_of
-from segtune.build import DECODERS, build_dataset, build_model, build_splits, choose_taps
+from segtune.build import DECODERS, build_dataset, build_model, build_splits, choose_taps, look_for_data
 from segtune.compute import Compute, choose_compute
 from segtune.config import ProbeSettings, RunSettings, TapsSettings, UserError
 from segtune.console import bar, console, counting, say, set_up_logging
@@ -119,6 +119,7 @@ def probe(settings: ProbeSettings, folder: Path) -> Findings:
     torch.manual_seed(settings.seed)
     if settings.restore.checkpoint:
         raise UserError("The probe reads no restore.checkpoint: it measures the backbone of backbone.weights.")
+    look_for_data(settings.data, settings.seed, settings.train.workers)
     compute = choose_compute(settings.train)
     size = settings.data.evaluation_size
     anatomy, current = _anatomy(replace(settings, data=replace(settings.data, image_size=list(size))))

@@ -17,6 +17,7 @@ from segtune.charts import ranking_chart
 from segtune.checkpoint import write_atomically
 from segtune.config import ReportSettings, UserError, some
 from segtune.console import console, say, set_up_logging, shown
+from segtune.locate import find_folder
 from segtune.phrases import Facts, interval_text, number
 from segtune.records import read_rows
 from segtune.report import render, versions
@@ -96,8 +97,7 @@ def find_runs(folder: Path) -> tuple[list[Ran], list[Path], list[Path]]:
     Raises:
         UserError: There is no such folder.
     """
-    if not folder.is_dir():
-        raise UserError(f"folder={folder} is not a folder (seen from {Path.cwd()}).")
+    find_folder("folder", folder)
     runs, unfinished, damaged = [], [], []
     for path in sorted(folder.rglob("config.yaml")):
         run = path.parent

@@ -17,8 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch import nn
 
 import segtune
-from segtune import checkpoint, plan
-from segtune.__main__ import main
+from segtune import build, checkpoint, cli, layer_commands, plan
+from segtune.__main__ import COMMANDS, main
 from segtune.backbones import BACKBONES
 from segtune.cli import _quoted
 from segtune.config import UserError
@@ -79,6 +79,56 @@ def test_help_on_hydra_offers_only_what_works(capsys: pytest.CaptureFixture[str]
     ):
         assert main(["plan", *flags]) == 0
         assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+REQUIRED = {
+    "evaluate": ("checkpoint=a.pt",),
+    "predict": ("checkpoint=a.pt", "input=x"),
+    "export": ("checkpoint=a.pt",),
+    "report": ("folder=x",),
+}
+WRONG = {"export": "format=abc", "report": "output=[1]"}
+FOLDER = ("data=folder", "data.root=nowhere")
+ANSWERED_AT_ONCE = (
+    *((command, *REQUIRED.get(command, ()), WRONG.get(command, "train.batch_size=abc")) for command in COMMANDS),
+    *((command, *REQUIRED.get(command, ()), "no_such=1") for command in COMMANDS),
+    *((command,) for command in REQUIRED),
+    *((command, *arguments) for command, arguments in REQUIRED.items()),  # there are no such files
+    *((command, *FOLDER) for command in ("train", "check", "probe")),
+    ("train", "decoder.outputs=3"),
+    ("train", "freeze=none", "freeze.phases.all.lr=-1"),
+    ("train", "data=folder"),
+    ("train", "-m", "seed=-1,-2"),
+    ("train", "resume=nowhere"),
+    ("train", "resume=run", "seed=1"),
+    ("train", "resume=run", "train.workers=-1"),
+    ("train", "resume=run"),  # its data are gone
+)
+
+
+def test_what_settings_and_paths_tell_is_answered_before_anything_heavy_is_imported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *FOLDER, "--cfg", "job", "--resolve"]) == 0
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(capsys.readouterr().out)
+    code = """
+import os, sys
+from segtune.__main__ import main
+
+for call in sys.stdin.read().splitlines():  # in one process, for what an answer has imported stays
+    os.environ["HYDRA_FULL_ERROR"] = "0"  # the call before this one has set it, for Hydra
+    print(main(call.split()), call)
+    if heavy := {"torch", "numpy", "cv2", "matplotlib", "rich", "timm"} & set(sys.modules):
+        sys.exit(f"{call} has imported {heavy}")
+"""
+    calls = [" ".join(call) for call in ANSWERED_AT_ONCE]
+    command = [sys.executable, "-c", code]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, input="\n".join(calls), cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"2 {call}" for call in calls]
+    assert "Traceback" not in done.stderr
 
 
 def test_the_console_script_is_the_module() -> None:
@@ -165,6 +215,47 @@ def test_a_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"data\.root is not set") as caught:  # what Python ends with a traceback
         main(["train", "data=folder"])
     assert any(entry.name == "_plain" for entry in caught.traceback)
+
+
+LOOKS_FOR_DATA = [
+    *((fault, command) for fault in ("no folder", "no masks") for command in ("train", "check", "probe", "evaluate")),
+    # check loads no weights, and evaluate needs the data settings in its checkpoint to say more
+    *(("a photo without mask", command) for command in ("train", "probe")),
+]
+
+
+@pytest.mark.parametrize(("fault", "command"), LOOKS_FOR_DATA)
+def test_data_are_looked_for_before_weights_are_loaded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, command: str
+) -> None:
+    """By the commands themselves: the look that the command line has taken before is left out."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("weights were to be loaded")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "find_data_folder", lambda _: None)
+    for module in (build, layer_commands):
+        monkeypatch.setattr(module, "load_weights", refuse)
+    monkeypatch.setattr(checkpoint, "load", refuse)
+    (tmp_path / "a.pt").touch()
+    if fault != "no folder":
+        discs(tmp_path / "photos")
+    if fault == "no masks":
+        shutil.rmtree(tmp_path / "photos" / "masks")
+    elif fault == "a photo without mask":
+        (tmp_path / "photos" / "masks" / "d3.png").unlink()
+    os.environ["HYDRA_FULL_ERROR"] = "0"
+    needed = ["checkpoint=a.pt"] if command == "evaluate" else []
+    code = main([command, *needed, "data=folder", "data.root=photos"])
+    out, err = capsys.readouterr()
+    assert code == (1 if command == "check" and fault != "no folder" else 2), out + err
+    expected = {
+        "no folder": f"data.root=photos is not a folder (seen from {tmp_path}). Give your data set's folder.",
+        "no masks": "No folder masks/ in photos. Expected images/ with the photos and masks/ with masks",
+        "a photo without mask": "error: images/d3.jpg: photo without mask: no masks/d3.*",
+    }
+    assert expected[fault] in err
 
 
 def discs(root: Path, count: int = 8) -> Path:

@@ -47,6 +47,7 @@ LEVELS = [
         "resume_rules",
         "tiles",
     },
+    {"locate"},
     {"config"},
 ]
 LEAVES = {"config", "losses", "metrics", "decoders", "freezing", "backbones"}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from segtune.config import UserError, some
 from segtune.data.images import EXTENSIONS, read_mask, read_photo
+from segtune.locate import find_data_folder
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini"})
 # What other data sets call the two folders, to name the one to rename.
@@ -190,8 +191,7 @@ def _folder(root: Path, name: str) -> Path:
     folder = root / name
     if folder.is_dir():
         return folder
-    if not root.is_dir():
-        raise UserError(f"data.root={root} is not a folder (seen from {Path.cwd()}). Give your data set's folder.")
+    find_data_folder(root)
     folders = {path.name.lower(): path.name for path in _visible(root) if path.is_dir()}
     near = [alias for alias in (name, *_ALIASES[name]) if alias in folders]
     hint = f" Perhaps rename {folders[near[0]]}/ to {name}/." if near else ""
