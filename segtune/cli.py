@@ -5,7 +5,8 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -134,7 +135,6 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
     overrides = [_quoted(each) for each in arguments if OVERRIDE.match(each)]
     flags = [each for each in arguments if not OVERRIDE.match(each)]
     sys.argv = [f"segtune {command}", *flags, *(f"++{each}" if OPEN.match(each) else each for each in overrides)]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
     OmegaConf.register_new_resolver(
         "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
     )
@@ -156,12 +156,27 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
             failed.append(error)
 
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(run)()
+        with _hydra_raises():
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(run)()
     finally:
         if command == "train" and sweeps:
             _rank(sweeps)
     if failed:
         raise failed[0]
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Let Hydra raise errors inside the block, where it would print them and exit."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def _quoted(argument: str) -> str:

@@ -48,12 +48,6 @@ def usual_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.fixture(autouse=True)
-def short_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask for no traceback: each command sets this for Hydra, and would ask for one of those after it."""
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-
-
 def enliven(network: "nn.Module") -> None:
     """Give every BatchNorm random values, as training would: fresh ones of residual branches multiply by zero."""
     from torch import nn

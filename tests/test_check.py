@@ -614,7 +614,6 @@ def test_the_command_line(
     data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     command = ["check", "data=folder", f"data.root={data.root}", "run_dir=out", "data.image_size=64"]
     assert main(command) == 0
     out = capsys.readouterr().out
@@ -623,12 +622,10 @@ def test_the_command_line(
     assert "smaller than 16 x 16 pixels" in out
     assert out.endswith("No errors: the data can be trained on.\n")
     FAULTS["encoded_again"].plant(data)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # the command before this one has set it, for Hydra
     assert main(command) == 1
     out, err = capsys.readouterr()
     assert "near-duplicates in two splits" in out
     assert err.startswith(f"segtune check: The data in {data.root} would harm a training (1 found):\nerror: p00: near-")
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     assert main([*command[:2], "data.root=gone"]) == 2
 
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: in processes of its own."""
 
+import logging
 import os
 import resource
 import shutil
@@ -35,7 +36,6 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
 
 def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run in this process; return the error message, after checking the exit code and that there is no traceback."""
-    os.environ["HYDRA_FULL_ERROR"] = "0"  # a command before this one has set it, for Hydra
     code = main(list(arguments))
     out, err = capsys.readouterr()
     assert code == 2, out + err
@@ -64,13 +64,16 @@ def test_help_and_version_import_nothing_heavy(tmp_path: Path) -> None:
     assert not {"torch", "hydra", "numpy", "pydantic", "rich"} & set(out.splitlines()[-1].split())
 
 
-def test_help_on_hydra_offers_only_what_works(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_on_hydra_offers_only_what_works(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # --info adds one that would outlive this test's output
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
     assert main(["plan", "--hydra-help"]) == 0
     out = capsys.readouterr().out
     assert "as in python -m segtune plan [flag" in out
     assert "Hydra's shell completion does not work" in out
     assert "install=bash" not in out
-    os.environ["HYDRA_FULL_ERROR"] = "0"
     for flags in (
         ["--cfg", "job", "--resolve", "-p", "freeze"],
         ["-c", "job"],
@@ -117,7 +120,6 @@ import os, sys
 from segtune.__main__ import main
 
 for call in sys.stdin.read().splitlines():  # in one process, for what an answer has imported stays
-    os.environ["HYDRA_FULL_ERROR"] = "0"  # the call before this one has set it, for Hydra
     print(main(call.split()), call)
     if heavy := {"torch", "numpy", "cv2", "matplotlib", "rich", "timm"} & set(sys.modules):
         sys.exit(f"{call} has imported {heavy}")
@@ -181,7 +183,6 @@ def test_a_users_error_is_one_message(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     assert message(capsys, *arguments).startswith(expected)
     assert not list(tmp_path.iterdir()) or not list((tmp_path / "runs").iterdir())  # nothing is left behind
 
@@ -204,7 +205,6 @@ def test_impossible_taps_are_explained(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taps, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     discs(tmp_path / "photos")
     arguments = ("train", "data=folder", "data.root=photos", "backbone.weights=none", *taps)
     assert message(capsys, *arguments).startswith(expected)
@@ -245,7 +245,6 @@ def test_data_are_looked_for_before_weights_are_loaded(
         shutil.rmtree(tmp_path / "photos" / "masks")
     elif fault == "a photo without mask":
         (tmp_path / "photos" / "masks" / "d3.png").unlink()
-    os.environ["HYDRA_FULL_ERROR"] = "0"
     needed = ["checkpoint=a.pt"] if command == "evaluate" else []
     code = main([command, *needed, "data=folder", "data.root=photos"])
     out, err = capsys.readouterr()
@@ -380,7 +379,6 @@ def home(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the finished run, in the folder of the test."""
     monkeypatch.chdir(home)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     return shutil.copytree(home / "first", tmp_path / "first")
 
 

@@ -99,7 +99,6 @@ def test_a_batch_smaller_than_the_world_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "3")
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     assert main(["train", "data=folder", "data.root=photos", "train.batch_size=2", "run_dir=run"]) == 2
     assert capsys.readouterr().err.strip() == (
         "segtune train: train.batch_size=2 is the batch of all 3 processes together: each needs a picture of it. "
@@ -408,7 +407,6 @@ def train(*arguments: str, keep: str = "", end: tuple[int, int, int] = (-1, 0, 0
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(commands, "train", lambda *settings: given.append(settings) or {"val_dice": 0})
             assert main(["train", *arguments]) == 0
-        os.environ["HYDRA_FULL_ERROR"] = "0"
 
     def work(number: int) -> int:
         fit_phase, step, steps = engine.fit_phase, engine._step, iter(range(1, 1000))

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -72,7 +71,6 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(run: Path, photos: Path, folder: Path, *more: str) -> dict:
-    os.environ["HYDRA_FULL_ERROR"] = "0"
     arguments = [f"checkpoint={run}/checkpoints/best.pt", "data=folder", f"data.root={photos}", f"run_dir={folder}"]
     small = ["train.device=cpu", "train.precision=fp32", "train.workers=0", "resamples=200"]
     assert main(["evaluate", *arguments, *small, *more]) == 0
@@ -186,7 +184,6 @@ def test_a_split_of_empty_masks_that_do_not_count(run: Path, photos: Path, tmp_p
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    os.environ["HYDRA_FULL_ERROR"] = "0"
     assert main(["evaluate", *arguments]) == 2
     return capsys.readouterr().err
 
@@ -219,7 +216,6 @@ def test_a_model_that_gives_nan_is_not_scored(
     name = [name for name in content["model"] if name.startswith("decoder") and name.endswith("bias")][-1]
     content["model"][name][:] = torch.nan
     checkpoint.save(tmp_path / "nan.pt", {name: value for name, value in content.items() if name != "format"})
-    os.environ["HYDRA_FULL_ERROR"] = "0"
     arguments = [f"checkpoint={tmp_path}/nan.pt", "data=folder", f"data.root={photos}", f"run_dir={tmp_path}/out"]
     assert main(["evaluate", *arguments, "train.device=cpu", "train.workers=0"]) == 1
     assert f"The model gives NaN for p10 in {named}" in capsys.readouterr().err
@@ -398,9 +394,7 @@ def test_twenty_runs_on_one_page(run: Path, tmp_path: Path, browse: Callable[...
 
 
 def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    os.environ["HYDRA_FULL_ERROR"] = "0"
     assert main(["report", f"folder={tmp_path}"]) == 2
     assert f"folder={tmp_path}: there is no finished run in it (no summary.json beside" in capsys.readouterr().err
-    os.environ["HYDRA_FULL_ERROR"] = "0"
     assert main(["report", f"folder={tmp_path}/gone"]) == 2
     assert f"folder={tmp_path}/gone is not a folder" in capsys.readouterr().err

@@ -161,7 +161,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
     """Run `export` in this process; return what it printed, or the error, after checking the exit code."""
-    os.environ["HYDRA_FULL_ERROR"] = "0"
     found = main(["export", *map(str, arguments)])
     out, err = capsys.readouterr()
     assert found == code, out + err

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    os.environ["HYDRA_FULL_ERROR"] = "0"  # a command before this one has set it, for Hydra
     assert main(list(arguments)) == 2
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
@@ -35,7 +33,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 

@@ -1,7 +1,6 @@
 """The command predict, with a real checkpoint: what it finds, writes, refuses and leaves."""
 
 import io
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -79,7 +78,6 @@ def red(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str, home: Path | None = None) -> tuple[int, str, str]:
     """Run in this process: exit code, and what was said and complained about."""
-    os.environ["HYDRA_FULL_ERROR"] = "0"
     checkpoint = home / "run" / "checkpoints" / "best.pt" if home else "none.pt"
     code = main(["predict", f"checkpoint={checkpoint}", *arguments])
     out, err = capsys.readouterr()
