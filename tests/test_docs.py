@@ -1,0 +1,371 @@
+"""Every command and block of code that the documents show is run, in a smaller form, so that none can rot.
+
+The commands run in a folder that holds what the documents name: images in `DIR`, a run in `runs/NAME`, and so on.
+`ENTRIES` says for each what is made smaller, or why it is not run. The slow tests run them.
+"""
+
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import segtune
+from segtune.__main__ import main
+from segtune.backbones import BACKBONES
+from segtune.config import FreezeSettings, parse
+from segtune.data import portraits
+
+REPOSITORY = Path(segtune.__file__).parents[1]
+DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PROGRAM = re.compile(r"python3? (-m|tools/)|segtune \w+ \S+=|(make|pip|torchrun|tensorboard) \S|\.ci/")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the fenced blocks of a language."""
+    return [block for name, block in FENCED.findall(text) if name == language]
+
+
+def commands(text: str) -> list[str]:
+    """Return all commands: the lines of `sh` blocks, without comments, and those between backticks in the text."""
+    lines = "\n".join(blocks(text, "sh")).replace("\\\n", " ").splitlines()
+    inline = re.findall(r"`([^`\n]+)`", FENCED.sub("", text))
+    found = [re.sub(r"(^|\s+)#.*", "", line) for line in lines] + [each for each in inline if PROGRAM.match(each)]
+    return [" ".join(each.split()) for each in found if each.strip()]
+
+
+COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document.read_text(encoding="utf-8"))})
+
+TRAIN = "data.image_size=64 data.limit=2 train.batch_size=2 train.samples=1 train.precision=fp32"
+XCEPTION = f"{TRAIN} backbone.weights=xception.safetensors"
+RANDOM = f"{TRAIN} backbone.weights=none"
+SHORT = "freeze=head_only freeze.phases.head.epochs=1"
+TWO = "freeze.phases.head.epochs=1 freeze.phases.all.epochs=1"
+PLAN = "data.image_size=64 train.batch_size=2 backbone.weights=xception.safetensors"
+TAPS = "data.image_size=64 measure=false"
+PROBE = f"{PLAN} train.workers=0 train_images=5 val_images=2 'layers=[block3.add,block8.add]'"
+PROGRESSIVE = " ".join(f"freeze.phases.{name}.epochs=1" for name in ("head", "deep1", "deep2", "deep3", "all"))
+MINE = "freeze.phases.head.epochs=1 freeze.phases.deep.epochs=1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command is run: with `more` settings, and other words in the place of some."""
+
+    more: str = ""
+    instead: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A command of `tools/`: a test of `test_tools.py` runs its smallest form."""
+
+    test: str
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A command is not run."""
+
+    why: str
+
+
+INSTALLS = NotRun("installs packages; CI does it in a fresh environment")
+CI_RUNS = NotRun("CI runs it")
+FIRST = NotRun("takes minutes; it runs experiment=first, which stands below")
+
+ENTRIES: dict[str, Run | Tool | NotRun] = {
+    "make install": INSTALLS,
+    "make train": FIRST,
+    "make train ARGS='decoder=fcn8s'": FIRST,
+    "make test": CI_RUNS,
+    "make test-slow": CI_RUNS,
+    "make test-gpu": NotRun("needs a GPU"),
+    "make lint": CI_RUNS,
+    ".ci/run": CI_RUNS,
+    "python3 -m venv .venv": INSTALLS,
+    ". .venv/bin/activate": INSTALLS,
+    "pip install .": INSTALLS,
+    "pip install 'segtune[export]'": INSTALLS,
+    "pip wheel --no-deps .": NotRun("test_wheel.py builds the wheel"),
+    "tensorboard --logdir runs": NotRun("serves until it is stopped"),
+    "python tools/throughput.py": Tool("test_throughput_compares_precisions_and_freezing"),
+    "python tools/fault.py --signal KILL": Tool("test_fault_with_one_kill"),
+    "python tools/fault.py --signal TERM": Tool("test_fault_with_one_kill"),
+    "python tools/rank_taps.py --folder runs/rank -- backbone=xception "
+    "backbone.weights=../shared/weights/xception.safetensors data=folder data.root=../shared/data/skin_ecu "
+    "data.image_size=256": Tool("test_rank_taps_with_two_maps"),
+    "python -m segtune": Run(),
+    "torchrun --nproc-per-node 4 -m segtune train data=folder data.root=DIR train.batch_size=32": Run(
+        f"{XCEPTION} {SHORT} data.limit=4 train.batch_size=4", {"4": "2"}
+    ),
+    "torchrun … -m segtune train resume=RUN": Run(),
+    "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint FIRST_HOST:29500 -m segtune train …": (
+        NotRun("needs two machines")
+    ),
+    'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)': NotRun("needs Slurm"),
+    'srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 4 --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d '
+    '--rdzv-endpoint "$first:29500" -m segtune train data=folder data.root=/shared/photos '
+    "run_dir=/shared/runs/one": Run(
+        f"{XCEPTION} {SHORT}",
+        {"data.root=/shared/photos": "data.root=DIR", "run_dir=/shared/runs/one": "run_dir=runs/one"},
+    ),
+}
+
+#: The same for commands that begin with `python -m segtune`.
+SEGTUNE: dict[str, Run] = {
+    "--help": Run(),
+    "COMMAND --help": Run(instead={"COMMAND": "predict"}),
+    "train --help": Run(),
+    "train --hydra-help": Run(),
+    "train … --cfg job": Run(),
+    "train experiment=first": Run(f"{RANDOM} freeze.phases.all.epochs=1"),
+    "train backbone=xception": Run(f"{XCEPTION} {SHORT}"),
+    "train backbone=xception decoder=deeplabv3plus": Run(f"{XCEPTION} {SHORT}"),
+    "train backbone=xception decoder=deeplabv3plus data=folder data.root=DIR": Run(f"{XCEPTION} {SHORT}"),
+    "train data=folder data.root=DIR": Run(f"{XCEPTION} {SHORT}"),
+    "train backbone=vgg16 decoder=fcn8s": Run(f"{RANDOM} {SHORT} freeze.phases.head.lr=1e-5"),
+    "train backbone=vgg16 decoder=fcn8s taps.high=block5_pool": Run(f"{RANDOM} {SHORT} freeze.phases.head.lr=1e-5"),
+    "train backbone=resnet50 taps.low=conv3_block4_out": Run(f"{RANDOM} {SHORT}"),
+    "train backbone=timm backbone.name=convnext_tiny": Run(f"{RANDOM} {SHORT}"),
+    "train backbone=timm backbone.name=mobilenetv3_large_100 decoder=fcn8s": Run(f"{RANDOM} {SHORT}"),
+    "train taps.low=block3_sepconv2_act seed=1": Run(f"{XCEPTION} {SHORT}"),
+    "train data.image_size=[192,256]": Run(f"{XCEPTION} {SHORT}", {"data.image_size=64": ""}),
+    "train freeze=progressive": Run(f"{XCEPTION} {PROGRESSIVE}"),
+    "train freeze=progressive augment=medium": Run(f"{XCEPTION} {PROGRESSIVE}"),
+    "train freeze=none freeze.phases.all.cut=block5": Run(f"{XCEPTION} freeze.phases.all.epochs=1"),
+    "train freeze=head_only \"freeze.phases.head.backbone=[block8,'re:block7\\.rep\\..*']\"": Run(
+        f"{XCEPTION} freeze.phases.head.epochs=1"
+    ),
+    "train freeze.phases.head.epochs=2 freeze.phases.head.until=plateau": Run(f"{XCEPTION} freeze.phases.all.epochs=1"),
+    "train '~freeze.phases.head'": Run(f"{XCEPTION} freeze.phases.all.epochs=1"),
+    "train '+freeze.phases.late={backbone: all, epochs: 2, lr: 1e-5}'": Run(f"{XCEPTION} {TWO}"),
+    "train '+augment.transforms.GaussNoise={p: 0.2}'": Run(f"{XCEPTION} {SHORT}"),
+    "train augment=medium augment.transforms.HorizontalFlip.p=0 '+augment.transforms.GaussNoise={p: 0.2}'": (
+        Run(f"{XCEPTION} {SHORT}")
+    ),
+    "train augment.crop=null '~augment.transforms.RandomBrightnessContrast'": Run(f"{XCEPTION} {SHORT}"),
+    "train --config-dir myconf backbone=xception taps=early freeze=deep": Run(f"{XCEPTION} {MINE}"),
+    "train --config-dir myconf experiment=hands seed=4": Run(f"{XCEPTION} {MINE}"),
+    "train -m backbone=vgg16,xception seed=0,1,2": Run(
+        f"{RANDOM} {SHORT}", {"backbone=vgg16,xception": "backbone=xception", "seed=0,1,2": "seed=0,1"}
+    ),
+    "train -m backbone=vgg16,resnet50,xception decoder=fcn8s,deeplabv3plus": Run(
+        f"{RANDOM} {SHORT}", {"backbone=vgg16,resnet50,xception": "backbone=resnet50"}
+    ),
+    "train restore.checkpoint=runs/NAME/checkpoints/best.pt": Run(f"{TRAIN} {SHORT}"),
+    "train restore.checkpoint=runs/OLD/checkpoints/best.pt decoder=fcn8s restore.scope=backbone": (
+        Run(f"{TRAIN} {SHORT}")
+    ),
+    "train resume=runs/NAME": Run(),
+    "train resume=runs/NAME freeze.phases.all.epochs=20": Run(
+        instead={"freeze.phases.all.epochs=20": "freeze.phases.all.epochs=2"}
+    ),
+    "plan": Run(PLAN),
+    "plan freeze=progressive": Run(PLAN),
+    "plan freeze=head_only data.image_size=256 measure=true": Run(PLAN),
+    "plan backbone=xception freeze=progressive data.image_size=256": Run(PLAN),
+    "taps": Run(TAPS),
+    "taps details=true": Run(TAPS),
+    "taps backbone=resnet50": Run(TAPS),
+    "taps backbone=timm backbone.name=convnext_tiny": Run(TAPS),
+    "taps backbone=xception data.image_size=256": Run(TAPS),
+    "taps backbone=xception details=true": Run(TAPS),
+    "taps backbone=xception format=csv > layers.csv": Run(TAPS),
+    "taps backbone=xception picture=xception.png": Run(TAPS),
+    "probe": Run(PROBE),
+    "probe data=folder data.root=DIR": Run(PROBE),
+    "probe backbone=xception data=folder data.root=DIR": Run(PROBE),
+    "check data=folder data.root=DIR": Run(),
+    "evaluate checkpoint=RUN/checkpoints/best.pt data=folder data.root=DIR": Run(),
+    "evaluate checkpoint=runs/NAME/checkpoints/best.pt data=folder data.root=DIR data.split=test": Run(),
+    "evaluate checkpoint='[A/checkpoints/best.pt,B/checkpoints/best.pt]' data=folder data.root=DIR": Run(),
+    "report folder=multirun/DATE_TIME": Run(),
+    "predict checkpoint=runs/NAME/checkpoints/best.pt input=photos output=predictions": Run(),
+    "export checkpoint=runs/NAME/checkpoints/best.pt": Run(),
+    "export checkpoint=runs/NAME/checkpoints/best.pt format=torch": Run(),
+    "export": Run("--help"),
+}
+ENTRIES |= {f"python -m segtune {command}": run for command, run in SEGTUNE.items()}
+
+#: The files that a command leaves, unless it only shows something.
+LEAVES = {
+    "train": ("**/summary.json",),
+    "evaluate": ("runs/*_evaluate/evaluation.json",),
+    "check": ("runs/*_check/*.png",),
+    "probe": ("runs/*_probe_*/probe.csv",),
+    "report": ("multirun/DATE_TIME/report.html",),
+    "predict": ("predictions/masks/**/*.png",),
+    "export": ("**/*.onnx", "**/*.pt2"),
+}
+HELP = re.compile("--help|--hydra-help|--cfg")
+
+#: What the Python blocks leave, in a file or under a name.
+PYTHON = {
+    ("README.md", 0): ("mask", "probability"),
+    ("docs/export.md", 0): ("mask.png",),
+    ("docs/export.md", 1): ("probability",),
+    ("docs/predict.md", 0): ("mask", "probability"),
+}
+
+
+def python_blocks() -> dict[tuple[str, int], str]:
+    return {
+        (str(document.relative_to(REPOSITORY)), number): block
+        for document in DOCUMENTS
+        for number, block in enumerate(blocks(document.read_text(encoding="utf-8"), "python"))
+    }
+
+
+def yaml_blocks() -> list[str]:
+    return [block for document in DOCUMENTS for block in blocks(document.read_text(encoding="utf-8"), "yaml")]
+
+
+def test_commands_are_found() -> None:
+    text = "`make it`, `x=1`\n```sh\n# none\na b  c   # why\nd \\\n    e '#f'\n```\n```yaml\ng: h\n```\n`pip i`"
+    assert commands(text) == ["a b c", "d e '#f'", "make it", "pip i"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_an_entry(command: str) -> None:
+    assert command in ENTRIES
+
+
+def test_each_entry_has_a_command() -> None:
+    assert [command for command in ENTRIES if command not in COMMANDS] == []
+    assert python_blocks().keys() == PYTHON.keys()
+
+
+def test_each_entry_of_a_tool_names_its_test() -> None:
+    tree = ast.parse((REPOSITORY / "tests" / "test_tools.py").read_text(encoding="utf-8"))
+    tests = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert {entry.test for entry in ENTRIES.values() if isinstance(entry, Tool)} <= tests
+
+
+def draw(folder: Path, images: str, number: int) -> None:
+    generator = np.random.default_rng(0)
+    for name in (images, "masks"):
+        (folder / name).mkdir(parents=True)
+    for i in range(number):
+        mask = np.zeros((60 + i, 90 - i), np.uint8)
+        cv2.circle(mask, (20 + 2 * i, 30), 10 + i % 9, 255, -1)
+        image = generator.integers(0, 120, (*mask.shape, 3)).astype(np.uint8) + (mask > 0)[..., None] * np.uint8(100)
+        cv2.imwrite(str(folder / images / f"{i:02d}.png"), image)
+        cv2.imwrite(str(folder / "masks" / f"{i:02d}.png"), mask)
+
+
+def create_narrow(architecture: str, **options: Any) -> torch.nn.Module:
+    """Create a timm network; VGG16's fully connected layers with 32 channels."""
+    return ORIGINAL_CREATE(architecture, **options, **({"mlp_ratio": 32 / 4096} if architecture == "vgg16" else {}))
+
+
+ORIGINAL_CREATE = timm.create_model
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Stand in a folder that holds all that the documents name; the built-in data and VGG16's layers are smaller."""
+    folder = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HYDRA_FULL_ERROR", "0")
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", str(REPOSITORY))
+        patch.setattr(portraits, "SPLITS", {"train": 6, "val": 3, "test": 3})
+        patch.setattr(timm, "create_model", create_narrow)
+        draw(folder / "DIR", "images", 20)
+        draw(folder / "photos" / "hands", "images", 10)
+        shutil.copy(folder / "DIR" / "images" / "00.png", folder / "photo.jpg")
+        torch.manual_seed(0)
+        save_file(BACKBONES["xception"].build().state_dict(), folder / "xception.safetensors")
+        for block in yaml_blocks():
+            if path := re.search(r"^# (myconf/\S+\.yaml)", block, re.MULTILINE):
+                Path(path[1]).parent.mkdir(parents=True, exist_ok=True)
+                Path(path[1]).write_text(block, encoding="utf-8")
+        run = f"{XCEPTION} {TWO} data=folder data.root=DIR train.device=cpu train.workers=0 run_dir=runs/NAME"
+        assert main(["train", *shlex.split(run)]) == 0
+        for other in ("runs/OLD", "A", "B", "RUN", "multirun/DATE_TIME/0", "multirun/DATE_TIME/1"):
+            shutil.copytree("runs/NAME", other)
+        assert main(["export", "checkpoint=A/checkpoints/best.pt", "output=best.onnx"]) == 0
+        assert main(["export", "checkpoint=A/checkpoints/best.pt", "output=best.pt2", "format=torch"]) == 0
+        yield folder
+
+
+def arguments(command: str, entry: Run) -> list[str]:
+    """Return the words of a command's smaller form."""
+    words = [word for word in shlex.split(f"{command} {entry.more}") if word != "…"]
+    if "train" in words and not {"--help", "--hydra-help"} & set(words) and "resume=" not in command:
+        words += ["train.device=cpu", "train.workers=0"]
+    return [entry.instead.get(word, word) for word in words if entry.instead.get(word, word)]
+
+
+def written(place: Path, name: str) -> dict[Path, int]:
+    """Return the files that a command may have left, with their times."""
+    return {file: file.stat().st_mtime_ns for pattern in LEAVES.get(name, ()) for file in place.glob(pattern)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command, entry in ENTRIES.items() if isinstance(entry, Run)])
+def test_a_command_of_the_documents(place: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    entry = ENTRIES[command]
+    assert isinstance(entry, Run)
+    program, _, target = command.partition(" > ")
+    words = arguments(program, entry)
+    name = "" if HELP.search(" ".join(words)) else [*words, "", ""][words.index("segtune") + 1]
+    before = written(place, name)
+    if words[0] == "torchrun" and "…" not in command:
+        several = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
+        done = subprocess.run(several, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    else:
+        code = main(words[words.index("segtune") + 1 :])
+        out, err = capsys.readouterr()
+        assert code == 0, out + err
+        assert out
+        if target:
+            Path(target).write_text(out, encoding="utf-8")
+            assert len({line.count(",") for line in out.splitlines()}) == 1
+    new = [file for file, when in written(place, name).items() if before.get(file) != when]
+    assert new or name not in LEAVES, f"nothing new of {LEAVES[name]}"
+    if name == "train" and "resume=" not in program:  # checkpoints are large
+        for file in new:
+            shutil.rmtree(file.parent)
+    if picture := re.search(r"picture=(\S+)", program):
+        assert Path(picture[1]).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", PYTHON, ids=lambda where: f"{where[0]}-{where[1]}")
+def test_a_python_block_of_the_documents(place: Path, where: tuple[str, int]) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(python_blocks()[where], where[0], "exec"), names)
+    for name in PYTHON[where]:
+        assert name in names or (place / name).is_file()
+    if "mask" in names:
+        assert names["mask"].shape == names["probability"].shape == (60, 90)
+
+
+def test_yaml_blocks_are_settings() -> None:
+    """Those with a file's name are written there, and the commands beside them use them."""
+    named = [block for block in yaml_blocks() if "# myconf/" in block]
+    for block in yaml_blocks():
+        content = yaml.safe_load(block)
+        assert isinstance(content, dict)
+        if block not in named:
+            parse(FreezeSettings, content)
+    assert len(named) == 3
