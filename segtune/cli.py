@@ -43,6 +43,7 @@ from segtune.config import (
 )
 from segtune.locate import find_checkpoint, find_data_folder, find_folder
 from segtune.resume_rules import check_change
+from segtune.wrapping import terminal_width, wrap
 
 #: Seconds that a process which is not the first waits, before it speaks of an error that the first may have too.
 PATIENCE = 5
@@ -78,7 +79,7 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         full_errors: Let errors through with their traceback.
     """
     if "--help" in arguments or "-h" in arguments:
-        print(settings_help(command))
+        print(wrap(settings_help(command), terminal_width(sys.stdout)))
         return 0
     if "--hydra-help" in arguments:
         print(HYDRA_HELP.format(command=command))
@@ -98,7 +99,7 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         return 1
     except Interrupted as interrupted:
         if _number() == 0:
-            print(interrupted, file=sys.stderr)
+            print(wrap(str(interrupted), terminal_width(sys.stderr)), file=sys.stderr)
         return 130
     except KeyboardInterrupt:
         if _number() == 0:
@@ -114,7 +115,7 @@ def _complain(text: str, *, at_once: bool = False) -> None:
     """
     if _number() > 0 and not at_once:
         time.sleep(PATIENCE)
-    print(text, file=sys.stderr)
+    print(wrap(text, terminal_width(sys.stderr)), file=sys.stderr)
 
 
 def _number() -> int:

@@ -47,7 +47,7 @@ LEVELS = [
         "resume_rules",
         "tiles",
     },
-    {"locate"},
+    {"locate", "wrapping"},
     {"config"},
 ]
 LEAVES = {"config", "losses", "metrics", "decoders", "freezing", "backbones"}
