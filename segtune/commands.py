@@ -108,7 +108,7 @@ def plan(settings: PlanSettings) -> list[Facts]:
     torch.manual_seed(settings.seed)
     compute = choose_compute(settings.train)
     built = build_start(settings)
-    built.model.to(compute.device).to(memory_format=torch.channels_last)
+    compute.place(built.model)
     height, width = settings.data.size
     say(
         f"{settings.backbone.name} + {settings.decoder.name} on {compute}, "

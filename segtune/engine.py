@@ -157,7 +157,7 @@ def fit(
     """
     state = State(**resumed["state"]) if resumed else State()
     phases = plan_phases(settings, built)
-    built.model.to(compute.device).to(memory_format=torch.channels_last)
+    compute.place(built.model)
     train, data = settings.train, settings.data
     dataset = build_dataset(splits["train"], data, settings.augment, settings.seed)
     batches = EpochBatches(

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from rich.table import Table
 
 from segtune import checkpoint, distributed
@@ -198,7 +197,7 @@ def subject_of(settings: EvaluateSettings, name: str, content: Mapping[str, Any]
     """Rebuild a model from a checkpoint's content; what the settings leave open is as in its training."""
     trained = parse(Settings, content["settings"])
     seen = replace(trained.data, image_size=trained.data.eval_size or trained.data.image_size)
-    model = rebuild(content, trained).model.to(compute.device).to(memory_format=torch.channels_last)
+    model = compute.place(rebuild(content, trained).model)
     return Subject(
         name,
         model,

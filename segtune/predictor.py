@@ -18,6 +18,7 @@ from segtune.compute import Compute, choose_compute
 from segtune.config import PredictSettings, Settings, UserError, parse
 from segtune.data.transforms import build_transform
 from segtune.losses import binary_logit
+from segtune.metrics import logit_of
 from segtune.tiles import GRID, blend
 
 File = str | PathLike[str]
@@ -55,8 +56,7 @@ class Predictor:
         self.network, self.size, self.threshold, self.compute = network, size, threshold, compute
         self.tile, self.overlap = tile, overlap
         self._resized = build_transform(size, None, {})
-        # In double precision, as the evaluation does it.
-        self._cut = torch.logit(torch.tensor(threshold, dtype=torch.float64)).item()
+        self._cut = logit_of(threshold)
 
     @torch.inference_mode()
     def predict(self, image: NDArray[np.uint8]) -> Prediction:
@@ -156,7 +156,7 @@ def load_as(settings: PredictSettings) -> Predictor:
 def _trained(path: Path, compute: Compute) -> tuple[Network, tuple[int, int], float]:
     content = checkpoint.load(path)
     trained = parse(Settings, content["settings"])
-    model = rebuild(content, trained).model.to(compute.device).to(memory_format=torch.channels_last).eval()
+    model = compute.place(rebuild(content, trained).model).eval()
     assert trained.train.threshold is not None  # the schema of a training makes sure
     return lambda pictures: binary_logit(model(pictures)), trained.data.evaluation_size, trained.train.threshold
 
