@@ -21,7 +21,6 @@ from segtune.build import rebuild
 from segtune.config import ExportSettings, FailedError, Settings, UserError, known, parse
 from segtune.console import say, set_up_logging
 from segtune.data.portraits import draw_scene
-from segtune.losses import binary_logit
 from segtune.onnx_network import load_onnx, need
 
 #: How far a probability of the exported program may be from PyTorch's, both in float32 on the CPU.
@@ -49,7 +48,7 @@ class Deployed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict; see the class."""
-        return binary_logit(self.model(image)).sigmoid()
+        return torch.sigmoid(self.model(image))
 
 
 def export(settings: ExportSettings) -> Path:

@@ -17,7 +17,6 @@ from segtune.build import rebuild
 from segtune.compute import Compute, choose_compute
 from segtune.config import PredictSettings, Settings, UserError, parse
 from segtune.data.transforms import build_transform
-from segtune.losses import binary_logit
 from segtune.metrics import logit_of
 from segtune.tiles import GRID, blend
 
@@ -158,7 +157,7 @@ def _trained(path: Path, compute: Compute) -> tuple[Network, tuple[int, int], fl
     trained = parse(Settings, content["settings"])
     model = compute.place(rebuild(content, trained).model).eval()
     assert trained.train.threshold is not None  # the schema of a training makes sure
-    return lambda pictures: binary_logit(model(pictures)), trained.data.evaluation_size, trained.train.threshold
+    return model, trained.data.evaluation_size, trained.train.threshold
 
 
 def _exported(path: Path) -> tuple[Network, tuple[int, int], float]:

@@ -28,7 +28,6 @@ from segtune.build import BuiltModel, build_model
 from segtune.cli import config_folder
 from segtune.config import BackboneSettings, DeepLabV3PlusSettings, FCN8sSettings, Settings, UserError, parse
 from segtune.export import TOLERANCE, Deployed, trace, write_onnx, write_program
-from segtune.losses import binary_logit
 from segtune.onnx_network import load_onnx
 
 PAIRS = [f"{b}_{d}" for b in ("vgg16", "resnet50", "xception") for d in ("fcn8s", "deeplabv3plus")]
@@ -53,7 +52,7 @@ def lively(model: nn.Module) -> Deployed:
         for layer in last:
             nn.init.normal_(layer.weight, 0, layer.in_channels**-0.5)
             layer.bias.zero_()
-        logit = binary_logit(model(pictures(2, 97, 131)))
+        logit = model(pictures(2, 97, 131))
         for layer in last:
             layer.weight.mul_(2 / logit.std())
         last[-1].bias[-1] = -2 * logit.mean() / logit.std()
