@@ -10,7 +10,6 @@ from rich.table import Table
 
 from segtune.backbones import spec_of
 from segtune.build import choose_taps, find_splits, foreground
-from segtune.checkpoint import write_atomically
 from segtune.config import CheckSettings, FailedError, UserError
 from segtune.console import console, counting, say, set_up_logging, shown
 from segtune.data.contact_sheet import choose, contact_sheet
@@ -19,6 +18,7 @@ from segtune.data.integrity import judge, report
 from segtune.data.likeness import Likeness, near_duplicates
 from segtune.data.pairs import Pair, Problem
 from segtune.data.survey import Seen, survey
+from segtune.files import write_atomically
 from segtune.layers import Layer, describe
 from segtune.pictures import png
 from segtune.records import write_json

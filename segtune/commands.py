@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from segtune import checkpoint, distributed
-from segtune.build import BuiltModel, build_start, rebuild
+from segtune import distributed
+from segtune.build import BuiltModel
+from segtune.checkpoint import Checkpoint
 from segtune.compute import Compute, choose_compute
 from segtune.config import EvaluateSettings, Interrupted, PlanSettings, Settings, UserError
 from segtune.console import banner, console, say, set_up_logging, shown
@@ -19,6 +20,7 @@ from segtune.phases import plan_phases
 from segtune.plan import Facts, brief, cost_of, cost_table, estimated, everything, facts, measured, tensor_lines
 from segtune.records import claim, kept_command, read_rows, write_json
 from segtune.report import Source
+from segtune.start import build_start
 
 
 def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]:
@@ -43,10 +45,10 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
         with claim(folder, resume=settings.resume is not None):
             last = folder / "checkpoints" / "last.pt"
             begun = distributed.on_first(lambda: settings.resume is not None and last.exists())
-            resumed = checkpoint.load(last) if begun else None
-            if resumed and not {"movers", "state"} <= resumed.keys():
+            resumed = Checkpoint.load(last) if begun else None
+            if resumed and (resumed.state is None or resumed.optimizer is None):
                 raise UserError(f"{last} holds no optimizer to go on with: it is not what this run wrote there last.")
-            built = rebuild(resumed, settings) if resumed else _start(settings, folder)
+            built = resumed.rebuild(settings) if resumed else _start(settings, folder)
             splits = load_splits(settings.data, settings.seed, settings.train)
             read_groups(settings.data, splits["val"])  # what is wrong with it should not be found at the end
             say(
@@ -78,9 +80,8 @@ def _conclude(
 ) -> None:
     """Evaluate the best model on the validation pictures, and report what the run has done."""
     best = folder / "checkpoints" / "best.pt"
-    content = checkpoint.load(best)
     as_usual = EvaluateSettings(str(best), replace(settings.data, split="val"), settings.train)
-    subject = subject_of(as_usual, str(best), content, compute)
+    subject = subject_of(as_usual, Checkpoint.load(best), compute)
     rows = distributed.on_first(lambda: read_rows(folder / "metrics.csv"))
     command = distributed.on_first(lambda: kept_command(folder))
     score(subject, pairs, folder, Source(command, asdict(settings), subject.model.features, summary, rows))

@@ -16,8 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 import segtune
-from segtune import checkpoint, distributed
+from segtune import distributed
 from segtune.build import BuiltModel, build_dataset, build_loss, build_optimizer, build_schedule
+from segtune.checkpoint import Checkpoint
 from segtune.compute import Compute
 from segtune.config import DivergedError, Interrupted, Settings, UserError
 from segtune.console import banner, bar, say
@@ -113,18 +114,11 @@ class Run:
         """Epochs of all phases, at most."""
         return sum(self.span(phase).epochs for phase in self.phases)
 
-    def save(self, name: str, **more: Any) -> None:
+    def save(self, name: str, movers: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint that is complete in itself; of several processes the first does."""
-        if distributed.rank() > 0:
-            return
-        content = {
-            "settings": asdict(self.settings),
-            "taps": {role: feature.node for role, feature in self.built.model.features.items()},
-            "weights": {"source": self.built.weights.source, "new": list(self.built.new)},
-            "model": self.model.state_dict(),
-            "state": asdict(self.state),
-        }
-        checkpoint.save(self.folder / "checkpoints" / name, content | more)
+        if distributed.rank() == 0:
+            now = Checkpoint.of(self.built, self.settings, asdict(self.state), movers)
+            now.save(self.folder / "checkpoints" / name)
 
 
 def fit(
@@ -133,7 +127,7 @@ def fit(
     splits: Mapping[str, Sequence[Pair]],
     folder: Path,
     compute: Compute,
-    resumed: Mapping[str, Any] | None = None,
+    resumed: Checkpoint | None = None,
     command: str = "",
 ) -> dict[str, Any]:
     """Train through all phases and write the run's folder.
@@ -155,7 +149,8 @@ def fit(
         DivergedError: The loss is not finite; the last checkpoint is good.
         UserError: The phases cannot be trained as they are given, or a guard has found one that was not.
     """
-    state = State(**resumed["state"]) if resumed else State()
+    progress, moved = (resumed.state or {}, resumed.optimizer or {}) if resumed else ({}, {})
+    state = State(**progress)
     phases = plan_phases(settings, built)
     compute.place(built.model)
     train, data = settings.train, settings.data
@@ -168,15 +163,15 @@ def fit(
     with _signals() as stopped:
         run = Run(settings, built, folder, compute, state, loader, batches, evaluator, None, phases, stopped)
         if resumed:
-            _check_place(run, resumed["settings"], resumed["movers"]["schedule"]["last_epoch"])
+            _check_place(run, resumed.settings, moved["schedule"]["last_epoch"])
         if distributed.rank() == 0:  # from here on the run may write: it can be trained as it is asked for
             keep_settings(folder, asdict(settings), command)
             if built.restored:
                 write_json(folder / "restore.json", asdict(built.restored))
             run.recorder = EpochRecorder(folder, state.rows)
         for index in range(state.phase, len(phases)):
-            fit_phase(run, index, resumed["movers"] if resumed else {})
-            resumed = None
+            fit_phase(run, index, moved)
+            moved = {}
     if run.recorder:
         run.recorder.close()
     summary = _summary(run)
@@ -333,7 +328,7 @@ def _since_best(state: State) -> int:
     return len(dices) - 1 - int(np.nanargmax(dices)) if dices and not np.isnan(dices).all() else 0
 
 
-def _check_place(run: Run, before: Mapping[str, Any], steps: int) -> None:
+def _check_place(run: Run, before: Settings, steps: int) -> None:
     """Check that a resumed run can go on where it is: with the phases it has had, and no shorter than it is by now.
 
     Args:
@@ -341,8 +336,8 @@ def _check_place(run: Run, before: Mapping[str, Any], steps: int) -> None:
         before: The settings it had.
         steps: The optimizer's steps in the running phase so far.
     """
-    state, had = run.state, list(before["freeze"]["phases"].items())
-    now = [(name, asdict(phase)) for name, phase in run.settings.freeze.phases.items()]
+    state = run.state
+    had, now = (list(settings.freeze.phases.items()) for settings in (before, run.settings))
     if now[: state.phase] != had[: state.phase] or [name for name, _ in now][: len(had)] != [name for name, _ in had]:
         raise UserError(
             f"The phases that are over ({', '.join(name for name, _ in had[: state.phase]) or 'none'}) cannot change, "

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.table import Table
 
-from segtune import checkpoint, distributed
+from segtune import distributed
 from segtune.assessment import (
     Array,
     Facts,
@@ -19,7 +19,8 @@ from segtune.assessment import (
     mean,
     scores_of_pictures,
 )
-from segtune.build import build_loss, build_splits, find_splits, rebuild
+from segtune.build import build_loss, build_splits, find_splits
+from segtune.checkpoint import Checkpoint
 from segtune.compute import Compute, choose_compute
 from segtune.config import (
     OF_THE_CHECKPOINT,
@@ -83,24 +84,24 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     set_up_logging()
     given = settings.checkpoint
     names = [given] if isinstance(given, str) else list(given)
-    contents = [checkpoint.load(Path(name).expanduser()) for name in names]
+    checkpoints = [Checkpoint.load(name) for name in names]
     compute = choose_compute(settings.train)
     with distributed.together(compute.device):
-        subjects = [subject_of(settings, name, content, compute) for name, content in zip(names, contents, strict=True)]
+        subjects = [subject_of(settings, checkpoint, compute) for checkpoint in checkpoints]
         first, *others = subjects
         _check_truths(subjects)
         if (folder / "config.yaml").exists() and (folder / "checkpoints").exists():
             raise UserError(f"run_dir={folder} is a run: its own report would be lost. Give another folder.")
-        seed = parse(Settings, contents[0]["settings"]).seed if settings.seed is None else settings.seed
+        seed = checkpoints[0].settings.seed if settings.seed is None else settings.seed
         splits = load_splits(first.data, seed, settings.train, whole=first.data.split == "all")
         pairs = splits[first.data.split]
         if not pairs:
             there = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
             raise UserError(f"data.split={first.data.split}: there are no pictures in it. There are: {there}.")
-        for name, content in zip(names, contents, strict=True):
-            _warn_of_known(name, parse(Settings, content["settings"]), first.data, pairs)
+        for checkpoint in checkpoints:
+            _warn_of_known(checkpoint.name, checkpoint.settings, first.data, pairs)
         tune = splits.get("val", []) if settings.tune and first.data.split != "val" else []
-        source = Source(command, contents[0]["settings"], first.model.features, None, [])
+        source = Source(command, asdict(checkpoints[0].settings), first.model.features, None, [])
         return score(first, pairs, folder, source, tune=tune, other=others[0] if others else None)
 
 
@@ -193,14 +194,13 @@ def _warn_of_known(name: str, trained: Settings, data: DataSettings, pairs: Sequ
         )
 
 
-def subject_of(settings: EvaluateSettings, name: str, content: Mapping[str, Any], compute: Compute) -> Subject:
-    """Rebuild a model from a checkpoint's content; what the settings leave open is as in its training."""
-    trained = parse(Settings, content["settings"])
+def subject_of(settings: EvaluateSettings, checkpoint: Checkpoint, compute: Compute) -> Subject:
+    """Rebuild a checkpoint's model; what the settings leave open is as in its training."""
+    trained = checkpoint.settings
     seen = replace(trained.data, image_size=trained.data.eval_size or trained.data.image_size)
-    model = compute.place(rebuild(content, trained).model)
     return Subject(
-        name,
-        model,
+        checkpoint.name,
+        compute.place(checkpoint.rebuild().model),
         _filled(settings.data, seen, OF_THE_CHECKPOINT["data"]),
         _filled(settings.train, trained.train, OF_THE_CHECKPOINT["train"]),
         trained.loss,

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtune import checkpoint
 from segtune.averaging import Network, averaged
-from segtune.build import rebuild
+from segtune.checkpoint import Checkpoint
 from segtune.compute import Compute, choose_compute
-from segtune.config import PredictSettings, Settings, UserError, parse
+from segtune.config import PredictSettings, UserError, parse
 from segtune.data.transforms import build_transform
 from segtune.metrics import logit_of
 from segtune.tiles import GRID, blend
@@ -153,9 +152,8 @@ def load_as(settings: PredictSettings) -> Predictor:
 
 
 def _trained(path: Path, compute: Compute) -> tuple[Network, tuple[int, int], float]:
-    content = checkpoint.load(path)
-    trained = parse(Settings, content["settings"])
-    model = compute.place(rebuild(content, trained).model).eval()
+    checkpoint = Checkpoint.load(path)
+    model, trained = compute.place(checkpoint.rebuild().model).eval(), checkpoint.settings
     assert trained.train.threshold is not None  # the schema of a training makes sure
     return model, trained.data.evaluation_size, trained.train.threshold
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -16,9 +17,10 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-from segtune import checkpoint, commands, report
+from segtune import commands, report
 from segtune.__main__ import main
-from segtune.build import build_dataset, find_pairs, rebuild
+from segtune.build import build_dataset, find_pairs
+from segtune.checkpoint import Checkpoint
 from segtune.config import Settings, UserError, parse
 from segtune.taps import Feature
 
@@ -92,9 +94,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def probabilities(run: Path, photos: Path, split: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Predict with PyTorch alone, two outputs by softmax; give the probability at the photo's size, and the truth."""
-    content = checkpoint.load(run / "checkpoints" / "best.pt")
-    trained = parse(Settings, content["settings"])
-    model = rebuild(content, trained).model.eval()
+    checkpoint = Checkpoint.load(run / "checkpoints" / "best.pt")
+    model, trained = checkpoint.rebuild().model.eval(), checkpoint.settings
     names = (photos / f"{split}.txt").read_text().split()
     pairs = [pair for pair in find_pairs(photos)[0] if pair.name in names]
     dataset, found = build_dataset(pairs, trained.data, None), []
@@ -195,9 +196,9 @@ def test_what_cannot_be_evaluated(run: Path, photos: Path, tmp_path: Path, capsy
         capsys, f"checkpoint={best}", *data, f"run_dir={run}"
     )
     assert "expected: one file, or two to compare: [A,B]." in refused(capsys, f"checkpoint=[{best}]", *data)
-    content = checkpoint.load(Path(best))
+    content = torch.load(best)
     content["settings"]["data"]["invert"] = True
-    checkpoint.save(tmp_path / "other.pt", {name: value for name, value in content.items() if name != "format"})
+    torch.save(content, tmp_path / "other.pt")
     message = refused(capsys, f"checkpoint=[{best},{tmp_path}/other.pt]", *data)
     assert "The checkpoints were trained for different objects: data.foreground=auto data.invert=False and" in message
 
@@ -205,10 +206,10 @@ def test_what_cannot_be_evaluated(run: Path, photos: Path, tmp_path: Path, capsy
 def test_a_model_that_gives_nan_is_not_scored(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = checkpoint.load(run / "checkpoints" / "best.pt")
+    content = torch.load(run / "checkpoints" / "best.pt")
     name = [name for name in content["model"] if name.startswith("decoder") and name.endswith("bias")][-1]
     content["model"][name][:] = torch.nan
-    checkpoint.save(tmp_path / "nan.pt", {name: value for name, value in content.items() if name != "format"})
+    torch.save(content, tmp_path / "nan.pt")
     os.environ["HYDRA_FULL_ERROR"] = "0"
     arguments = [f"checkpoint={tmp_path}/nan.pt", "data=folder", f"data.root={photos}", f"run_dir={tmp_path}/out"]
     assert main(["evaluate", *arguments, "train.device=cpu", "train.workers=0", "train.precision=fp32"]) == 1
@@ -327,8 +328,8 @@ def test_names_are_text_not_html(tested: tuple[Path, dict], tmp_path: Path, brow
     evil = "<script>foo()</script><img src=x>"
     facts = {**tested[1], "data": evil, "groups": {evil: [{**tested[1]["groups"]["camera"][0], "group": evil}]}}
     table = [{"name": evil, "dice": 0.5, "contradicted": 0.0}] * 4
-    content = checkpoint.load(Path(tested[1]["checkpoint"]))
-    source = report.Source(evil, content["settings"] | {"run_dir": evil}, {evil: Feature(evil, 1, 2)}, None, [])
+    settings = asdict(Checkpoint.load(tested[1]["checkpoint"]).settings)
+    source = report.Source(evil, settings | {"run_dir": evil}, {evil: Feature(evil, 1, 2)}, None, [])
     before = {
         "name": evil,
         "dice_mean": 0.1,

@@ -9,10 +9,11 @@ from safetensors.torch import save_file
 
 from segtune import commands
 from segtune.backbones import BACKBONES
-from segtune.build import build_optimizer, build_start
+from segtune.build import build_optimizer
 from segtune.config import PlanSettings, parse
 from segtune.phases import enter, plan_phases
 from segtune.plan import brief, everything
+from segtune.start import build_start
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import segtune
-from segtune import checkpoint
 from segtune.backbones import BACKBONES
 from segtune.build import build_loss, build_model
+from segtune.checkpoint import Checkpoint
 from segtune.cli import config_folder
 from segtune.compute import Compute
 from segtune.config import Settings, UserError, parse
@@ -60,11 +60,10 @@ def trained(
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
         torch.manual_seed(1)
-        model = build_model(chosen.backbone, chosen.taps, chosen.decoder).model.eval()
+        built = build_model(chosen.backbone, chosen.taps, chosen.decoder)
+        model = built.model.eval()
         _balance(model)
-        taps = {role: feature.node for role, feature in model.features.items()}
-        content = {"settings": asdict(chosen), "taps": taps, "weights": {"source": None, "new": []}}
-        checkpoint.save(path, content | {"model": model.state_dict()})
+        Checkpoint.of(built, chosen).save(path)
         yield path, chosen, model
 
 

@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ import torch
 from safetensors.torch import save_file
 
 import segtune.commands  # noqa: F401 - once, for all the processes
-from segtune import checkpoint, cli
+from segtune import cli
 from segtune.backbones import BACKBONES
+from segtune.checkpoint import Checkpoint
 from segtune.config import UserError
 
 BATCHES = 11  # an epoch: 21 pictures by two
@@ -200,7 +201,8 @@ def disturbed(
 
 def place_of(folder: Path) -> Place:
     """Say where a run's `last.pt` stands; it must be whole, or this fails."""
-    state = checkpoint.load(folder / "checkpoints" / "last.pt")["state"]
+    state = Checkpoint.load(folder / "checkpoints" / "last.pt").state
+    assert state is not None
     done = len(state["rows"]) * BATCHES + state["step"]
     return Place(list(state["phases"])[state["phase"]], state["epoch"], state["step"], done)
 
@@ -209,10 +211,7 @@ def differences(one: Path, other: Path) -> list[str]:
     """Name everything in which two runs' folders differ, times apart."""
     found = []
     for name in ("last.pt", "best.pt"):
-        contents = [checkpoint.load(folder / "checkpoints" / name) for folder in (one, other)]
-        for content in contents:
-            content["settings"]["run_dir"] = content["settings"]["train"]["workers"] = None
-            content["state"] = _without_times(content["state"])
+        contents = [_content(folder / "checkpoints" / name) for folder in (one, other)]
         found += [f"{name}{place}" for place in _unlike(contents[0], contents[1])]
     names = {str(path.relative_to(folder)) for folder in (one, other) for path in folder.glob("samples/*")}
     for name in ("metrics.csv", *sorted(names)):
@@ -222,6 +221,14 @@ def differences(one: Path, other: Path) -> list[str]:
     summaries = [_without_times(json.loads((folder / "summary.json").read_text())) for folder in (one, other)]
     found += [f"summary.json{place}" for place in _unlike(summaries[0], summaries[1])]
     return found + [f"left behind: {name}" for folder in (one, other) for name in _being_written(folder)]
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds, all that may differ apart."""
+    checkpoint = Checkpoint.load(path)
+    content = vars(checkpoint) | {"name": "", "settings": asdict(checkpoint.settings)}
+    content["settings"]["run_dir"] = content["settings"]["train"]["workers"] = None
+    return content | {"state": _without_times(checkpoint.state or {})}
 
 
 def main() -> int:
