@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtune.decoders.layers import resize
-from segtune.losses import binary_logit
 
 Network = Callable[[Tensor], Tensor]
 
@@ -16,15 +15,15 @@ def averaged(network: Network, *, flips: bool = False, scales: Sequence[float] =
     """Average the probabilities that a network gives for mirror images and sizes of a picture.
 
     Args:
-        network: From pictures (N, 3, H, W), 0 to 255, to logits (N, 1 or 2, H, W).
+        network: From pictures (N, 3, H, W), 0 to 255, to logits (N, 1, H, W).
         flips: Take the mirror image, left and right exchanged, of every size too.
         scales: Multiples of the pictures' size; sides below 32 pixels become 32.
 
     Returns:
-        A function from pictures to logits (N, 1, H, W) of the object: of the mean probability, within +-16.
+        A function from pictures to logits (N, 1, H, W): of the mean probability, within +-16.
     """
     if not flips and list(scales) == [1.0]:
-        return lambda images: binary_logit(network(images)).float()
+        return network
 
     def predict(images: Tensor) -> Tensor:
         size = images.shape[-2:]
@@ -33,7 +32,7 @@ def averaged(network: Network, *, flips: bool = False, scales: Sequence[float] =
             height, width = (max(32, round(side * scale)) for side in size)
             view = images if scale == 1 else _resized(images, (height, width))
             for flipped in (False, True)[: 1 + flips]:
-                logits = binary_logit(network(view.flip(-1) if flipped else view)).float()
+                logits = network(view.flip(-1) if flipped else view)
                 total += resize(logits.flip(-1) if flipped else logits, size).sigmoid()
         return torch.logit(total / (len(scales) * (1 + flips)), eps=1e-7)
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from segtune.config import (
     LossSettings,
     OptimizerSettings,
     PhaseSettings,
-    RestoreSettings,
     RunSettings,
     UserError,
     nearest,
@@ -35,11 +34,11 @@ from segtune.data.transforms import build_transform
 from segtune.decoders.deeplabv3plus import DeepLabV3Plus
 from segtune.decoders.fcn8s import FCN8s
 from segtune.dilation import set_output_stride
-from segtune.freezing import Blocks, block_of, owners, present_blocks, within
+from segtune.freezing import Blocks, block_of, present_blocks
 from segtune.layers import default_taps
 from segtune.losses import bce_loss, dice_bce_loss, dice_loss
 from segtune.model import SegmentationModel
-from segtune.restore import Restored, restore
+from segtune.restore import Restored
 from segtune.taps import GradientStop, cut
 from segtune.weights import LoadedWeights, load_weights
 
@@ -278,43 +277,6 @@ def build_dataset(
     return SegmentationDataset(pairs, foreground(data), transform, seed)
 
 
-def build_start(settings: RunSettings) -> BuiltModel:
-    """Build the model that a run begins with: pretrained, and restored from another file where that is asked for.
-
-    Raises:
-        UserError: Taps, cuts, weights or the file to restore cannot be used.
-    """
-    backbone, restores = settings.backbone, settings.restore
-    if restores.checkpoint and restores.scope != "decoder" and backbone.weights == "auto":
-        # What the file has needs no other source.
-        alone = replace(backbone, weights="none")
-        built = _restored(build_model(alone, settings.taps, settings.decoder, _cuts(settings)), restores)
-        if built.weights.source:
-            return built
-    built = build_model(backbone, settings.taps, settings.decoder, _cuts(settings))
-    return _restored(built, restores) if restores.checkpoint else built
-
-
-def _restored(built: BuiltModel, settings: RestoreSettings) -> BuiltModel:
-    report = restore(built.model, settings)
-    given = set(report.restored)
-    names = [name for name in built.model.state_dict() if not name.endswith("num_batches_tracked")]
-    lacking = {name.rpartition(".")[0] for name in names if name not in given}
-    weights, new = built.weights, built.new
-    if weights.source is None and any(name.startswith("backbone.") for name in given):
-        weights, new = LoadedWeights(report.source), ("backbone", "decoder")
-    left = [path for path in owners(built.model) if path in lacking and within(path, new)]
-    return replace(built, weights=weights, new=tuple(left), restored=report)
-
-
-def rebuild(content: Mapping[str, Any], settings: RunSettings) -> BuiltModel:
-    """Rebuild a model from a loaded checkpoint and its settings; nothing is downloaded."""
-    backbone = replace(settings.backbone, weights="none")
-    built = build_model(backbone, content["taps"], settings.decoder, _cuts(settings))
-    built.model.load_state_dict(content["model"])
-    weights = content["weights"]
-    return replace(built, weights=LoadedWeights(weights["source"]), new=tuple(weights["new"]))
-
-
-def _cuts(settings: RunSettings) -> list[str]:
+def cuts_of(settings: RunSettings) -> list[str]:
+    """Return the places where some phase stops gradients, each once."""
     return list(dict.fromkeys(phase.cut for phase in settings.freeze.phases.values() if phase.cut))

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from segtune.backbones import spec_of
 from segtune.build import choose_taps, find_splits, foreground
-from segtune.checkpoint import write_atomically
 from segtune.config import CheckSettings, FailedError, UserError
 from segtune.console import counting, print_table, say, set_up_logging, shown
 from segtune.data.contact_sheet import choose, contact_sheet
@@ -18,6 +17,7 @@ from segtune.data.integrity import judge, report
 from segtune.data.likeness import Likeness, near_duplicates
 from segtune.data.pairs import Pair, Problem
 from segtune.data.survey import Seen, survey
+from segtune.files import write_atomically
 from segtune.layers import Layer, describe
 from segtune.locate import find_data_folder
 from segtune.pictures import png

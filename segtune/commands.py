@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from segtune import checkpoint, distributed
-from segtune.build import BuiltModel, build_start, look_for_data, rebuild
+from segtune import distributed
+from segtune.build import BuiltModel, look_for_data
+from segtune.checkpoint import Checkpoint
 from segtune.compute import Compute, choose_compute
-from segtune.config import Interrupted, PlanSettings, Settings, UserError, parse
+from segtune.config import Interrupted, PlanSettings, Settings, UserError
 from segtune.console import print_table, say, set_up_logging, shown
 from segtune.data.pairs import Pair
 from segtune.engine import fit
@@ -21,6 +22,7 @@ from segtune.plan import Facts, announce, cost_of, cost_table, estimated, everyt
 from segtune.records import claim, kept_command, read_rows, write_json
 from segtune.report import Source, publish
 from segtune.scoring import EvaluatedModel, read_groups, score
+from segtune.start import build_start
 
 
 def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]:
@@ -44,12 +46,12 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
         with claim(folder, resume=settings.resume is not None):
             last = folder / "checkpoints" / "last.pt"
             begun = distributed.on_first(lambda: settings.resume is not None and last.exists())
-            resumed = checkpoint.load(last) if begun else None
-            if resumed and not {"movers", "state"} <= resumed.keys():
+            resumed = Checkpoint.load(last) if begun else None
+            if resumed and (resumed.state is None or resumed.optimizer is None):
                 raise UserError(f"{last} holds no optimizer to go on with: it is not what this run wrote there last.")
             distributed.on_first(lambda: look_for_data(settings.data, settings.seed, settings.train.workers))
             torch.manual_seed(settings.seed)
-            built = rebuild(resumed, settings) if resumed else _start(settings, folder)
+            built = resumed.rebuild(settings) if resumed else _start(settings, folder)
             splits = load_splits(settings.data, settings.seed, settings.train)
             read_groups(settings.data, splits["val"])  # what is wrong with it should not be found at the end
             say(
@@ -82,13 +84,13 @@ def _fit(
     splits: Mapping[str, Sequence[Pair]],
     folder: Path,
     compute: Compute,
-    resumed: Mapping[str, Any] | None,
+    resumed: Checkpoint | None,
     command: str,
 ) -> dict[str, Any]:
     """Work out the phases and what each will do, then train through them."""
     phases = plan_phases(settings, built)
     built.model.to(compute.device).to(memory_format=torch.channels_last)
-    begun = resumed["state"]["phases"] if resumed else {}
+    begun = resumed.state["phases"] if resumed and resumed.state else {}
     to_come = {phase.name: facts(built, phase, settings, compute) for phase in phases if phase.name not in begun}
     return fit(
         replace(settings, resume=None),
@@ -109,9 +111,7 @@ def _conclude(
 ) -> None:
     """Evaluate the best model on the validation pictures, and report what the run has done."""
     best = folder / "checkpoints" / "best.pt"
-    content = checkpoint.load(best)
-    model = rebuild(content, parse(Settings, content["settings"])).model
-    model = model.to(compute.device).to(memory_format=torch.channels_last)
+    model = compute.place(Checkpoint.load(best).rebuild().model)
     data = replace(settings.data, split="val")
     subject = EvaluatedModel(str(best), model, data, settings.train, settings.loss, compute)
     rows = distributed.on_first(lambda: read_rows(folder / "metrics.csv"))
@@ -146,7 +146,7 @@ def plan(settings: PlanSettings) -> list[Facts]:
     torch.manual_seed(settings.seed)
     compute = choose_compute(settings.train)
     built = build_start(settings)
-    built.model.to(compute.device).to(memory_format=torch.channels_last)
+    compute.place(built.model)
     height, width = settings.data.size
     say(
         f"{settings.backbone.name} + {settings.decoder.name} on {compute}, "

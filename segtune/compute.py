@@ -4,14 +4,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from segtune.config import DeviceSettings, UserError
 from segtune.distributed import local_rank, world
 
 AUTO_PRECISION = "SEGTUNE_AUTO_PRECISION"  # in the environment: what train.precision=auto means
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,10 @@ class Compute:
         """Compute in `dtype` inside the block."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             yield
+
+    def place(self, module: M) -> M:
+        """Move a module to the device, with its weights channels-last, and return it."""
+        return module.to(self.device).to(memory_format=torch.channels_last)
 
 
 def choose_compute(settings: DeviceSettings) -> Compute:

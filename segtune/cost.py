@@ -81,7 +81,7 @@ def estimate(
     copies of weights that autocast makes, if the backward pass needs them, count as activations.
 
     Args:
-        model: From (N, 3, H, W), uint8, to logits (N, C, H, W). Something of it must train.
+        model: From (N, 3, H, W), uint8, to logits (N, 1, H, W). Something of it must train.
         make_optimizer: Makes a fresh optimizer over what trains of a given model.
         shape: Pictures of a batch, height and width in pixels.
         dtype: The type autocast computes in; float32 stands for no autocast.

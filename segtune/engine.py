@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import segtune
-from segtune import checkpoint, distributed
+from segtune import distributed
 from segtune.build import BuiltModel, build_dataset, build_loss, build_optimizer, build_schedule
+from segtune.checkpoint import Checkpoint
 from segtune.compute import Compute
 from segtune.config import DivergedError, Interrupted, Settings, UserError
 from segtune.console import bar, say
@@ -67,18 +68,11 @@ class Run:
         """Epochs of all phases, at most."""
         return sum(self.span(phase).epochs for phase in self.phases)
 
-    def save(self, name: str, **more: Any) -> None:
+    def save(self, name: str, movers: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint that is complete in itself; of several processes the first does."""
-        if distributed.rank() > 0:
-            return
-        content = {
-            "settings": asdict(self.settings),
-            "taps": {role: feature.node for role, feature in self.built.model.features.items()},
-            "weights": {"source": self.built.weights.source, "new": list(self.built.new)},
-            "model": self.model.state_dict(),
-            "state": asdict(self.state),
-        }
-        checkpoint.save(self.folder / "checkpoints" / name, content | more)
+        if distributed.rank() == 0:
+            now = Checkpoint.of(self.built, self.settings, asdict(self.state), movers)
+            now.save(self.folder / "checkpoints" / name)
 
 
 def fit(
@@ -89,7 +83,7 @@ def fit(
     splits: Mapping[str, Sequence[Pair]],
     folder: Path,
     compute: Compute,
-    resumed: Mapping[str, Any] | None = None,
+    resumed: Checkpoint | None = None,
     command: str = "",
     on_phase: OnPhase = lambda *_: None,
 ) -> dict[str, Any]:
@@ -115,7 +109,8 @@ def fit(
         DivergedError: The loss is not finite; the last checkpoint is good.
         UserError: The run cannot go on with these settings, or a guard has found a phase not trained as it says.
     """
-    state = State(**resumed["state"]) if resumed else State()
+    progress, moved = (resumed.state or {}, resumed.optimizer or {}) if resumed else ({}, {})
+    state = State(**progress)
     train, data = settings.train, settings.data
     dataset = build_dataset(splits["train"], data, settings.augment, settings.seed)
     batches = EpochBatches(
@@ -124,8 +119,7 @@ def fit(
     loader = make_loader(dataset, batches, train.workers, compute.device.type == "cuda")
     evaluator = Evaluator(splits["val"], data, train, build_loss(settings.loss), compute, samples=train.samples)
     if resumed:
-        steps = resumed["movers"]["schedule"]["last_epoch"]
-        check_place(state, settings, resumed["settings"], batches.whole, steps)
+        check_place(state, settings, resumed.settings, batches.whole, moved["schedule"]["last_epoch"])
     with stop_signals() as stopped:
         run = Run(
             settings, built, folder, compute, state, loader, batches, evaluator, None, phases, facts, on_phase, stopped
@@ -136,8 +130,8 @@ def fit(
                 write_json(folder / "restore.json", asdict(built.restored))
             run.recorder = EpochRecorder(folder, state.rows)
         for index in range(state.phase, len(phases)):
-            fit_phase(run, index, resumed["movers"] if resumed else {})
-            resumed = None
+            fit_phase(run, index, moved)
+            moved = {}
     if run.recorder:
         run.recorder.close()
     summary = _summary(run)

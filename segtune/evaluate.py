@@ -1,15 +1,17 @@
 """The command `evaluate`: measure a checkpoint on a split, or compare two; write numbers and a report."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
 
-from segtune import checkpoint, distributed
+from segtune import distributed
 from segtune.assessment import Facts
 from segtune.build import build_splits, find_splits
+from segtune.checkpoint import Checkpoint
 from segtune.compute import choose_compute
-from segtune.config import DataSettings, DeviceSettings, EvaluateSettings, Settings, UserError, parse, some
+from segtune.config import DataSettings, DeviceSettings, EvaluateSettings, Settings, UserError, some
 from segtune.console import counting, print_table, say, set_up_logging, shown
 from segtune.data.pairs import Pair, find_pairs
 from segtune.phrases import interval_text, number, score_names, sentences
@@ -30,26 +32,24 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     names = [given] if isinstance(given, str) else list(given)
     if settings.data.name == "folder":
         find_pairs(Path(settings.data.root).expanduser())  # before anything is loaded
-    contents = [checkpoint.load(Path(name).expanduser()) for name in names]
+    checkpoints = [Checkpoint.load(name) for name in names]
     compute = choose_compute(settings.train)
     with distributed.together(compute.device):
-        subjects = [
-            evaluated_model(settings, name, content, compute) for name, content in zip(names, contents, strict=True)
-        ]
+        subjects = [evaluated_model(settings, checkpoint, compute) for checkpoint in checkpoints]
         first, *others = subjects
         _check_truths(subjects)
         if (folder / "config.yaml").exists() and (folder / "checkpoints").exists():
             raise UserError(f"run_dir={folder} is a run: its own report would be lost. Give another folder.")
-        seed = parse(Settings, contents[0]["settings"]).seed if settings.seed is None else settings.seed
+        seed = checkpoints[0].settings.seed if settings.seed is None else settings.seed
         splits = load_splits(first.data, seed, settings.train, whole=first.data.split == "all")
         pairs = splits[first.data.split]
         if not pairs:
             there = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
             raise UserError(f"data.split={first.data.split}: there are no pictures in it. There are: {there}.")
-        for name, content in zip(names, contents, strict=True):
-            _warn_of_known(name, parse(Settings, content["settings"]), first.data, pairs)
+        for checkpoint in checkpoints:
+            _warn_of_known(checkpoint.name, checkpoint.settings, first.data, pairs)
         tune = splits.get("val", []) if settings.tune and first.data.split != "val" else []
-        source = Source(command, contents[0]["settings"], first.model.features, None, [])
+        source = Source(command, asdict(checkpoints[0].settings), first.model.features, None, [])
         scored = score(first, pairs, tune=tune, other=others[0] if others else None)
         if scored is None:
             return {}

@@ -21,7 +21,7 @@ from segtune.console import bar
 from segtune.curves import histogram
 from segtune.data.dataset import EpochBatches, make_loader
 from segtune.data.pairs import Pair
-from segtune.metrics import Scores, counts, summarise
+from segtune.metrics import Scores, counts, logit_of, summarise
 from segtune.pictures import Mask, Picture, compare, stack
 from segtune.skin_tone import typology_angle
 
@@ -99,7 +99,7 @@ class Evaluator:
     ) -> None:
         self.pairs, self.train, self.loss, self.compute = pairs, train, loss, compute
         self.average, self.tolerance = average or AveragingSettings(), tolerance
-        self.cut = torch.logit(torch.tensor(train.threshold, dtype=torch.float64)).item()
+        self.cut = logit_of(train.threshold)
         self.shown = set(np.linspace(0, len(pairs) - 1, min(samples, len(pairs))).astype(int).tolist())
         self.mine = range(distributed.rank(), len(pairs), distributed.world())  # this process's share of the pictures
         dataset = build_dataset([pairs[index] for index in self.mine], data, None)
@@ -181,7 +181,7 @@ def look(
     """Predict some pictures to be looked at, as the evaluator does."""
     dataset = build_dataset(pairs, data, None)
     network = averaged(model.eval(), flips=average.flips, scales=average.scales)
-    cut = torch.logit(torch.tensor(train.threshold, dtype=torch.float64)).item()
+    cut = logit_of(train.threshold)
     for index in range(len(pairs)):
         sample: dict[str, Any] = dataset[0, index]
         with torch.inference_mode(), compute.autocast():

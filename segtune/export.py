@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import segtune
-from segtune import checkpoint
-from segtune.build import rebuild
-from segtune.config import ExportSettings, FailedError, Settings, UserError, parse
+from segtune.checkpoint import Checkpoint
+from segtune.config import ExportSettings, FailedError, UserError
 from segtune.console import say, set_up_logging
 from segtune.data.portraits import draw_scene
-from segtune.losses import binary_logit
+from segtune.files import replacing
 from segtune.onnx_network import load_onnx, need
 
 #: How far a probability of the exported program may be from PyTorch's, both in float32 on the CPU.
@@ -49,7 +49,7 @@ class Deployed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict; see the class."""
-        return binary_logit(self.model(image)).sigmoid()
+        return torch.sigmoid(self.model(image))
 
 
 def export(settings: ExportSettings) -> Path:
@@ -65,14 +65,13 @@ def export(settings: ExportSettings) -> Path:
     _check_target(target, source, overwrite=settings.overwrite)
     if settings.format == "onnx":
         need("onnx", "onnxscript", "onnxruntime")
-    content = checkpoint.load(source)
-    trained = parse(Settings, content["settings"])
-    network = Deployed(rebuild(content, trained).model)
+    checkpoint = Checkpoint.load(source)
+    network, trained = Deployed(checkpoint.rebuild().model), checkpoint.settings
     write, load = {"onnx": (write_onnx, _on_cpu), "torch": (write_program, load_program)}[settings.format]
     say(f"exporting {trained.backbone.name} + {trained.decoder.name} …")
     program = trace(network)
-    with checkpoint.replacing(target) as temporary:
-        write(program, temporary, describe(content, trained))
+    with replacing(target) as temporary:
+        write(program, temporary, describe(checkpoint))
         _compare(network, load(temporary), trained.data.evaluation_size)
         size = temporary.stat().st_size
     say(
@@ -82,16 +81,16 @@ def export(settings: ExportSettings) -> Path:
     return target
 
 
-def describe(content: Mapping[str, Any], trained: Settings) -> dict[str, str]:
-    """Say, in strings that go into the file, what the network is and how it was trained, from its checkpoint."""
+def describe(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return, in strings that go into the file, what the network is and how it was trained."""
+    trained, state = checkpoint.settings, checkpoint.state or {}
     found = {
         "segtune": segtune.__version__,
         "size": json.dumps(trained.data.evaluation_size),
         "threshold": str(trained.train.threshold),
-        "taps": json.dumps(content["taps"]),
-        "settings": json.dumps(content["settings"]),
+        "taps": json.dumps(dict(checkpoint.taps)),
+        "settings": json.dumps(asdict(trained)),
     }
-    state = content.get("state", {})
     if state.get("rows") and not state["step"]:  # in the middle of an epoch the weights have moved on
         found["val_dice"] = str(state["rows"][-1]["val_dice"])
     return found

@@ -195,7 +195,7 @@ def _make_probe(
     order = list(anatomy.by_name)
     cuts = sorted({*names, *(name for group in also.values() for name in group)}, key=order.index)
     trunk = cut(network, {name: name for name in cuts}, spec)[0]
-    trunk = trunk.eval().requires_grad_(False).to(compute.device).to(memory_format=torch.channels_last)
+    trunk = compute.place(trunk.eval().requires_grad_(False))
     training, validation = (build_dataset(each, settings.data, None, settings.seed) for each in pairs)
     train = settings.train
     return names, Probe(

@@ -159,7 +159,7 @@ def _job(settings: RunSettings, taps: Mapping[str, str] | None) -> tuple[Callabl
         set_output_stride(network, settings.backbone.output_stride, spec.name)
     if taps:
         network = cut(network, taps, spec)[0]
-    network = network.eval().to(compute.device).to(memory_format=torch.channels_last)
+    network = compute.place(network.eval())
     images = torch.zeros(settings.train.batch_size, 3, *settings.data.size, device=compute.device)
     images = images.contiguous(memory_format=torch.channels_last)
 

@@ -1,9 +1,8 @@
 """Losses of binary segmentation: pure functions of `(logits, target)`.
 
-Logits are `(N, 1, H, W)` (one logit, for a sigmoid) or `(N, 2, H, W)` (background and object, for a softmax),
-any float dtype. The target is `(N, 1, H, W)`, any dtype, values 0 (background) to 1 (object). Every loss is a
-scalar, computed in float32 with autocast switched off, whatever surrounds the call: sums over pixels overflow
-in float16.
+Logits are `(N, 1, H, W)`, any float dtype. The target is `(N, 1, H, W)`, any dtype, values 0 (background) to 1
+(object). Every loss is a scalar, computed in float32 with autocast switched off, whatever surrounds the call: sums
+over pixels overflow in float16.
 """
 
 from typing import Literal, get_args
@@ -16,34 +15,11 @@ Empty = Literal["background", "smooth", "skip"]
 """What soft Dice does with a picture whose target has no foreground; see `dice_loss`."""
 
 
-def binary_logit(logits: Tensor) -> Tensor:
-    """Turn one or two channels of logits into the one logit of the object.
-
-    A softmax over (background, object) equals the sigmoid of their difference, object - background.
-
-    Args:
-        logits: `(N, 1, H, W)` or `(N, 2, H, W)`.
-
-    Returns:
-        `(N, 1, H, W)`, float32: the difference of two float16 logits can overflow in float16.
-
-    Raises:
-        ValueError: On any other shape.
-    """
-    if logits.ndim != 4 or logits.shape[1] not in (1, 2):
-        raise ValueError(
-            f"logits have the shape {tuple(logits.shape)}; expected (N, 1, H, W), one logit for a sigmoid, "
-            "or (N, 2, H, W), background and object for a softmax"
-        )
-    logits = logits.float()
-    return logits if logits.shape[1] == 1 else logits[:, 1:] - logits[:, :1]
-
-
 def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy, the mean over all pixels of the batch.
 
     Args:
-        logits: `(N, 1, H, W)` or `(N, 2, H, W)`.
+        logits: `(N, 1, H, W)`.
         target: `(N, 1, H, W)`, values 0 to 1.
 
     Returns:
@@ -79,7 +55,7 @@ def dice_loss(
     - `skip`: nothing, the picture is left out of the mean. If all are, the loss is 0 with a gradient of 0.
 
     Args:
-        logits: `(N, 1, H, W)` or `(N, 2, H, W)`.
+        logits: `(N, 1, H, W)`.
         target: `(N, 1, H, W)`, values 0 to 1.
         per_image: Score every picture and take the mean; else score the batch as if it were one picture.
         empty: The rule for a target without foreground.
@@ -110,7 +86,7 @@ def dice_bce_loss(
     """The weighted sum of `dice_loss` and `bce_loss`.
 
     Args:
-        logits: `(N, 1, H, W)` or `(N, 2, H, W)`.
+        logits: `(N, 1, H, W)`.
         target: `(N, 1, H, W)`, values 0 to 1.
         dice_weight: Factor of the Dice loss.
         bce_weight: Factor of the cross-entropy.
@@ -131,12 +107,17 @@ def dice_bce_loss(
 
 
 def _checked(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The one logit and the target, both `(N, 1, H, W)` and float32, or a ValueError."""
-    logit = binary_logit(logits)
-    if target.shape != logit.shape or not target.numel():
+    """Return logits and target, both `(N, 1, H, W)` and float32.
+
+    Raises:
+        ValueError: The shapes do not fit, or the target leaves 0 to 1.
+    """
+    if logits.ndim != 4 or logits.shape[1] != 1:
+        raise ValueError(f"logits have the shape {tuple(logits.shape)}; expected (N, 1, H, W), one logit per pixel")
+    if target.shape != logits.shape or not target.numel():
         raise ValueError(
-            f"target has the shape {tuple(target.shape)}; logits of shape {tuple(logits.shape)} need a "
-            f"target of shape {tuple(logit.shape)} with at least one pixel"
+            f"target has the shape {tuple(target.shape)}; expected that of the logits, {tuple(logits.shape)}, with at "
+            "least one pixel"
         )
     truth = target.float()
     if target.dtype != torch.bool:
@@ -146,7 +127,7 @@ def _checked(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
                 f"target holds values from {low:g} to {high:g}; expected 0 (background) to 1 (object): turn "
                 "a 0/255 mask into 0/1 first, for example with `mask > 127`"
             )
-    return logit, truth
+    return logits.float(), truth
 
 
 def _soft_dice(logit: Tensor, truth: Tensor, *, per_image: bool, empty: Empty, smooth: float) -> Tensor:

@@ -33,6 +33,17 @@ class Scores:
     empty_images: int
 
 
+def logit_of(threshold: float) -> float:
+    """Return the logit above which a pixel is object, for a threshold of the probability.
+
+    It is computed in float64: in float32, 1 - threshold near 1 would be off by more than logits are.
+
+    Args:
+        threshold: Above 0 and below 1.
+    """
+    return torch.logit(torch.tensor(threshold, dtype=torch.float64)).item()
+
+
 def counts(predicted: Tensor, target: Tensor) -> Tensor:
     """Count the pixels of every picture that were found, falsely found, missed, and rightly left out.
 

@@ -12,8 +12,9 @@ from segtune.taps import Feature
 class SegmentationModel(nn.Module):
     """From pictures to logits of the same size.
 
-    Contract: RGB in 0..255, uint8 or float, (N, 3, H, W) of any H and W from 32 up, to logits (N, outputs, H, W) in
-    float32. The normalisation the backbone was trained with is part of the model.
+    Contract: RGB in 0..255, uint8 or float, (N, 3, H, W) of any H and W from 32 up, to logits (N, 1, H, W) in float32.
+    The normalisation the backbone was trained with is part of the model. Of a decoder with two outputs, background and
+    object, the logit is the difference, object - background: its sigmoid is their softmax.
     """
 
     mean: Tensor
@@ -38,5 +39,7 @@ class SegmentationModel(nn.Module):
         """Segment pictures; see the class."""
         x = (images.float() - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
-        logits = self.decoder(self.backbone(x))
-        return resize(logits.float(), images.shape[-2:])
+        logits = self.decoder(self.backbone(x)).float()  # first: the difference of two in float16 can overflow
+        if logits.shape[1] == 2:
+            logits = logits[:, 1:] - logits[:, :1]
+        return resize(logits, images.shape[-2:])

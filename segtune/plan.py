@@ -70,7 +70,7 @@ def _job(settings: RunSettings, phase: Phase) -> tuple[Callable[[], None], torch
     compute = choose_compute(settings.train)
     backbone = replace(settings.backbone, weights="none")
     built = build_model(backbone, settings.taps, settings.decoder, [phase.settings.cut] if phase.settings.cut else [])
-    model = built.model.to(compute.device).to(memory_format=torch.channels_last)
+    model = compute.place(built.model)
     enter(built, phase)
     optimizer = build_optimizer(settings.optimizer, model, phase.settings, built.blocks)
     size = (settings.train.batch_size, 3, *settings.data.size)

@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from segtune.checkpoint import replacing
 from segtune.config import UserError
+from segtune.files import replacing
 from segtune.layers import Anatomy, Layer
 
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)

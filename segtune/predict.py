@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segtune.checkpoint import write_atomically
 from segtune.config import FailedError, Interrupted, PredictSettings, UserError, some
 from segtune.console import bar, say, set_up_logging
 from segtune.data.images import ImageError, read_photo
+from segtune.files import write_atomically
 from segtune.inputs import Source, find_pictures, find_video
 from segtune.pictures import Mask, Picture, jpeg, tinted
 from segtune.predictor import Prediction, Predictor, load_as

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtune import checkpoint
 from segtune.averaging import Network, averaged
-from segtune.build import rebuild
+from segtune.checkpoint import Checkpoint
 from segtune.compute import Compute, choose_compute
-from segtune.config import PredictSettings, Settings, UserError, parse
+from segtune.config import PredictSettings, UserError, parse
 from segtune.data.transforms import build_transform
-from segtune.losses import binary_logit
+from segtune.metrics import logit_of
 from segtune.tiles import GRID, blend
 
 File = str | PathLike[str]
@@ -55,8 +54,7 @@ class Predictor:
         self.network, self.size, self.threshold, self.compute = network, size, threshold, compute
         self.tile, self.overlap = tile, overlap
         self._resized = build_transform(size, None, {})
-        # In double precision, as the evaluation does it.
-        self._cut = torch.logit(torch.tensor(threshold, dtype=torch.float64)).item()
+        self._cut = logit_of(threshold)
 
     @torch.inference_mode()
     def predict(self, image: NDArray[np.uint8]) -> Prediction:
@@ -154,10 +152,9 @@ def load_as(settings: PredictSettings) -> Predictor:
 
 
 def _trained(path: Path, compute: Compute) -> tuple[Network, tuple[int, int], float]:
-    content = checkpoint.load(path)
-    trained = parse(Settings, content["settings"])
-    model = rebuild(content, trained).model.to(compute.device).to(memory_format=torch.channels_last).eval()
-    return lambda pictures: binary_logit(model(pictures)), trained.data.evaluation_size, trained.train.threshold
+    checkpoint = Checkpoint.load(path)
+    model, trained = compute.place(checkpoint.rebuild().model).eval(), checkpoint.settings
+    return model, trained.data.evaluation_size, trained.train.threshold
 
 
 def _exported(path: Path) -> tuple[Network, tuple[int, int], float]:

@@ -14,9 +14,9 @@ import yaml
 from rich.table import Table
 
 from segtune.charts import ranking_chart
-from segtune.checkpoint import write_atomically
 from segtune.config import ReportSettings, UserError, some
 from segtune.console import compact_table, print_table, say, set_up_logging, shown
+from segtune.files import write_atomically
 from segtune.locate import find_folder
 from segtune.phrases import Facts, interval_text, number
 from segtune.records import read_rows

@@ -15,8 +15,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 from torch.utils.tensorboard import SummaryWriter
 
 from segtune import distributed
-from segtune.checkpoint import write_atomically
 from segtune.config import UserError
+from segtune.files import write_atomically
 from segtune.pictures import Picture, png
 
 log = logging.getLogger(__name__)

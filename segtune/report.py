@@ -19,9 +19,9 @@ import yaml
 import segtune
 from segtune import charts
 from segtune.assessment import compare_pictures
-from segtune.checkpoint import write_atomically
 from segtune.data.pairs import Pair
 from segtune.evaluation import CONFIDENT, Pictures, View, contradicted
+from segtune.files import write_atomically
 from segtune.phrases import Facts, interval_text, number, score_names, sentences, signed
 from segtune.pictures import jpeg, judged, outlined
 from segtune.records import write_csv, write_json

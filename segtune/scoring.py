@@ -3,9 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from segtune import distributed
 from segtune.assessment import (
@@ -18,16 +15,15 @@ from segtune.assessment import (
     mean,
     scores_of_pictures,
 )
-from segtune.build import build_loss, rebuild
+from segtune.build import build_loss
+from segtune.checkpoint import Checkpoint
 from segtune.compute import Compute
 from segtune.config import (
     AveragingSettings,
     DataSettings,
     EvaluateSettings,
     LossSettings,
-    Settings,
     TrainSettings,
-    parse,
 )
 from segtune.console import say
 from segtune.data.pairs import Pair
@@ -65,15 +61,12 @@ class EvaluatedModel:
         return zip(pairs, views, strict=True)
 
 
-def evaluated_model(
-    settings: EvaluateSettings, name: str, content: Mapping[str, Any], compute: Compute
-) -> EvaluatedModel:
-    """Rebuild a model from a checkpoint's content; what the settings leave open is as in its training."""
-    trained = parse(Settings, content["settings"])
-    model = rebuild(content, trained).model.to(compute.device).to(memory_format=torch.channels_last)
+def evaluated_model(settings: EvaluateSettings, checkpoint: Checkpoint, compute: Compute) -> EvaluatedModel:
+    """Rebuild a checkpoint's model; what the settings leave open is as in its training."""
+    trained = checkpoint.settings
     return EvaluatedModel(
-        name,
-        model,
+        checkpoint.name,
+        compute.place(checkpoint.rebuild().model),
         settings.data.completed(trained.data),
         settings.train.completed(trained.train),
         trained.loss,

@@ -1,7 +1,7 @@
 """What a run is made of between its steps: how far it has come, and what moves its weights."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class Movers:
                 group["lr"] = base * factor(self.schedule.last_epoch)
 
 
-def check_place(state: State, settings: Settings, before: Mapping[str, Any], batches: int, steps: int) -> None:
+def check_place(state: State, settings: Settings, before: Settings, batches: int, steps: int) -> None:
     """Check that a resumed run can go on where it is: with the phases it has had, and no shorter than it is by now.
 
     Args:
@@ -76,7 +76,7 @@ def check_place(state: State, settings: Settings, before: Mapping[str, Any], bat
         UserError: It cannot.
     """
     phases = settings.freeze.phases
-    check_phases(before["freeze"]["phases"], {name: asdict(phase) for name, phase in phases.items()}, state.phase)
+    check_phases(before.freeze.phases, phases, state.phase)
     name, phase = list(phases.items())[state.phase]
     of_epoch = -(-batches // settings.train.accumulate)
     longest = span_of(phase, batches, settings.train.accumulate).steps

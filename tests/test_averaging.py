@@ -18,12 +18,6 @@ def test_without_averaging_the_logits_are_the_networks() -> None:
     assert torch.equal(averaged(to_the_right)(images), to_the_right(images))
 
 
-def test_two_outputs_become_one() -> None:
-    images = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8)
-    found = averaged(lambda x: torch.cat([0 * to_the_right(x), to_the_right(x)], dim=1))(images)
-    assert torch.equal(found, to_the_right(images))
-
-
 def test_flips_by_hand() -> None:
     images = torch.randint(256, (2, 3, 40, 51), dtype=torch.uint8)
     found = averaged(to_the_right, flips=True)(images).sigmoid()

@@ -18,9 +18,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch import nn
 
 import segtune
-from segtune import build, checkpoint, cli, layer_commands, plan
+from segtune import build, cli, layer_commands, plan
 from segtune.__main__ import COMMANDS, main
 from segtune.backbones import BACKBONES
+from segtune.checkpoint import Checkpoint
 from segtune.cli import _quoted
 from segtune.config import UserError
 from segtune.cost import StepCost
@@ -237,7 +238,7 @@ def test_data_are_looked_for_before_weights_are_loaded(
     monkeypatch.setattr(cli, "find_data_folder", lambda _: None)
     for module in (build, layer_commands):
         monkeypatch.setattr(module, "load_weights", refuse)
-    monkeypatch.setattr(checkpoint, "load", refuse)
+    monkeypatch.setattr(Checkpoint, "load", refuse)
     (tmp_path / "a.pt").touch()
     if fault != "no folder":
         discs(tmp_path / "photos")
@@ -389,8 +390,8 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 def assert_same_end(one: Path, other: Path) -> None:
     """Compare what two runs have come to, to the last bit."""
     assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
-    contents = [checkpoint.load(folder / "checkpoints" / "last.pt") for folder in (one, other)]
-    for part in (lambda c: c["model"], lambda c: c["movers"]["optimizer"]["state"]):
+    contents = [Checkpoint.load(folder / "checkpoints" / "last.pt") for folder in (one, other)]
+    for part in (lambda c: c.model, lambda c: c.optimizer["optimizer"]["state"]):
         torch.testing.assert_close(part(contents[0]), part(contents[1]), rtol=0, atol=0)
 
 
@@ -507,21 +508,21 @@ def test_a_disk_that_is_full_keeps_the_last_checkpoint(
     capsys: pytest.CaptureFixture[str], first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No file may grow beyond 100 kB while the checkpoint of the second epoch is written."""
-    run, save, count = tmp_path / "run", checkpoint.save, 0
+    run, save, count = tmp_path / "run", Checkpoint.save, 0
 
-    def cramped(path: Path, content: dict) -> None:
+    def cramped(content: Checkpoint, path: Path) -> None:
         nonlocal count
         count += path.name == "last.pt"
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         try:
             if count == 3:  # at the start, after the first epoch, after the second
                 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-            save(path, content)
+            save(content, path)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", cramped)
+        patch.setattr(Checkpoint, "save", cramped)
         text = message(capsys, "train", *TRAINING, f"run_dir={run}")
     last = run / "checkpoints" / "last.pt"
     assert text.startswith(f"segtune train: Cannot write {last}: ")
@@ -529,7 +530,7 @@ def test_a_disk_that_is_full_keeps_the_last_checkpoint(
     assert text.splitlines()[1] == (
         "What was there before is untouched. If the disk is full, free some space; a run can then be resumed."
     )
-    assert checkpoint.load(last)["state"]["epoch"] == 1
+    assert Checkpoint.load(last).state["epoch"] == 1
     assert sorted(path.name for path in last.parent.iterdir()) == ["best.pt", "last.pt"]
     assert main(["train", f"resume={run}"]) == 0
     assert_same_end(run, first)
@@ -548,7 +549,7 @@ def test_a_run_whose_checkpoint_holds_code_is_not_resumed(
     capsys: pytest.CaptureFixture[str], first: Path, tmp_path: Path
 ) -> None:
     last, target = first / "checkpoints" / "last.pt", tmp_path / "executed"
-    torch.save(checkpoint.load(last) | {"extra": Payload(target)}, last)
+    torch.save(torch.load(last) | {"extra": Payload(target)}, last)
     before = everything_in(first)
     assert message(capsys, "train", f"resume={first}") == (
         f"segtune train: Cannot read the checkpoint {last}: it is damaged, or of another program (UnpicklingError).\n"

@@ -16,9 +16,10 @@ import torch
 import yaml
 from torch import nn
 
-from segtune import checkpoint, commands, engine, plan
+from segtune import commands, engine, plan
 from segtune.backbones import BACKBONES
 from segtune.build import BuiltModel, build_loss, build_model, build_optimizer, build_schedule, build_splits
+from segtune.checkpoint import Checkpoint
 from segtune.compute import choose_compute
 from segtune.config import (
     DivergedError,
@@ -88,7 +89,7 @@ def settings(root: Path, phases: dict | None = None, **train) -> Settings:
 
 
 def weights_of(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
-    return checkpoint.load(folder / "checkpoints" / name)["model"]
+    return Checkpoint.load(folder / "checkpoints" / name).model
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -343,9 +344,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
         f"Training stopped in phase one, epoch 2, step 2: the loss is nan.\nThe last good checkpoint is {last}. "
         "A lower rate (freeze.phases.one.lr=…) or train.precision=fp32 is what helps most often."
     )
-    content = checkpoint.load(last)
-    assert content["state"]["epoch"] == 1
-    assert all(torch.isfinite(tensor).all() for tensor in content["model"].values())
+    good = Checkpoint.load(last)
+    assert good.state["epoch"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in good.model.values())
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_too(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -15,9 +16,10 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-from segtune import checkpoint, commands, report
+from segtune import commands, report
 from segtune.__main__ import main
-from segtune.build import build_dataset, find_pairs, rebuild
+from segtune.build import build_dataset, find_pairs
+from segtune.checkpoint import Checkpoint
 from segtune.config import Settings, UserError, parse
 from segtune.taps import Feature
 
@@ -91,20 +93,18 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def probabilities(run: Path, photos: Path, split: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Predict with PyTorch alone, two outputs by softmax; give the probability at the photo's size, and the truth."""
-    content = checkpoint.load(run / "checkpoints" / "best.pt")
-    trained = parse(Settings, content["settings"])
-    model = rebuild(content, trained).model.eval()
+    checkpoint = Checkpoint.load(run / "checkpoints" / "best.pt")
+    model, trained = checkpoint.rebuild().model.eval(), checkpoint.settings
     names = (photos / f"{split}.txt").read_text().split()
     pairs = [pair for pair in find_pairs(photos)[0] if pair.name in names]
     dataset, found = build_dataset(pairs, trained.data, None), []
     for index in range(len(pairs)):
         sample = dataset[0, index]
         with torch.inference_mode():
-            logits = model(sample["image"][None])
-        difference = torch.nn.functional.interpolate(
-            logits[:, 1:] - logits[:, :1], sample["truth"].shape, mode="bilinear", align_corners=False
-        )
-        found.append((difference[0, 0].sigmoid(), sample["truth"].long()))
+            logits = model.decoder(model.backbone((sample["image"][None].float() - model.mean) / model.std))
+        for size in (sample["image"].shape[-2:], sample["truth"].shape):
+            logits = torch.nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+        found.append((logits.softmax(1)[0, 1], sample["truth"].long()))
     return found
 
 
@@ -194,9 +194,9 @@ def test_what_cannot_be_evaluated(run: Path, photos: Path, tmp_path: Path, capsy
         capsys, f"checkpoint={best}", *data, f"run_dir={run}"
     )
     assert "expected: one file, or two to compare: [A,B]." in refused(capsys, f"checkpoint=[{best}]", *data)
-    content = checkpoint.load(Path(best))
+    content = torch.load(best)
     content["settings"]["data"]["invert"] = True
-    checkpoint.save(tmp_path / "other.pt", {name: value for name, value in content.items() if name != "format"})
+    torch.save(content, tmp_path / "other.pt")
     message = refused(capsys, f"checkpoint=[{best},{tmp_path}/other.pt]", *data)
     assert "The checkpoints were trained for different objects: data.foreground=auto data.invert=False and" in message
 
@@ -212,10 +212,10 @@ def test_a_model_that_gives_nan_is_not_scored(
     named: str,
 ) -> None:
     monkeypatch.setenv("SEGTUNE_AUTO_PRECISION", auto)
-    content = checkpoint.load(run / "checkpoints" / "best.pt")
+    content = torch.load(run / "checkpoints" / "best.pt")
     name = [name for name in content["model"] if name.startswith("decoder") and name.endswith("bias")][-1]
     content["model"][name][:] = torch.nan
-    checkpoint.save(tmp_path / "nan.pt", {name: value for name, value in content.items() if name != "format"})
+    torch.save(content, tmp_path / "nan.pt")
     arguments = [f"checkpoint={tmp_path}/nan.pt", "data=folder", f"data.root={photos}", f"run_dir={tmp_path}/out"]
     assert main(["evaluate", *arguments, "train.device=cpu", "train.workers=0"]) == 1
     assert f"The model gives NaN for p10 in {named}" in capsys.readouterr().err
@@ -333,8 +333,8 @@ def test_names_are_text_not_html(tested: tuple[Path, dict], tmp_path: Path, brow
     evil = "<script>foo()</script><img src=x>"
     facts = {**tested[1], "data": evil, "groups": {evil: [{**tested[1]["groups"]["camera"][0], "group": evil}]}}
     table = [{"name": evil, "dice": 0.5, "contradicted": 0.0}] * 4
-    content = checkpoint.load(Path(tested[1]["checkpoint"]))
-    source = report.Source(evil, content["settings"] | {"run_dir": evil}, {evil: Feature(evil, 1, 2)}, None, [])
+    settings = asdict(Checkpoint.load(tested[1]["checkpoint"]).settings)
+    source = report.Source(evil, settings | {"run_dir": evil}, {evil: Feature(evil, 1, 2)}, None, [])
     before = {
         "name": evil,
         "dice_mean": 0.1,

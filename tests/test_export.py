@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import segtune
-from segtune import checkpoint, export
+from segtune import export
 from segtune.__main__ import main
 from segtune.build import BuiltModel, build_model
+from segtune.checkpoint import Checkpoint
 from segtune.cli import config_folder
 from segtune.config import BackboneSettings, DeepLabV3PlusSettings, FCN8sSettings, Settings, UserError, parse
 from segtune.export import TOLERANCE, Deployed, trace, write_onnx, write_program
-from segtune.losses import binary_logit
 from segtune.onnx_network import load_onnx
 
 PAIRS = [f"{b}_{d}" for b in ("vgg16", "resnet50", "xception") for d in ("fcn8s", "deeplabv3plus")]
@@ -53,7 +52,7 @@ def lively(model: nn.Module) -> Deployed:
         for layer in last:
             nn.init.normal_(layer.weight, 0, layer.in_channels**-0.5)
             layer.bias.zero_()
-        logit = binary_logit(model(pictures(2, 97, 131)))
+        logit = model(pictures(2, 97, 131))
         for layer in last:
             layer.weight.mul_(2 / logit.std())
         last[-1].bias[-1] = -2 * logit.mean() / logit.std()
@@ -145,17 +144,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = compose("train", overrides=[*chosen, "data.eval_size=[96,64]", "train.threshold=0.4"])
     settings = parse(Settings, OmegaConf.to_container(config, resolve=True))
     torch.manual_seed(0)
-    model = build_model(settings.backbone, settings.taps, settings.decoder).model
-    lively(model)
-    content = {
-        "settings": asdict(settings),
-        "taps": {role: feature.node for role, feature in model.features.items()},
-        "weights": {"source": None, "new": ["decoder"]},
-        "model": model.state_dict(),
-        "state": {"rows": [{"val_dice": 0.5}, {"val_dice": 0.75}], "step": 0},
-    }
+    built = build_model(settings.backbone, settings.taps, settings.decoder)
+    lively(built.model)
     path = tmp_path_factory.mktemp("run") / "best.pt"
-    checkpoint.save(path, content)
+    state = {"rows": [{"val_dice": 0.5}, {"val_dice": 0.75}], "step": 0}
+    Checkpoint.of(built, settings, state).save(path)
     return path
 
 
@@ -180,10 +173,10 @@ def test_the_command_writes_onnx(trained: Path, tmp_path: Path, capsys: pytest.C
     assert len(lines) == 5
 
     network, found = load_onnx(tmp_path / "new" / "m.onnx")
-    content = checkpoint.load(trained)
+    content = torch.load(trained)
     assert found == {"size": [96, 64], "threshold": 0.4, "settings": content["settings"], "taps": content["taps"]}
     images = pictures(3, 41, 50)
-    expected = Deployed(export.rebuild(content, parse(Settings, content["settings"])).model)(images)
+    expected = Deployed(Checkpoint.load(trained).rebuild().model)(images)
     for given in (images, images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)):
         probability = network(given)
         assert probability.dtype == torch.float32
@@ -227,12 +220,12 @@ def test_the_command_writes_a_torch_program(trained: Path, capsys: pytest.Captur
     assert sorted(os.listdir(tmp_path)) == ["best.pt", "best.pt2"]
     files = dict.fromkeys(("settings", "taps", "size", "threshold", "segtune", "val_dice"), "")
     network = torch.export.load(tmp_path / "best.pt2", extra_files=files).module()
-    content, images = checkpoint.load(trained), pictures(2, 45, 67)
+    content, images = torch.load(trained), pictures(2, 45, 67)
     assert json.loads(files["settings"]) == content["settings"]
     assert json.loads(files["taps"]) == content["taps"]
     assert json.loads(files["size"]) == [96, 64]
     assert (files["threshold"], files["segtune"], files["val_dice"]) == ("0.4", segtune.__version__, "0.75")
-    expected = Deployed(export.rebuild(content, parse(Settings, content["settings"])).model)(images)
+    expected = Deployed(Checkpoint.load(trained).rebuild().model)(images)
     torch.testing.assert_close(network(images), expected, rtol=0, atol=TOLERANCE)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional import classification as tm
 
-from segtune.metrics import Empty, Scores, counts, per_image, summarise
+from segtune.metrics import Empty, Scores, counts, logit_of, per_image, summarise
 
 MISSED, FALSE_ALARM, CLEAN = [0, 0, 5, 4], [0, 3, 0, 6], [0, 0, 0, 9]
 """Counts of pictures: object missed; empty, but something found; empty and nothing found."""
@@ -28,6 +28,12 @@ def masks() -> tuple[Tensor, Tensor]:
     target = torch.rand(6, 1, 7, 9, generator=rng) < 0.3
     predicted[3] = target[4] = predicted[5] = target[5] = False
     return predicted, target
+
+
+@pytest.mark.parametrize("threshold", [1e-9, 0.3, 0.6, 0.97, 1 - 1e-9])
+def test_the_threshold_as_a_logit(threshold: float) -> None:
+    assert logit_of(threshold) == pytest.approx(math.log(threshold / (1 - threshold)), rel=1e-14)
+    assert logit_of(0.5) == 0
 
 
 def test_counts_by_hand() -> None:

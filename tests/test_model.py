@@ -6,10 +6,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segtune.backbones import BACKBONES
 from segtune.build import BuiltModel, build_model
 from segtune.config import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings, UserError
+from segtune.losses import bce_loss
 from segtune.model import SegmentationModel
 from segtune.taps import Feature
 
@@ -67,6 +69,43 @@ def test_logits_are_float32_and_enlarged_bilinearly() -> None:
     logits = model(photo(2, 4))
     assert logits.dtype == torch.float32
     assert logits.tolist() == [[[[0.0, 0.25, 0.75, 1.0]] * 2]]
+
+
+def test_training_two_outputs_is_cross_entropy_over_two_classes() -> None:
+    torch.manual_seed(0)
+    decoder = nn.Conv2d(3, 2, 2, stride=2)
+    model = SegmentationModel(nn.Identity(), decoder, {}, (0.5,) * 3, (0.1,) * 3)
+    picture, mask = photo(12, 10, batch=3), torch.rand(3, 1, 12, 10) < 0.3
+    assert model(picture).shape == (3, 1, 12, 10)
+    two = F.interpolate(decoder((picture / 255 - 0.5) / 0.1), (12, 10), mode="bilinear")
+    losses = bce_loss(model(picture), mask), F.cross_entropy(two, mask[:, 0].long())
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, list(decoder.parameters())) for loss in losses))
+    torch.testing.assert_close(model(picture).sigmoid(), two.softmax(1)[:, 1:], atol=1e-6, rtol=1e-5)
+
+
+def test_the_difference_of_two_outputs_is_taken_in_float32() -> None:
+    """In float16 it would be infinite, in bfloat16 rounded away."""
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([-6e4, 6e4], dtype=torch.float16).view(1, 2, 1, 1) * torch.ones_like(x[:, :1]).half()
+
+    class Fine(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = super().forward(x)
+            return self.seen
+
+    model = SegmentationModel(nn.Identity(), Two(), {}, (0.0,) * 3, (1.0,) * 3)
+    assert model(photo(2, 4)).unique().item() == 2 * torch.tensor(6e4).half().item()
+    fine = Fine(3, 2, 1)
+    model = SegmentationModel(nn.Identity(), fine, {}, (0.5,) * 3, (0.1,) * 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(photo(8, 8))
+    assert fine.seen.dtype == torch.bfloat16
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, fine.seen[:, 1:].float() - fine.seen[:, :1].float())
+    assert not torch.equal(logits, (fine.seen[:, 1:] - fine.seen[:, :1]).float())
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -9,12 +9,13 @@ from safetensors.torch import save_file
 
 from segtune import commands, plan
 from segtune.backbones import BACKBONES
-from segtune.build import BuiltModel, build_optimizer, build_start
+from segtune.build import BuiltModel, build_optimizer
 from segtune.compute import choose_compute
 from segtune.config import PlanSettings, UserError, parse
 from segtune.freezing import find_reached
 from segtune.phases import enter, entered, plan_phases
 from segtune.plan import brief, cost_of, everything, facts, tensor_lines
+from segtune.start import build_start
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +13,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
 import segtune
-from segtune import checkpoint
 from segtune.backbones import BACKBONES
 from segtune.build import build_loss, build_model
+from segtune.checkpoint import Checkpoint
 from segtune.cli import config_folder
 from segtune.compute import Compute
 from segtune.config import Settings, UserError, parse
@@ -59,11 +60,10 @@ def trained(
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
         torch.manual_seed(1)
-        model = build_model(chosen.backbone, chosen.taps, chosen.decoder).model.eval()
+        built = build_model(chosen.backbone, chosen.taps, chosen.decoder)
+        model = built.model.eval()
         _balance(model)
-        taps = {role: feature.node for role, feature in model.features.items()}
-        content = {"settings": asdict(chosen), "taps": taps, "weights": {"source": None, "new": []}}
-        checkpoint.save(path, content | {"model": model.state_dict()})
+        Checkpoint.of(built, chosen).save(path)
         yield path, chosen, model
 
 
@@ -75,7 +75,7 @@ def _balance(model: nn.Module) -> None:
         last.bias.zero_()
         logits = model(seen)
         last.weight *= 4 / (logits - logits.mean(dim=(2, 3), keepdim=True)).std()
-        last.bias -= model(seen).mean(dim=(0, 2, 3))
+        last.bias[-1] -= model(seen).mean()
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -126,7 +126,9 @@ def test_settings_can_be_given(trained) -> None:
     mask, probability = other.predict(picture)
     assert (mask == (probability > 0.3)).all()
     with torch.inference_mode():
-        logits = model(torch.from_numpy(picture.transpose(2, 0, 1).copy())[None])
+        seen = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float()
+        logits = model.decoder(model.backbone((seen - model.mean) / model.std))
+        logits = F.interpolate(logits, (48, 32), mode="bilinear")
     expected = logits.softmax(1)[0, 1] if logits.shape[1] == 2 else logits.sigmoid()[0, 0]
     np.testing.assert_allclose(probability, expected, atol=1e-4)
     assert segtune.load(path, size=40).size == (40, 40)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import segtune
-from segtune import checkpoint
+from segtune.checkpoint import Checkpoint
 
 TOOL = Path(segtune.__file__).parents[1] / "tools" / "fault.py"
 
@@ -40,10 +40,10 @@ def kill_six_times(tmp_path: Path) -> None:
 
     # The comparison would have seen it: one bit of one weight, one digit of one row, a file left half-written.
     last, metrics = killed / "checkpoints" / "last.pt", killed / "metrics.csv"
-    content = checkpoint.load(last)
-    weight = content["model"]["decoder.project.0.weight"].view(torch.int32)
+    checkpoint = Checkpoint.load(last)
+    weight = checkpoint.model["decoder.project.0.weight"].view(torch.int32)
     weight.view(-1)[0] ^= 1
-    checkpoint.save(last, content)
+    checkpoint.save(last)
     metrics.write_text(metrics.read_text().replace("head", "Head", 1))
     (killed / "checkpoints" / ".best.pt.ab12.partial").touch()
     assert fault.differences(whole, killed) == [

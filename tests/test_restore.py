@@ -12,7 +12,6 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segtune import checkpoint
 from segtune.build import BuiltModel, build_model
 from segtune.config import BackboneSettings, DeepLabV3PlusSettings, RestoreSettings, UserError
 from segtune.model import SegmentationModel
@@ -51,7 +50,7 @@ def part(tensors: State, beginning: str) -> State:
 
 
 def write(path: Path, tensors: State) -> str:
-    checkpoint.save(path, {"settings": {}, "model": tensors})
+    torch.save({"format": 2, "settings": {}, "model": tensors}, path)
     return str(path)
 
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import segtune
-from segtune import checkpoint
 
 REPOSITORY = Path(segtune.__file__).parents[1]
 TOOLS = sorted((REPOSITORY / "tools").glob("*.py"))
@@ -74,8 +73,9 @@ def test_compare_runs_finds_one_bit(
     weight = torch.tensor([1.0, float("nan")])
     for name, value in {"one": weight, "same": weight, "other": torch.nextafter(weight, weight + 1)}.items():
         content = {"settings": {"run_dir": name, "train": {"workers": 0}}, "state": {"seconds": 1.0}}
-        checkpoint.save(tmp_path / name / "checkpoints" / "last.pt", content | {"model": {"weight": weight}})
-        checkpoint.save(tmp_path / name / "checkpoints" / "best.pt", content | {"model": {"weight": value}})
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        torch.save(content | {"model": {"weight": weight}}, tmp_path / name / "checkpoints" / "last.pt")
+        torch.save(content | {"model": {"weight": value}}, tmp_path / name / "checkpoints" / "best.pt")
         (tmp_path / name / "metrics.csv").write_text("epoch\n1\n", encoding="utf-8")
         (tmp_path / name / "summary.json").write_text('{"val_dice": 0.5}', encoding="utf-8")
     assert run_here(monkeypatch, "compare_runs", str(tmp_path / "one"), str(tmp_path / "same")) == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from segtune.config import UserError
+from segtune.locate import find_checkpoint
 
 TIMES = ("seconds", "train_seconds", "trained_images", "images_per_second")
 
@@ -43,9 +44,10 @@ def being_written(folder: Path) -> tuple[str, ...]:
 
 def load(folder: Path, name: str) -> dict[str, Any]:
     """Return the content of a run's checkpoint; it must be whole, or this fails."""
-    from segtune import checkpoint
+    import torch
 
-    return checkpoint.load(folder / "checkpoints" / name)
+    content: dict[str, Any] = torch.load(find_checkpoint(folder / "checkpoints" / name), weights_only=True)
+    return content
 
 
 def main() -> int:
