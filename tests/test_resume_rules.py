@@ -84,6 +84,7 @@ def test_a_phase_becomes_no_shorter_than_it_is() -> None:
 
 def test_a_phase_that_ended_within_an_epoch_becomes_no_longer() -> None:
     check_length("all", 5, longest=5, of_epochs=6)
+    check_length("all", 3, longest=9, of_epochs=3)
     with pytest.raises(UserError) as caught:
         check_length("all", 5, longest=9, of_epochs=6)
     assert str(caught.value) == (
