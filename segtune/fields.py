@@ -11,12 +11,15 @@ from math import ceil
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 _aten = torch.ops.aten
+
+#: Height and width of the input on which strides are measured, in pixels: multiples of every stride in use.
+PROBE_SIZE = (128, 160)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,25 @@ class Fields(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     field = _multiplied(inputs[0][1], field, shapes[0], result)
                 self._fields[result] = _behind(packet, args, shapes, field, result)
         return out
+
+
+def dry_run(network: nn.Module, picture: Any, fields: Fields) -> Any:
+    """Run a network on what it takes under `fields`, in evaluation mode and without gradients."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), fields:
+            return network(picture)
+    finally:
+        network.train(was_training)
+
+
+def one_size(name: str) -> str:
+    """Say that a network cannot take pictures of `PROBE_SIZE`."""
+    return (
+        f"{name} cannot take pictures of {PROBE_SIZE[0]} x {PROBE_SIZE[1]} pixels. A network made for one size alone, "
+        "as most vision transformers are, cannot be used."
+    )
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:

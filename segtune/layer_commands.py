@@ -19,8 +19,8 @@ from segtune.compute import Compute, choose_compute
 from segtune.config import ProbeSettings, Settings, TapsSettings, UserError, known
 from segtune.console import bar, console, counting, say, set_up_logging
 from segtune.data.pairs import Pair
-from segtune.dilation import dry_run, set_output_stride
-from segtune.fields import Fields
+from segtune.dilation import set_output_stride
+from segtune.fields import Fields, dry_run
 from segtune.layer_table import Saving, layer_table, measured_saving, row, saving_table
 from segtune.layers import Anatomy, Layer, describe
 from segtune.plots import draw_network, draw_probe

@@ -15,7 +15,8 @@ from segtune.config import UserError
 from segtune.dilation import set_output_stride
 from segtune.fields import Fields
 from segtune.freezing import within
-from segtune.taps import resolve, trace
+from segtune.taps import resolve
+from segtune.tracing import trace
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ LEVELS = [
     {"model", "checkpoint", "compute", "data"},
     {"layers", "decoders", "console", "restore"},
     {"taps"},
+    {"tracing"},
     {"dilation"},
     {"weights"},
     {
