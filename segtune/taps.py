@@ -4,7 +4,6 @@ A backbone is traced with torch.fx (torchvision's `feature_extraction`), so any 
 behind the deepest tap is not kept.
 """
 
-import difflib
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import DualGraphModule, create_feature_extractor, get_graph_node_names
 
 from segtune.backbones import BackboneSpec
-from segtune.config import UserError
+from segtune.config import UserError, close_matches
 from segtune.fields import PROBE_SIZE, Fields, dry_run, one_size
+from segtune.freezing import within
 from segtune.tracing import tracer_options
 
 NO_STOPS: Mapping[str, "GradientStop"] = {}
@@ -78,18 +78,20 @@ def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
         )
     path = spec.aliases.get(name, name)
     nodes = nodes[1:]  # the first is the picture itself
-    matches = [node for node in nodes if node == path or node.startswith(f"{path}.")]
-    if not matches and name in spec.blocks:
-        matches = [node for node in nodes if any(node == m or node.startswith(f"{m}.") for m in spec.blocks[name])]
-    if matches:
-        return matches[-1]
+    for paths in ([path], spec.blocks.get(name, ())):
+        if inside := [node for node in nodes if within(node, paths)]:
+            return inside[-1]
     known = [*spec.blocks, *spec.aliases, *nodes]
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5) or list(spec.blocks)
+    near = close_matches(name, known, 5, cutoff=0.5) or list(spec.blocks)
     raise UserError(f"{spec.name} has no layer '{name}'. The nearest names: {', '.join(near)}.")
 
 
 def cut(
-    network: nn.Module, taps: Mapping[str, str], spec: BackboneSpec, stops: Mapping[str, GradientStop] = NO_STOPS
+    network: nn.Module,
+    taps: Mapping[str, str],
+    spec: BackboneSpec,
+    stops: Mapping[str, GradientStop] = NO_STOPS,
+    found: Mapping[str, str] | None = None,
 ) -> tuple[nn.Module, dict[str, Feature]]:
     """Cut a backbone behind its deepest tap.
 
@@ -101,6 +103,7 @@ def cut(
         taps: Role to tap name, in the order of depth.
         spec: The backbone's spec.
         stops: Gradient stops to put behind layers, by the layer's name.
+        found: Role to node, if the names of `taps` are resolved already.
 
     Returns:
         A module from normalised RGB (N, 3, H, W) to `{role: (N, C, h, w)}`, and the features' facts by role.
@@ -116,7 +119,8 @@ def cut(
             module.__class__ = _Thinning
     options = tracer_options(network, spec)
     nodes = get_graph_node_names(network, options, suppress_diff_warning=True)[0]
-    found = {role: resolve(name, nodes, spec) for role, name in taps.items()}
+    if found is None:
+        found = {role: resolve(name, nodes, spec) for role, name in taps.items()}
     order = [nodes.index(node) for node in found.values()]
     if order != sorted(set(order)):
         named = ", ".join(f"taps.{role}={taps[role]} (layer {nodes.index(node)})" for role, node in found.items())

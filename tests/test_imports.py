@@ -18,8 +18,8 @@ LEVELS = [
     {"report"},
     {"assessment"},
     {"engine", "layer_table", "export"},
-    {"plan", "recommend", "plots", "charts"},
-    {"phases", "evaluation", "records", "probe", "predictor", "inputs", "video"},
+    {"plan", "recommend", "plots", "charts", "forward_cost"},
+    {"phases", "evaluation", "records", "probe", "predictor", "inputs", "video", "tapped"},
     {"build", "onnx_network"},
     {"averaging", "curves", "groups"},
     {"model", "checkpoint", "compute", "data"},
@@ -43,6 +43,7 @@ LEVELS = [
         "skin_tone",
         "intervals",
         "tiles",
+        "sampling",
     },
     {"config"},
 ]
