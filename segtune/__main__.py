@@ -49,10 +49,9 @@ def _run(arguments: list[str]) -> int:
         print(f"segtune {__version__}")
         return 0
     if command not in COMMANDS:
-        from difflib import get_close_matches
+        from segtune.config import nearest
 
-        near = get_close_matches(command, COMMANDS)
-        hint = f" Did you mean {near[0]}?" if near else f" The commands are {', '.join(COMMANDS)}."
+        hint = nearest(command, COMMANDS) or f" The commands are {', '.join(COMMANDS)}."
         print(f"segtune: there is no command '{command}'.{hint}", file=sys.stderr)
         return 2
     from segtune import cli

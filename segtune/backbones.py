@@ -5,7 +5,6 @@ with, and the names people know its layers by. The networks are timm's. For thre
 for all others they follow from what timm says of them.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -16,7 +15,7 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from segtune.config import UserError
+from segtune.config import UserError, close_matches
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def spec_of(name: str) -> BackboneSpec:
     if name in BACKBONES:
         return BACKBONES[name]
     if not timm.is_model(name):
-        near = [*difflib.get_close_matches(name, BACKBONES, 1), *list_similar(name, 4)]
+        near = [*close_matches(name, BACKBONES, 1), *list_similar(name, 4)]
         raise UserError(
             f"backbone.name={name}: neither segtune nor timm {timm.__version__} has a network of this name. "
             f"The nearest: {', '.join(dict.fromkeys(near)) or 'none'}. timm.list_models() lists all."
@@ -249,7 +248,7 @@ def list_similar(name: str, most: int) -> list[str]:
     """Name the networks of timm whose names come closest."""
     known = [other for other in timm.list_models() if other != name]
     family = name.split(".")[0].split("_")[0]
-    near = difflib.get_close_matches(name, known, most)
+    near = close_matches(name, known, most)
     return list(dict.fromkeys([*near, *(other for other in known if other.startswith(family))]))[:most]
 
 

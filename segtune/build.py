@@ -35,11 +35,11 @@ from segtune.decoders.deeplabv3plus import DeepLabV3Plus
 from segtune.decoders.fcn8s import FCN8s
 from segtune.dilation import set_output_stride
 from segtune.freezing import Blocks, block_of, present_blocks
-from segtune.layers import default_taps
+from segtune.layers import Layer, default_taps, describe_network
 from segtune.losses import bce_loss, dice_bce_loss, dice_loss
 from segtune.model import SegmentationModel
 from segtune.restore import Restored
-from segtune.taps import GradientStop, cut
+from segtune.taps import Feature, GradientStop, cut
 from segtune.weights import LoadedWeights, load_weights
 
 log = logging.getLogger(__name__)
@@ -88,19 +88,15 @@ def build_model(
             cannot be had.
     """
     spec = spec_of(backbone.name)
-    taps = choose_taps(spec, taps, decoder)
     network = spec.build()
+    taps = choose_taps(network, spec, taps, decoder)
     weights = load_weights(spec, network, backbone.weights)
     if backbone.output_stride:
         set_output_stride(network, backbone.output_stride, spec.name)
     stops = {name: GradientStop() for name in cuts}
     inside = {name: stop for name, stop in stops.items() if not _of_decoder(name)}
     trunk, features = cut(network, taps, spec, inside)
-    head = DECODERS[decoder.name](
-        {role: feature.channels for role, feature in features.items()},
-        {role: feature.stride for role, feature in features.items()},
-        decoder,
-    )
+    head = build_decoder(decoder, features)
     kept = set(trunk.state_dict())
     lacking = [name for name in weights.missing if name in kept]
     if lacking:
@@ -112,8 +108,26 @@ def build_model(
     return BuiltModel(model, spec.blocks, weights, (*new, "decoder"), stops)
 
 
-def choose_taps(spec: BackboneSpec, taps: Mapping[str, str], decoder: DecoderSettings) -> dict[str, str]:
-    """Give the taps in the order of the decoder's roles, with a layer in the place of each `auto`.
+def build_decoder(settings: DecoderSettings, features: Mapping[str, Feature | Layer]) -> nn.Module:
+    """Build a decoder for the features of each role.
+
+    Raises:
+        UserError: The features do not fit it.
+    """
+    channels = {role: feature.channels for role, feature in features.items()}
+    return DECODERS[settings.name](channels, {role: feature.stride for role, feature in features.items()}, settings)
+
+
+def choose_taps(
+    network: nn.Module, spec: BackboneSpec, taps: Mapping[str, str], decoder: DecoderSettings
+) -> dict[str, str]:
+    """Return the taps in the order of the decoder's roles, with a layer in the place of each `auto`.
+
+    Args:
+        network: The whole backbone with its own strides, which `auto` goes by.
+        spec: The backbone's spec.
+        taps: Role to layer name or `auto`.
+        decoder: Which decoder.
 
     Raises:
         UserError: Roles are missing or unknown, or the backbone has no layer of a stride that is wanted.
@@ -126,7 +140,9 @@ def choose_taps(spec: BackboneSpec, taps: Mapping[str, str], decoder: DecoderSet
             f"came {', '.join(taps) or 'none'}. "
             f"Set {' '.join(f'taps.{role}=LAYER' for role in missing) or 'no others'}."
         )
-    chosen = default_taps(spec, decoder_class.strides) if "auto" in taps.values() else {}
+    chosen: dict[str, str] = {}
+    if "auto" in taps.values():
+        chosen = default_taps(describe_network(network, spec, (256, 320)), decoder_class.strides)
     return {role: chosen[role] if taps[role] == "auto" else taps[role] for role in decoder_class.roles}
 
 

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
 
-from segtune.backbones import spec_of
-from segtune.build import choose_taps, find_splits, foreground
+from segtune.build import find_splits, foreground
 from segtune.config import CheckSettings, FailedError, UserError
 from segtune.console import counting, print_table, say, set_up_logging, shown
 from segtune.data.contact_sheet import choose, contact_sheet
@@ -18,10 +18,11 @@ from segtune.data.likeness import Likeness, near_duplicates
 from segtune.data.pairs import Pair, Problem
 from segtune.data.survey import Seen, survey
 from segtune.files import write_atomically
-from segtune.layers import Layer, describe
+from segtune.layers import Layer
 from segtune.locate import find_data_folder
 from segtune.pictures import png
 from segtune.records import write_json
+from segtune.tapped import build_tapped
 
 Splits = dict[str, list[Pair]]
 
@@ -70,10 +71,9 @@ def _refuse_data_folder(folder: Path, root: Path) -> None:
 
 def _deepest(settings: CheckSettings) -> Layer:
     """Describe the deepest tap: an object smaller than its stride shares a pixel of the map with what is around it."""
-    spec = spec_of(settings.backbone.name)
-    anatomy = describe(spec, settings.data.size, settings.backbone.output_stride)
-    named = choose_taps(spec, settings.taps, settings.decoder)
-    return max((anatomy.find(tap) for tap in named.values()), key=lambda layer: layer.stride)
+    with torch.device("meta"):
+        tapped = build_tapped(settings, settings.data.size)
+    return max(tapped.layers.values(), key=lambda layer: layer.stride)
 
 
 def _find(settings: CheckSettings, root: Path, progress: Callable[[int, int], None]) -> tuple[Splits, list[Problem]]:

@@ -494,8 +494,13 @@ def parse(schema: type[S], values: Mapping[str, Any]) -> S:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Ask whether the known name closest to a wrong one was meant, as a sentence; nothing if none is close."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    near = close_matches(name, known, 1)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+def close_matches(name: str, known: Iterable[str], most: int, cutoff: float = 0.6) -> list[str]:
+    """Return up to `most` known names at least `cutoff` (0 to 1) like a wrong one, the closest first."""
+    return difflib.get_close_matches(name, list(known), most, cutoff)
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

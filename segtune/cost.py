@@ -31,7 +31,8 @@ Job = Callable[[], tuple[Callable[[], object], torch.device]]
 class StepCost:
     """What one step costs, as estimated: `flops`, the tensors it holds in bytes, and where its backward pass ends.
 
-    `flops` counts multiplications and additions of convolutions and matrix products, forward and backward.
+    `flops` counts multiplications and additions of convolutions and matrix products, forward and backward, with
+    what trains now; `segtune.forward_cost` has the multiply-adds of a forward pass alone, by the same counter.
     `activations` is what the forward pass keeps for the backward pass, `weights` all parameters and buffers.
     `optimizer_tensors` gives the bytes of optimizer state by the name of the parameter that owns it.
     `backward_stops` is the first layer, in the order of computation, whose output gets a gradient.

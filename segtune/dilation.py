@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segtune.config import UserError
-from segtune.fields import Fields
-
-#: Height and width of the input on which strides are measured, in pixels: multiples of every stride in use.
-PROBE_SIZE = (128, 160)
+from segtune.fields import PROBE_SIZE, Fields, dry_run, one_size
 
 _Pair = tuple[int, int]
 
@@ -124,14 +121,6 @@ def set_output_stride(network: nn.Module, output_stride: int, name: str = "the n
         raise UserError(_cannot(name, output_stride, f"a layer in front of {coarse[0][0]} has a stride"))
 
 
-def one_size(name: str) -> str:
-    """Say that a network cannot take pictures of `PROBE_SIZE`."""
-    return (
-        f"{name} cannot take pictures of {PROBE_SIZE[0]} x {PROBE_SIZE[1]} pixels. A network made for one size alone, "
-        "as most vision transformers are, cannot be used."
-    )
-
-
 def _cannot(name: str, output_stride: int, why: str) -> str:
     return (
         f"backbone.output_stride={output_stride} cannot be had with {name}: {why} that segtune cannot turn into "
@@ -163,17 +152,6 @@ def _strides(network: nn.Module) -> Iterator[tuple[str, nn.Module, int, int]]:
         for hook in hooks:
             hook.remove()
     yield from seen
-
-
-def dry_run(network: nn.Module, picture: Any, fields: Fields) -> Any:
-    """Run a network on what it takes under `fields`, in evaluation mode and without gradients."""
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad(), fields:
-            return network(picture)
-    finally:
-        network.train(was_training)
 
 
 def _pair(values: Any) -> _Pair:

@@ -23,6 +23,7 @@ from segtune.data.dataset import EpochBatches, make_loader
 from segtune.data.pairs import Pair
 from segtune.metrics import Scores, counts, logit_of, summarise
 from segtune.pictures import Mask, Picture, compare, stack
+from segtune.sampling import evenly_spaced
 from segtune.skin_tone import typology_angle
 
 #: A network is confident where it gives the object a probability of this or more, or of 1 minus this or less.
@@ -100,7 +101,7 @@ class Evaluator:
         self.pairs, self.train, self.loss, self.compute = pairs, train, loss, compute
         self.average, self.tolerance = average or AveragingSettings(), tolerance
         self.cut = logit_of(train.threshold)
-        self.shown = set(np.linspace(0, len(pairs) - 1, min(samples, len(pairs))).astype(int).tolist())
+        self.shown = set(evenly_spaced(range(len(pairs)), samples))
         self.mine = range(distributed.rank(), len(pairs), distributed.world())  # this process's share of the pictures
         dataset = build_dataset([pairs[index] for index in self.mine], data, None)
         batches = EpochBatches(len(self.mine), train.batch_size, seed=0, shuffle=False)

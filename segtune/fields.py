@@ -1,22 +1,25 @@
-"""Receptive fields and multiply-adds, read off a forward pass operation by operation.
+"""Receptive fields, read off a forward pass operation by operation.
 
 The arithmetic is that of Araujo, Norris and Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks"
 (Distill), on intervals, so that branches of different alignment join exactly.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 _aten = torch.ops.aten
+
+#: Height and width of the input on which strides are measured, in pixels: multiples of every stride in use.
+PROBE_SIZE = (128, 160)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Field:
 
 
 class Fields(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows one picture, or some maps, through all operations inside the block, and counts multiply-adds.
+    """Follows one picture, or some maps, through all operations inside the block.
 
     Known are convolutions, poolings, resizing, padding, slices, patches cut by reshaping, reductions, attention and
     joins; every other operation counts as acting on each pixel alone. Resizing is bounded from above.
@@ -82,7 +85,6 @@ class Fields(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, *pictures: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.macs = 0
         self._fields = WeakTensorKeyDictionary()
         pixel = Span(Fraction(1), Fraction(0), Fraction(0))
         for picture in pictures:
@@ -101,8 +103,6 @@ class Fields(TorchDispatchMode):  # type: ignore[no-untyped-call]
         shapes = [tuple(t.shape) for t, _ in inputs]
         out = func(*args, **(kwargs or {}))
         packet = func.overloadpacket
-        if packet in flop_registry:
-            self.macs += flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
         if inputs:
             field = _joined(field for _, field in inputs)
             for result in _tensors([out]):
@@ -110,6 +110,25 @@ class Fields(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     field = _multiplied(inputs[0][1], field, shapes[0], result)
                 self._fields[result] = _behind(packet, args, shapes, field, result)
         return out
+
+
+def dry_run(network: nn.Module, picture: Any, watch: AbstractContextManager[Any]) -> Any:
+    """Run a network on what it takes, in evaluation mode and without gradients, while `watch` follows or counts."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), watch:
+            return network(picture)
+    finally:
+        network.train(was_training)
+
+
+def one_size(name: str) -> str:
+    """Say that a network cannot take pictures of `PROBE_SIZE`."""
+    return (
+        f"{name} cannot take pictures of {PROBE_SIZE[0]} x {PROBE_SIZE[1]} pixels. A network made for one size alone, "
+        "as most vision transformers are, cannot be used."
+    )
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:

@@ -4,29 +4,28 @@ import csv
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.table import Table
 
-from segtune.backbones import spec_of
-from segtune.build import DECODERS, build_dataset, build_model, build_splits, choose_taps, look_for_data
+from segtune.build import DECODERS, build_dataset, build_splits, look_for_data
 from segtune.compute import Compute, choose_compute
-from segtune.config import ProbeSettings, RunSettings, TapsSettings, UserError
+from segtune.config import ProbeSettings, TapsSettings, UserError
 from segtune.console import bar, compact_table, counting, print_table, say, set_up_logging
 from segtune.data.pairs import Pair
-from segtune.dilation import dry_run, set_output_stride
-from segtune.fields import Fields
-from segtune.layer_table import Saving, layer_tables, measured_saving, row, saving_table
-from segtune.layers import Anatomy, Layer, describe
+from segtune.forward_cost import measured_saving, model_macs, saving
+from segtune.layer_table import layer_tables, row, saving_table
+from segtune.layers import Anatomy
 from segtune.plots import draw_network, draw_probe
 from segtune.probe import Group, Probe
 from segtune.recommend import MOST_CANDIDATES, Findings, candidates, pretrained, search
 from segtune.recommend import row as finding
 from segtune.records import keep_settings, write_csv
+from segtune.sampling import evenly_spaced
+from segtune.tapped import TappedBackbone, build_tapped
 from segtune.taps import cut
 from segtune.weights import load_weights
 
@@ -38,7 +37,10 @@ def taps(settings: TapsSettings) -> list[dict[str, Any]]:
         UserError: The backbone cannot be traced, the taps cannot be used, or the pictures are too small for them.
     """
     set_up_logging()
-    anatomy, chosen = _anatomy(settings)
+    with torch.device("meta"):
+        tapped = build_tapped(settings, settings.data.size)
+    tapped.check_size(settings.data.size)
+    anatomy, chosen = tapped.anatomy, tapped.layers
     roles = {layer.name: role for role, layer in chosen.items()}
     rows = [row(layer, anatomy, roles.get(layer.name, "")) for layer in anatomy.layers]
     if settings.picture:
@@ -50,28 +52,12 @@ def taps(settings: TapsSettings) -> list[dict[str, Any]]:
         writer.writeheader()
         writer.writerows(rows)
     else:
-        _show_layers(settings, anatomy, chosen)
+        _show_layers(settings, tapped)
     return rows
 
 
-def _anatomy(settings: RunSettings) -> tuple[Anatomy, dict[str, Layer]]:
-    """Describe the backbone for pictures of the size set, and the layer of each role."""
-    spec = spec_of(settings.backbone.name)
-    anatomy = describe(spec, settings.data.size, settings.backbone.output_stride)
-    named = choose_taps(spec, settings.taps, settings.decoder)
-    chosen = {role: anatomy.find(tap) for role, tap in named.items()}
-    deepest = list(chosen.values())[-1]
-    if min(deepest.height, deepest.width) < 2:
-        height, width = settings.data.size
-        raise UserError(
-            f"Pictures of {height} x {width} pixels are too small for the deepest tap, {deepest.name}: its map would "
-            f"be of {deepest.height} x {deepest.width} pixels, and could not tell where anything is. Its stride is "
-            f"{deepest.stride}: give {2 * deepest.stride} pixels or more (data.image_size), or a shallower tap."
-        )
-    return anatomy, chosen
-
-
-def _show_layers(settings: TapsSettings, anatomy: Anatomy, chosen: Mapping[str, Layer]) -> None:
+def _show_layers(settings: TapsSettings, tapped: TappedBackbone) -> None:
+    anatomy, chosen = tapped.anatomy, tapped.layers
     height, width = settings.data.size
     say(f"{anatomy.spec.name} + {settings.decoder.name}, for pictures of {height} x {width} pixels (data.image_size)")
     print_table(*layer_tables(anatomy, chosen, details=settings.details))
@@ -79,26 +65,17 @@ def _show_layers(settings: TapsSettings, anatomy: Anatomy, chosen: Mapping[str, 
         "sees: the receptive field in input pixels, + where something of the whole picture comes on top; parameters "
         "and multiply-adds: up to there, of the whole backbone without its classifier; dim: cut off."
     )
-    saving = _saving(settings, anatomy)
+    costs = saving(tapped, settings.decoder)
     if settings.measure:
         say(f"measuring a forward pass of {settings.train.batch_size} pictures …")
-        saving |= measured_saving(settings, {role: layer.name for role, layer in chosen.items()})
-    print_table(saving_table(saving))
-    overrides = " ".join(f"taps.{role}={layer.name}" for role, layer in chosen.items())
+        costs |= measured_saving(settings, tapped.nodes)
+    print_table(saving_table(costs))
+    overrides = " ".join(f"taps.{role}={node}" for role, node in tapped.nodes.items())
     say(f"The tap map as settings: {overrides}")
     if not settings.details:
         say("details=true shows every layer; each can be a tap. `python -m segtune probe` measures them on your masks.")
     if settings.picture:
         say(f"The network is drawn in {settings.picture}.")
-
-
-def _saving(settings: RunSettings, anatomy: Anatomy) -> Saving:
-    """Compare the cut backbone with the whole one; a model is built, without values, to see that all fits together."""
-    with torch.device("meta"):
-        model = build_model(replace(settings.backbone, weights="none"), settings.taps, settings.decoder).model
-    parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
-    macs = anatomy.macs_of(feature.node for feature in model.features.values())
-    return {"parameters": (parameters, anatomy.parameters), "multiply-adds": (macs, anatomy.macs)}
 
 
 def probe(settings: ProbeSettings, folder: Path) -> Findings:
@@ -116,16 +93,18 @@ def probe(settings: ProbeSettings, folder: Path) -> Findings:
     look_for_data(settings.data, settings.seed, settings.train.workers)
     compute = choose_compute(settings.train)
     size = settings.data.evaluation_size
-    anatomy, current = _anatomy(replace(settings, data=replace(settings.data, image_size=list(size))))
-    also = {name: _group(layers, anatomy) for name, layers in settings.compare.items()}
-    mine = tuple(layer.name for layer in current.values())
-    also = {"current taps": mine} | also
+    tapped = build_tapped(settings, size)
+    tapped.check_size(size)
+    anatomy = tapped.anatomy
+    also = {"current taps": tuple(tapped.nodes.values())}
+    also |= {name: _group(layers, anatomy) for name, layers in settings.compare.items()}
     with counting("preparing the data") as progress:
         splits = build_splits(settings.data, settings.seed, settings.train.workers, progress)
-    train = _spread(splits["train"], settings.train_images)
-    val = _spread(splits["val"], settings.val_images)
+    wanted = {"train": settings.train_images, "val": settings.val_images}
+    # At regular distances, so that all parts of a sorted split are there.
+    train, val = (evenly_spaced(splits[name], most or len(splits[name])) for name, most in wanted.items())
     _check_pictures(train, val)
-    names, job = _make_probe(settings, anatomy, also, (train, val), compute)
+    names, job = _make_probe(settings, tapped, also, (train, val), compute)
     roles = len(DECODERS[settings.decoder.name].roles)  # type: ignore[attr-defined]
     say(
         f"{anatomy.spec.name} on {compute}: {len(names)} candidates, a linear classifier each on {len(train)} training "
@@ -154,20 +133,13 @@ def _check_pictures(train: list[Pair], val: list[Pair]) -> None:
         say(f"Only {len(val)} validation pictures: take the differences with care (data.val_share gives more).")
 
 
-def _spread(pairs: list[Pair], most: int | None) -> list[Pair]:
-    """Take some pictures in regular distances, so that all parts of a sorted split are there."""
-    if most is None or most >= len(pairs):
-        return pairs
-    return [pairs[index] for index in np.linspace(0, len(pairs) - 1, most).round().astype(int)]
-
-
 def _group(layers: list[str], anatomy: Anatomy) -> Group:
     return tuple(sorted({anatomy.find(name).name for name in layers}, key=list(anatomy.by_name).index))
 
 
 def _make_probe(
     settings: ProbeSettings,
-    anatomy: Anatomy,
+    tapped: TappedBackbone,
     also: dict[str, Group],
     pairs: tuple[list[Pair], list[Pair]],
     compute: Compute,
@@ -176,16 +148,14 @@ def _make_probe(
 
     Groups to compare that need weights which the file lacks are taken out of `also`.
     """
-    spec, backbone = anatomy.spec, settings.backbone
-    network = spec.build()
-    weights = load_weights(spec, network, backbone.weights)
-    if weights.source is None and backbone.weights != "none":
+    network, anatomy = tapped.network, tapped.anatomy
+    spec, wanted = anatomy.spec, settings.backbone.weights
+    weights = load_weights(spec, network, wanted)
+    if weights.source is None and wanted != "none":
         raise UserError(
             f"There are no pretrained weights for {spec.name}, and layers of random weights tell little of what it can "
             "learn. Give a file (backbone.weights=PATH); backbone.weights=none probes random weights all the same."
         )
-    if backbone.output_stride:
-        set_output_stride(network, backbone.output_stride, spec.name)
     names = candidates(anatomy, network, settings.layers, weights.missing)
     if settings.layers is None and len(names) == MOST_CANDIDATES:
         say(f"{len(names)} layers in regular distances are probed; layers=[re:.*] takes all.")
@@ -194,7 +164,8 @@ def _make_probe(
         say(f"{name} ({' + '.join(also.pop(name))}): not measured, for the weights file lacks some of its weights.")
     order = list(anatomy.by_name)
     cuts = sorted({*names, *(name for group in also.values() for name in group)}, key=order.index)
-    trunk = cut(network, {name: name for name in cuts}, spec)[0]
+    nodes = {name: name for name in cuts}
+    trunk = cut(network, nodes, spec, found=nodes)[0]
     trunk = compute.place(trunk.eval().requires_grad_(False))
     training, validation = (build_dataset(each, settings.data, None, settings.seed) for each in pairs)
     train = settings.train
@@ -257,37 +228,20 @@ def _together(
     In the second table the layers of a group stand under each other.
     """
     wide, narrow = Table(), compact_table(leading=1)
-    for table, cost in ((wide, "the model's multiply-adds"), (narrow, "multiply-\nadds")):
+    for table, of_cost in ((wide, "the model's multiply-adds"), (narrow, "multiply-\nadds")):
         table.title = "layers together"
         table.add_column("layers")
-        for heading in ("stride", "channels", "sees", "Dice", cost):
-            table.add_column(heading, justify="right" if heading in ("Dice", cost) else "left", no_wrap=True)
+        for heading in ("stride", "channels", "sees", "Dice", of_cost):
+            table.add_column(heading, justify="right" if heading in ("Dice", of_cost) else "left", no_wrap=True)
         table.add_column()
     last = sorted(found.steps[-1].values(), key=lambda group: -found.dices[group])[:8]
-    for group in sorted({*last, *notes}, key=lambda group: -found.dices[group]):
+    for group in sorted(dict.fromkeys([*last, *notes]), key=lambda group: -found.dices[group]):
         facts = finding(group, found.dices[group], anatomy, notes.get(group, ""))
         cells = (facts["layers"], facts["stride"], facts["channels"], facts["receptive_field"])
-        others = (f"{facts['dice']:.4f}", _cost(settings, anatomy, group), facts["note"])
+        macs = model_macs(anatomy, group, settings.decoder)
+        cost = "" if macs is None else f"{macs / 1e9:.2f} G"
+        others = (f"{facts['dice']:.4f}", cost, facts["note"])
         style = "bold magenta" if group == found.best else ""
         wide.add_row(*cells, *others, style=style)
         narrow.add_row(*(cell.replace(" + ", "\n") for cell in cells), *others, style=style)
     return wide, narrow
-
-
-def _cost(settings: RunSettings, anatomy: Anatomy, group: Group) -> str:
-    """Count the multiply-adds of a model with these taps, for a picture; none where they do not fit the decoder."""
-    layers = [anatomy.by_name[name] for name in group]
-    try:
-        roles = dict(zip(DECODERS[settings.decoder.name].roles, layers, strict=True))  # type: ignore[attr-defined]
-        with torch.device("meta"):
-            channels, strides = ({role: getattr(layer, fact) for role, layer in roles.items()} for fact in _FACTS)
-            decoder = DECODERS[settings.decoder.name](channels, strides, settings.decoder)
-            features = {role: torch.empty(1, n.channels, n.height, n.width) for role, n in roles.items()}
-            fields = Fields(*features.values())
-            dry_run(decoder, features, fields)
-    except (UserError, ValueError):
-        return ""
-    return f"{(anatomy.macs_of(group) + fields.macs) / 1e9:.2f} G"
-
-
-_FACTS = ("channels", "stride")

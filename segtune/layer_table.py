@@ -1,25 +1,15 @@
 """How the command `taps` shows layers: as a table, as JSON or CSV, and what the cut saves."""
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-import torch
 from rich.table import Table
-from torch import nn
 
-from segtune.backbones import spec_of
-from segtune.compute import choose_compute
-from segtune.config import RunSettings
 from segtune.console import compact_table
-from segtune.cost import measure
-from segtune.dilation import set_output_stride
+from segtune.forward_cost import Saving
 from segtune.layers import Anatomy, Layer
 from segtune.recommend import field_of
-from segtune.taps import cut
-
-Saving = dict[str, tuple[float, float]]
 
 
 def row(layer: Layer, anatomy: Anatomy, role: str) -> dict[str, Any]:
@@ -139,32 +129,3 @@ _UNITS = {
     "time, measured": ("ms a picture", 1e-3, 1),
     "memory, measured": ("MB", 1e6, 0),
 }
-
-
-def measured_saving(settings: RunSettings, taps: Mapping[str, str]) -> Saving:
-    """Measure time and memory of a forward pass of `train.batch_size` pictures, each in a process of its own."""
-    here, there = (measure(partial(_job, settings, chosen)) for chosen in (taps, None))
-    batch = settings.train.batch_size
-    found: Saving = {"time, measured": (here.seconds / batch, there.seconds / batch)}
-    if here.memory is not None and there.memory is not None:
-        found["memory, measured"] = (here.memory, there.memory)
-    return found
-
-
-def _job(settings: RunSettings, taps: Mapping[str, str] | None) -> tuple[Callable[[], None], torch.device]:
-    """Make a forward pass of the backbone, cut or whole, for `segtune.cost.measure`: it needs no weights."""
-    compute, spec = choose_compute(settings.train), spec_of(settings.backbone.name)
-    network: nn.Module = spec.build()
-    if settings.backbone.output_stride:
-        set_output_stride(network, settings.backbone.output_stride, spec.name)
-    if taps:
-        network = cut(network, taps, spec)[0]
-    network = compute.place(network.eval())
-    images = torch.zeros(settings.train.batch_size, 3, *settings.data.size, device=compute.device)
-    images = images.contiguous(memory_format=torch.channels_last)
-
-    def step() -> None:
-        with torch.no_grad(), compute.autocast():
-            network(images)
-
-    return step, compute.device

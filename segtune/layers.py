@@ -1,5 +1,6 @@
 """The layers of a backbone as facts: which can be tapped, what they see, and what the network costs up to there."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,13 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from segtune.backbones import BackboneSpec
 from segtune.config import UserError
 from segtune.dilation import set_output_stride
 from segtune.fields import Fields
 from segtune.freezing import within
-from segtune.taps import resolve, trace
+from segtune.taps import resolve
+from segtune.tracing import trace
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,19 @@ def describe(spec: BackboneSpec, size: tuple[int, int], output_stride: int | Non
         UserError: The network cannot be traced, or cannot take pictures of this size.
     """
     with torch.device("meta"):
-        network = spec.build().eval()
+        network = spec.build()
         if output_stride:
             set_output_stride(network, output_stride, spec.name)
+    return describe_network(network, spec, size)
+
+
+def describe_network(network: nn.Module, spec: BackboneSpec, size: tuple[int, int]) -> Anatomy:
+    """Describe the layers of a backbone that is built, with or without values, as `describe` does; it stays as it is.
+
+    Raises:
+        UserError: The network cannot be traced, or cannot take pictures of this size.
+    """
+    network = without_values(network).eval()
     graph, names = trace(network, spec)
     reader = _Reader(graph, torch.empty(1, 3, *size, device="meta"))
     try:
@@ -136,10 +149,19 @@ def describe(spec: BackboneSpec, size: tuple[int, int], output_stride: int | Non
         raise UserError(f"{spec.name} has no feature maps (N, C, H, W): it is no convolutional network.")
     total = sum(parameter.numel() for parameter in network.parameters())
     every = tuple(names[node] for node in nodes)
-    return Anatomy(spec, tuple(layers), total, reader.fields.macs, every, node_macs, needed[tapped])
+    return Anatomy(spec, tuple(layers), total, int(node_macs.sum()), every, node_macs, needed[tapped])
 
 
-def default_taps(spec: BackboneSpec, strides: Mapping[str, int]) -> dict[str, str]:
+def without_values(network: nn.Module) -> nn.Module:
+    """Return a copy of a network whose parameters and buffers have shapes, but no values."""
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad) for p in network.parameters()
+    }
+    memo |= {id(buffer): buffer.to("meta") for buffer in network.buffers()}
+    return copy.deepcopy(network, memo)
+
+
+def default_taps(anatomy: Anatomy, strides: Mapping[str, int]) -> dict[str, str]:
     """Choose a layer for each role by the stride wanted, roles from fine to coarse.
 
     timm's list of a network's stages says where each stride ends; where it names no layer, the last one of the stride
@@ -148,8 +170,7 @@ def default_taps(spec: BackboneSpec, strides: Mapping[str, int]) -> dict[str, st
     Raises:
         UserError: The network has no layers of these strides, each behind the other.
     """
-    anatomy = describe(spec, (256, 320))
-    ends = {}
+    spec, ends = anatomy.spec, {}
     for module in spec.stages:
         found = [layer for layer in anatomy.layers if within(layer.name, [module])]
         if found:
@@ -173,24 +194,28 @@ def default_taps(spec: BackboneSpec, strides: Mapping[str, int]) -> dict[str, st
 
 
 class _Reader(fx.Interpreter):
-    """Runs a graph node by node, and notes which outputs are maps, and the multiply-adds of each node."""
+    """Runs a graph node by node, and notes which outputs are maps, and the multiply-adds of each node.
+
+    These are half of what PyTorch counts as operations.
+    """
 
     def __init__(self, graph: fx.GraphModule, picture: Tensor) -> None:
         super().__init__(graph, garbage_collect_values=False)
         self.fields, self.picture = Fields(picture), picture
+        self.counter = FlopCounterMode(display=False)
         self.macs: dict[fx.Node, int] = {}
         self.maps: dict[fx.Node, tuple[tuple[int, ...], Any]] = {}
 
     def read(self) -> None:
         """Run the graph on the picture."""
-        with torch.no_grad(), self.fields:
+        with torch.no_grad(), self.counter, self.fields:
             self.run(self.picture)
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node and note its facts."""
-        before = self.fields.macs
+        before = self.counter.get_total_flops()
         out = super().run_node(n)
-        self.macs[n] = self.fields.macs - before
+        self.macs[n] = (self.counter.get_total_flops() - before) // 2
         field = self.fields.of(out) if isinstance(out, Tensor) else None
         if field and field.is_map(out):
             self.maps[n] = (tuple(out.shape), field)
@@ -231,7 +256,8 @@ def _parameters(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> list[int]:
 
 
 def _keras_names(spec: BackboneSpec, nodes: Sequence[str]) -> dict[str, str]:
-    return {resolve(alias, list(nodes), spec): alias for alias in spec.aliases}
+    inside = {alias: [node for node in nodes[1:] if within(node, [path])] for alias, path in spec.aliases.items()}
+    return {found[-1]: alias for alias, found in inside.items()}
 
 
 def _blocks(spec: BackboneSpec, nodes: Sequence[str]) -> list[str]:

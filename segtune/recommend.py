@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from segtune.config import UserError, matching
 from segtune.layers import Anatomy, Layer
 from segtune.probe import Group, Probe
+from segtune.sampling import evenly_spaced
 
 #: The most candidates that are chosen without being asked for.
 MOST_CANDIDATES = 40
@@ -48,8 +48,7 @@ def candidates(anatomy: Anatomy, network: nn.Module, asked: Sequence[str] | None
         modules = dict(network.named_modules())
         bare = (nn.Conv2d, nn.BatchNorm2d)
         read = [layer.name for layer in able if layer.is_read and type(modules.get(layer.name)) not in bare]
-        picked = np.unique(np.linspace(0, len(read) - 1, min(len(read), MOST_CANDIDATES)).round().astype(int))
-        return [read[index] for index in picked]
+        return evenly_spaced(read, MOST_CANDIDATES)
     names = {name: layer.name for layer in able for name in (layer.name, layer.keras) if name}
     found: set[str] = set()
     for item in asked:

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from segtune.config import RestoreSettings, UserError, matching, nearest, some
-from segtune.weights import read_state_dict
+from segtune.weights import BATCH_COUNTER, match_tensors, read_state_dict
 
 _PARTS = ("backbone.", "decoder.")
-#: BatchNorm's count of batches, which many files lack and nothing here reads.
-_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -76,17 +74,13 @@ def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
     content = read_state_dict(path)
     names = _our_names(list(content), settings, path)
     found = {name: content[theirs] for name, theirs in names.items()}
-    misshapen = {
-        name: (tuple(found[name].shape), tuple(present[name].shape))
-        for name in wanted
-        if name in found and found[name].shape != present[name].shape
-    }
+    match = match_tensors(found, {name: present[name] for name in wanted})
     result = Restored(
         str(path),
-        restored=tuple(name for name in wanted if name in found and name not in misshapen),
-        missing=tuple(name for name in wanted if name not in found and not name.endswith(_COUNTER)),
-        unexpected=tuple(name for name in found if name not in present and not name.startswith(other)),
-        misshapen=misshapen,
+        restored=match.fitting,
+        missing=match.missing,
+        unexpected=tuple(name for name in match.unexpected if name not in present and not name.startswith(other)),
+        misshapen=match.misshapen,
         excluded=tuple(name for name in candidates if name in excluded),
     )
     _check(result, settings, names, wanted)
@@ -130,7 +124,7 @@ def _our_names(theirs: Sequence[str], settings: RestoreSettings, path: Path) -> 
 
 
 def _check(result: Restored, settings: RestoreSettings, names: Mapping[str, str], wanted: Sequence[str]) -> None:
-    if all(name.endswith(_COUNTER) for name in result.restored):
+    if all(name.endswith(BATCH_COUNTER) for name in result.restored):
         theirs = [name if name == ours else f"{name} (renamed {ours})" for ours, name in names.items()]
         shapes = f"; of another shape: {len(result.misshapen)}" if result.misshapen else ""
         raise UserError(

@@ -4,30 +4,21 @@ A backbone is traced with torch.fx (torchvision's `feature_extraction`), so any 
 behind the deepest tap is not kept.
 """
 
-import difflib
-import math
 import operator
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers.drop import DropPath
-from timm.models import get_notrace_functions, get_notrace_modules
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.feature_extraction import (
-    DualGraphModule,
-    NodePathTracer,
-    create_feature_extractor,
-    get_graph_node_names,
-)
+from torchvision.models.feature_extraction import DualGraphModule, create_feature_extractor, get_graph_node_names
 
-from segtune.backbones import BackboneSpec, list_similar, spec_of
-from segtune.config import UserError
-from segtune.dilation import PROBE_SIZE, dry_run, one_size
-from segtune.fields import Fields
+from segtune.backbones import BackboneSpec
+from segtune.config import UserError, close_matches
+from segtune.fields import PROBE_SIZE, Fields, dry_run, one_size
+from segtune.freezing import within
+from segtune.tracing import tracer_options
 
 NO_STOPS: Mapping[str, "GradientStop"] = {}
 
@@ -87,18 +78,20 @@ def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
         )
     path = spec.aliases.get(name, name)
     nodes = nodes[1:]  # the first is the picture itself
-    matches = [node for node in nodes if node == path or node.startswith(f"{path}.")]
-    if not matches and name in spec.blocks:
-        matches = [node for node in nodes if any(node == m or node.startswith(f"{m}.") for m in spec.blocks[name])]
-    if matches:
-        return matches[-1]
+    for paths in ([path], spec.blocks.get(name, ())):
+        if inside := [node for node in nodes if within(node, paths)]:
+            return inside[-1]
     known = [*spec.blocks, *spec.aliases, *nodes]
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5) or list(spec.blocks)
+    near = close_matches(name, known, 5, cutoff=0.5) or list(spec.blocks)
     raise UserError(f"{spec.name} has no layer '{name}'. The nearest names: {', '.join(near)}.")
 
 
 def cut(
-    network: nn.Module, taps: Mapping[str, str], spec: BackboneSpec, stops: Mapping[str, GradientStop] = NO_STOPS
+    network: nn.Module,
+    taps: Mapping[str, str],
+    spec: BackboneSpec,
+    stops: Mapping[str, GradientStop] = NO_STOPS,
+    found: Mapping[str, str] | None = None,
 ) -> tuple[nn.Module, dict[str, Feature]]:
     """Cut a backbone behind its deepest tap.
 
@@ -110,6 +103,7 @@ def cut(
         taps: Role to tap name, in the order of depth.
         spec: The backbone's spec.
         stops: Gradient stops to put behind layers, by the layer's name.
+        found: Role to node, if the names of `taps` are resolved already.
 
     Returns:
         A module from normalised RGB (N, 3, H, W) to `{role: (N, C, h, w)}`, and the features' facts by role.
@@ -125,7 +119,8 @@ def cut(
             module.__class__ = _Thinning
     options = tracer_options(network, spec)
     nodes = get_graph_node_names(network, options, suppress_diff_warning=True)[0]
-    found = {role: resolve(name, nodes, spec) for role, name in taps.items()}
+    if found is None:
+        found = {role: resolve(name, nodes, spec) for role, name in taps.items()}
     order = [nodes.index(node) for node in found.values()]
     if order != sorted(set(order)):
         named = ", ".join(f"taps.{role}={taps[role]} (layer {nodes.index(node)})" for role, node in found.items())
@@ -147,87 +142,6 @@ def cut(
     _write_nothing_in_place(trunk)
     _insert(trunk, [(roles[node], stops[name]) for name, node in stopped.items()], list(taps))
     return trunk, _measure(trunk, found, spec)
-
-
-def trace(network: nn.Module, spec: BackboneSpec) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
-    """Trace a backbone in its current mode: its graph, and the names of its nodes as taps know them.
-
-    Raises:
-        UserError: The network cannot be traced.
-    """
-    tracer = NodePathTracer(**_with_defaults(tracer_options(network, spec)))
-    graph = tracer.trace(network)
-    return fx.GraphModule(network, graph), dict(tracer.node_to_qualname)
-
-
-def tracer_options(network: nn.Module, spec: BackboneSpec, *, hint: bool = True) -> dict[str, Any]:
-    """Say how a network is traced: which modules are layers as they are, and which functions are not looked into.
-
-    A layer is what refines one of PyTorch's own, what timm declares to be one, and what cannot be traced. With `hint`
-    the error names a network that can.
-
-    Raises:
-        UserError: The network's own forward pass cannot be traced.
-    """
-    kinds = frozenset(type(module) for module in network.modules())
-    if kinds in _OPTIONS:
-        return _OPTIONS[kinds]
-    # Traced, drop path would lose the division it does in place, whose result nobody reads.
-    layers = {kind for kind in kinds if _refines_a_layer(kind)} | {DropPath}
-    layers |= set(get_notrace_modules())  # type: ignore[no-untyped-call]
-    while True:
-        functions = get_notrace_functions()  # type: ignore[no-untyped-call]
-        options = {"leaf_modules": list(layers), "autowrap_functions": list(functions)}
-        tracer = _TryingTracer(**_with_defaults(options))
-        try:
-            tracer.trace(network)
-        except Exception as error:  # a forward pass that looks at values raises whatever it stumbles over
-            if tracer.failed is None:
-                near = _nearest_traceable(spec.name) if hint else ""
-                raise UserError(
-                    f"{spec.name} cannot be traced, so its layers cannot be tapped: {str(error).splitlines()[0]}."
-                    + (f" The nearest network that can: {near}." if near else "")
-                ) from error
-            layers.add(tracer.failed)
-        else:
-            return _OPTIONS.setdefault(kinds, options)
-
-
-#: What was found out about networks so far, by the kinds of modules they are made of.
-_OPTIONS: dict[frozenset[type[nn.Module]], dict[str, Any]] = {}
-
-
-def _nearest_traceable(name: str) -> str:
-    for other in list_similar(name, 8):
-        with suppress(Exception), torch.device("meta"):
-            spec = spec_of(other)
-            tracer_options(spec.build(), spec, hint=False)
-            return other
-    return ""
-
-
-def _refines_a_layer(kind: type[nn.Module]) -> bool:
-    own = [base for base in kind.__mro__ if base.__module__.startswith("torch.nn.") and base is not nn.Module]
-    return bool(own) and not any(issubclass(base, nn.Sequential | nn.ModuleList | nn.ModuleDict) for base in own)
-
-
-def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Add torchvision's own options, as its functions do by themselves."""
-    return {**options, "autowrap_modules": (math,)}
-
-
-class _TryingTracer(NodePathTracer):  # type: ignore[misc]
-    """Notes the innermost kind of module that cannot be traced."""
-
-    failed: type[nn.Module] | None = None
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        """Trace a call of a module."""
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:
-            self.failed = self.failed or type(m)
-            raise
 
 
 def _write_nothing_in_place(trunk: Any) -> None:

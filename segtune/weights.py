@@ -23,6 +23,9 @@ from segtune.config import UserError, nearest, some
 
 log = logging.getLogger(__name__)
 
+#: BatchNorm's count of batches, which many files lack and nothing here reads.
+BATCH_COUNTER = "num_batches_tracked"
+
 #: Seconds after which a server that does not answer counts as out of reach.
 TIMEOUT_SECONDS = 8.0
 
@@ -108,24 +111,45 @@ def _load_file(spec: BackboneSpec, network: nn.Module, path: Path) -> LoadedWeig
         # A fully connected layer is the same numbers as the convolution over its whole input.
         if name in wanted and tensor.ndim == 2 and wanted[name].ndim == 4 and tensor.numel() == wanted[name].numel():
             found[name] = tensor.reshape(wanted[name].shape)
-    misshapen = [
-        f"{name}: the file has {tuple(found[name].shape)}, {spec.name} needs {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
-    unused = tuple(name for name in found if name not in wanted)
-    matched = [name for name in wanted if name in found]
-    if misshapen or len(missing) > len(matched):
+    match = match_tensors(found, wanted)
+    missing, unused, named = match.missing, match.unexpected, len(match.fitting) + len(match.misshapen)
+    if match.misshapen or len(missing) > named:
         raise UserError(
-            f"The weights in {path} do not fit {spec.name}: {len(matched)} tensors match by name, "
+            f"The weights in {path} do not fit {spec.name}: {named} tensors match by name, "
             f"{len(missing)} are missing ({some(missing, 6)}), {len(unused)} are unexpected ({some(unused, 6)})."
-            + "".join(f"\n  wrong shape: {line}" for line in misshapen)
+            + "".join(
+                f"\n  wrong shape: {name}: the file has {file}, {spec.name} needs {own}"
+                for name, (file, own) in match.misshapen.items()
+            )
         )
-    network.load_state_dict({name: found[name] for name in matched}, strict=False)
+    network.load_state_dict({name: found[name] for name in match.fitting}, strict=False)
     if unused:
         log.info("Weights not used from %s: %s", path, some(unused, 6))
-    return LoadedWeights(str(path), tuple(missing), unused)
+    return LoadedWeights(str(path), missing, unused)
+
+
+@dataclass(frozen=True)
+class TensorMatch:
+    """Which of the tensors wanted a file has, by name; `misshapen` gives the file's shape and the one wanted.
+
+    A batch counter that the file lacks is not `missing`; `unexpected` are the file's tensors that are not wanted.
+    """
+
+    fitting: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+
+def match_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> TensorMatch:
+    """Return how the tensors of a file, under the names used here, fit those wanted."""
+    shapes = {name: (tuple(found[name].shape), tuple(own.shape)) for name, own in wanted.items() if name in found}
+    return TensorMatch(
+        fitting=tuple(name for name, (file, own) in shapes.items() if file == own),
+        missing=tuple(name for name in wanted if name not in found and not name.endswith(BATCH_COUNTER)),
+        unexpected=tuple(name for name in found if name not in wanted),
+        misshapen={name: (file, own) for name, (file, own) in shapes.items() if file != own},
+    )
 
 
 def _rename(name: str, renames: Mapping[str, str]) -> str:

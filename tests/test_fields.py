@@ -1,4 +1,4 @@
-"""Receptive fields against gradients and by hand, and multiply-adds against PyTorch's counter and by hand."""
+"""Receptive fields against gradients and by hand."""
 
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from segtune.backbones import BACKBONES, spec_of
 from segtune.fields import Field, Fields
@@ -376,38 +375,3 @@ def test_fields_of_timms_networks_are_where_gradients_come_from(name: str, taps:
     expected = {tap: anatomy.find(tap).receptive_field for tap in taps}
     assert not any(anatomy.find(tap).sees_all for tap in taps)
     check_by_gradients(trunk, torch.ones(1, 3, side, side, dtype=torch.float64), expected)
-
-
-# --- multiply-adds ---
-
-MACS: dict[str, tuple[Function, int]] = {
-    "conv": (nn.Conv2d(4, 6, 3, padding=1), 6 * 4 * 9 * 8 * 10),
-    "conv, strided and grouped": (nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2), 8 * 2 * 9 * 4 * 5),
-    "depthwise": (nn.Conv2d(4, 4, 5, padding=2, groups=4), 4 * 25 * 8 * 10),
-    "transposed": (nn.ConvTranspose2d(4, 6, 2, stride=2), 4 * 6 * 4 * 8 * 10),
-    "fully connected": (lambda x: nn.Linear(4, 7)(x.permute(0, 2, 3, 1)), 7 * 4 * 8 * 10),
-    "products": (lambda x: x.flatten(2).transpose(1, 2) @ x.flatten(2), 80 * 4 * 80),
-    "attention": (attend, 2 * 80 * 80 * 4),
-    "of what does not depend on the picture": (lambda x: x + torch.ones(8, 4) @ torch.ones(4, 10), 320),
-    "sums": (lambda x: F.avg_pool2d(x + 1, 2).relu(), 0),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("function", "macs"), MACS.values(), ids=MACS)
-def test_multiply_adds_by_hand(function: Function, macs: int) -> None:
-    picture = torch.zeros(1, 4, 8, 10)
-    with torch.no_grad(), Fields(picture) as fields:
-        function(picture)
-    assert fields.macs == macs
-
-
-@pytest.mark.parametrize("name", ["resnet50", "mobilenetv3_small_050", "convnextv2_atto", "edgenext_xx_small"])
-def test_multiply_adds_are_half_of_what_pytorch_counts(name: str) -> None:
-    with torch.device("meta"):
-        network, picture = spec_of(name).build().eval(), torch.zeros(1, 3, 96, 128)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(picture)
-        with torch.no_grad(), Fields(picture) as fields:
-            network(picture)
-    assert 0 < counter.get_total_flops() == 2 * fields.macs
-    assert describe(spec_of(name), (96, 128)).macs == fields.macs

@@ -29,6 +29,7 @@ LEVELS = [
     {"model", "compute", "data"},
     {"layers", "decoders", "console", "restore"},
     {"taps"},
+    {"tracing"},
     {"dilation"},
     {"weights"},
     {

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
 
-from segtune import console
+import segtune.layers as layers_module
+import segtune.taps as taps_module
+from segtune import console, forward_cost
 from segtune.__main__ import main
-from segtune.backbones import spec_of
+from segtune.backbones import BACKBONES, BackboneSpec, spec_of
+from segtune.cost import Job, Measured
 
 SMALL = "mobilenetv3_small_050"
 TIMM = ("backbone=timm", f"backbone.name={SMALL}", "data.image_size=64", "train.device=cpu")
@@ -105,6 +110,73 @@ def test_layers_fit_80_columns_with_their_whole_names(
     arguments: tuple[str, ...], expected: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert expected <= words(run(capsys, "taps", *arguments, "measure=false"))
+
+
+Counted = tuple[list[str], list[str]]
+
+
+@pytest.fixture
+def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Counted]:
+    """Give a function that notes, from then on, each build of a backbone and each tap name that is resolved."""
+
+    def begin(name: str) -> Counted:
+        built: list[str] = []
+        resolved: list[str] = []
+        spec, original = spec_of(name), taps_module.resolve
+
+        def build() -> torch.nn.Module:
+            built.append(name)
+            return spec.build()
+
+        def resolve(tap: str, nodes: list[str], spec: BackboneSpec) -> str:
+            resolved.append(tap)
+            return original(tap, nodes, spec)
+
+        monkeypatch.setitem(BACKBONES, name, replace(spec, build=build))  # type: ignore[arg-type]
+        for module in (taps_module, layers_module):
+            monkeypatch.setattr(module, "resolve", resolve)
+        return built, resolved
+
+    return begin
+
+
+@pytest.mark.parametrize("output_stride", ["null", "8"])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        ("conv2_block3_2_relu", "conv4_block6_2_relu"),
+        ("layer1", "layer3"),
+        ("layer1.2.act2", "layer3.5.act2"),
+        ("auto", "auto"),
+    ],
+    ids=["Keras name", "block", "module path", "auto"],
+)
+def test_one_network_is_built_and_each_name_resolved_once(
+    low: str, high: str, output_stride: str, count: Callable[[str], Counted], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process: with `measure=true` two others build their own, see the test below."""
+    built, resolved = count("resnet50")
+    taps = (f"taps.low={low}", f"taps.high={high}", f"backbone.output_stride={output_stride}")
+    run(capsys, "taps", "backbone=resnet50", "data.image_size=64", "measure=false", *taps)
+    assert built == ["resnet50"]
+    assert resolved == (["layer1.2.act3", "layer3.5.act3"] if low == "auto" else [low, high])
+
+
+def test_a_measured_pass_builds_once_and_resolves_nothing(
+    count: Callable[[str], Counted], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work of the two processes is done here, to be counted: one measures the cut backbone, one the whole."""
+
+    def measure(job: Job) -> Measured:
+        job()[0]()
+        return Measured(0.25, None)
+
+    monkeypatch.setattr(forward_cost, "measure", measure)
+    built, resolved = count(SMALL)
+    out = run(capsys, "taps", *TIMM, "train.batch_size=1", "taps.low=blocks.1", "taps.high=blocks.3")
+    assert built == [SMALL] * 3
+    assert resolved == ["blocks.1", "blocks.3"]
+    assert "250.0 ms" in out
 
 
 @pytest.mark.slow  # two processes that import PyTorch
@@ -212,6 +284,16 @@ def test_a_probe_reports_and_recommends(
 
     again = run(capsys, "plan", *TIMM, "backbone.weights=none", f"taps.low={low}", f"taps.high={high}")
     assert "phase 1/2" in again  # what is to be pasted is accepted
+
+
+def test_a_probe_builds_one_network_and_resolves_each_name_once(
+    pictures: Path, weights: Path, count: Callable[[str], Counted], capsys: pytest.CaptureFixture[str]
+) -> None:
+    built, resolved = count(SMALL)
+    layers = ("taps.low=blocks.1", "taps.high=blocks.4", "layers=[bn1,blocks.2,blocks.3]")
+    run(capsys, "probe", *of(pictures, weights), "run_dir=run", *layers, "+compare.mine=[blocks.0,blocks.5]")
+    assert built == [SMALL]
+    assert resolved == ["blocks.1", "blocks.4", "blocks.0", "blocks.5", "bn1", "blocks.2", "blocks.3"]
 
 
 @pytest.mark.trains

@@ -242,7 +242,8 @@ DEFAULTS = {
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "hrnet" in n else n for n in DEFAULTS])
 def test_default_taps(name: str) -> None:
     spec = spec_of(name)
-    chosen = [choose_default_taps(spec, DECODERS[decoder].strides) for decoder in ("deeplabv3plus", "fcn8s")]
+    anatomy = describe(spec, (256, 320))
+    chosen = [choose_default_taps(anatomy, DECODERS[decoder].strides) for decoder in ("deeplabv3plus", "fcn8s")]
     assert [list(taps) for taps in chosen] == [["low", "high"], ["pool3", "pool4", "high"]]
     assert [layer for taps in chosen for layer in taps.values()] == DEFAULTS[name]
 
@@ -255,7 +256,8 @@ def test_default_taps(name: str) -> None:
     ],
 )
 def test_no_layer_of_a_stride(name: str, strides: dict[str, int], role: str, stride: int, there: str) -> None:
-    assert error_of(lambda: choose_default_taps(spec_of(name), strides)) == (
+    anatomy = describe(spec_of(name), (256, 320))
+    assert error_of(lambda: choose_default_taps(anatomy, strides)) == (
         f"taps.{role}=auto: {name} has no layer of stride {stride} there; its strides are {there}. "
         f"Name one (taps.{role}=LAYER); `python -m segtune taps` lists them."
     )
@@ -263,9 +265,14 @@ def test_no_layer_of_a_stride(name: str, strides: dict[str, int], role: str, str
 
 def test_auto_stands_for_one_tap_or_for_all() -> None:
     spec = BACKBONES["resnet50"]
+    with torch.device("meta"):
+        network = spec.build()
     taps = {"high": "auto", "low": "conv2_block3_2_relu"}
-    assert choose_taps(spec, taps, DeepLabV3PlusSettings()) == {"low": "conv2_block3_2_relu", "high": "layer3.5.act3"}
-    assert choose_taps(spec, dict.fromkeys(("pool3", "pool4", "high"), "auto"), FCN8sSettings()) == {
+    assert choose_taps(network, spec, taps, DeepLabV3PlusSettings()) == {
+        "low": "conv2_block3_2_relu",
+        "high": "layer3.5.act3",
+    }
+    assert choose_taps(network, spec, dict.fromkeys(("pool3", "pool4", "high"), "auto"), FCN8sSettings()) == {
         "pool3": "layer2.3.act3",
         "pool4": "layer3.5.act3",
         "high": "layer4.2.act3",

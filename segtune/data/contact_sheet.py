@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segtune.data.images import Foreground
 from segtune.data.survey import Seen
 from segtune.pictures import Picture, tinted
+from segtune.sampling import evenly_spaced
 
 _SIDE, _LINE, _GAP, _COLUMNS = 200, 16, 8, 8
 _INK, _WARNED, _OBJECT = (40, 40, 40), (210, 40, 30), (255, 0, 200)
@@ -17,7 +18,7 @@ _INK, _WARNED, _OBJECT = (40, 40, 40), (210, 40, 30), (255, 0, 200)
 def choose(seen: Sequence[Seen], suspects: Collection[str], most: int) -> list[Seen]:
     """Choose pictures for the sheet: suspects, by name, for at most half of it, the rest equally from all splits."""
     marked = [one for one in seen if one.pair.name in suspects]
-    chosen = _evenly(marked, min(len(marked), most // 2))
+    chosen = evenly_spaced(marked, most // 2)
     others: dict[str, list[Seen]] = {}
     for one in seen:
         if one.pair.name not in suspects:
@@ -25,13 +26,9 @@ def choose(seen: Sequence[Seen], suspects: Collection[str], most: int) -> list[S
     shares: dict[str, list[Seen]] = {}
     left = most - len(chosen)
     for number, split in enumerate(sorted(others, key=lambda split: len(others[split]))):
-        shares[split] = _evenly(others[split], min(len(others[split]), left // (len(others) - number)))
+        shares[split] = evenly_spaced(others[split], left // (len(others) - number))
         left -= len(shares[split])
     return chosen + [one for split in others for one in shares[split]]
-
-
-def _evenly(seen: Sequence[Seen], count: int) -> list[Seen]:
-    return [seen[index] for index in np.linspace(0, len(seen) - 1, count).round().astype(int)]
 
 
 def contact_sheet(chosen: Sequence[Seen], suspects: Collection[str], foreground: Foreground) -> Picture:

@@ -3,7 +3,6 @@
 import inspect
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from segtune.config import UserError
+from segtune.config import UserError, close_matches
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # importing it asks the network for a newer version otherwise
 import albumentations as A
@@ -69,7 +68,7 @@ def _step(name: str, arguments: Mapping[str, Any] | None) -> A.BasicTransform:
     where = f"augment.transforms.{name}"
     known = _usable_transforms()
     if name not in known:
-        near = get_close_matches(name, known, 3)
+        near = close_matches(name, known, 3)
         hint = f"nearest: {', '.join(near)}" if near else "see albumentations.ai/docs for the names"
         raise UserError(f"{where}: there is no such albumentations transform that takes plain settings; {hint}.")
     arguments = arguments or {}
