@@ -99,6 +99,7 @@ def test_a_batch_smaller_than_the_world_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "3")
+    (tmp_path / "photos").mkdir()
     assert main(["train", "data=folder", "data.root=photos", "train.batch_size=2", "run_dir=run"]) == 2
     assert capsys.readouterr().err.strip() == (
         "segtune train: train.batch_size=2 is the batch of all 3 processes together: each needs a picture of it. "

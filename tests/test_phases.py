@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from segtune import build
+from segtune import build, start
 from segtune.__main__ import main
 from segtune.backbones import BACKBONES
 from segtune.build import BuiltModel, build_model, build_optimizer, build_schedule
@@ -409,7 +409,7 @@ def test_a_tensor_that_no_gradient_reaches_is_one_message(
         built.model.decoder.spare = nn.Conv2d(2, 2, 1)
         return built
 
-    monkeypatch.setattr(build, "build_model", with_a_spare)
+    monkeypatch.setattr(start, "build_model", with_a_spare)
     assert message(capsys, "train", *SMALL, "freeze=head_only") == (
         "segtune train: Phase head: no gradient reaches decoder.spare.weight, decoder.spare.bias, so they would never "
         "move although they are to train. Something between them and the logits stops it, or the forward pass does not "

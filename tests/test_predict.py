@@ -78,7 +78,9 @@ def red(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str, home: Path | None = None) -> tuple[int, str, str]:
     """Run in this process: exit code, and what was said and complained about."""
-    checkpoint = home / "run" / "checkpoints" / "best.pt" if home else "none.pt"
+    checkpoint = home / "run" / "checkpoints" / "best.pt" if home else Path("none.pt")
+    if not home:
+        checkpoint.touch()  # it is looked for, and not read: see the fixture `red`
     code = main(["predict", f"checkpoint={checkpoint}", *arguments])
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
