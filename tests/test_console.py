@@ -67,12 +67,12 @@ def test_a_warning_is_called_one_once(
     logger.warning("No weights for %s", "it")
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
-        for number in range(3):
-            picture = np.full((40, 40), 7 * number, np.uint8)
-            picture[:20] = 255
-            Image.fromarray(picture if kind == "images" else (picture == 255).astype(np.uint8) * 255).save(
-                tmp_path / kind / f"{number}.png"
-            )
+    for number in range(3):
+        photo = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(photo).save(tmp_path / "images" / f"{number}.png")
+        Image.fromarray(np.repeat(np.uint8([0, 255]), [40 * 9, 40 * 31]).reshape(40, 40)).save(
+            tmp_path / "masks" / f"{number}.png"
+        )
     (tmp_path / "images" / "notes.txt").touch()
     build_splits(DataSettings("folder", str(tmp_path)), seed=0, workers=1)
     out = capsys.readouterr().out

@@ -102,7 +102,7 @@ def words(out: str) -> set[str]:
             {"block12", "block12.rep.0", "block13_sepconv1_act", "pool4", "chan-", "1083"},
         ),
         (("backbone=resnet50",), {"layer3", "layer3.5.act2", "conv4_block6_2_relu", "high", "79%", "2048"}),
-        ((*TIMM, "details=true"), {"blocks.3", "blocks.3.1.conv_pwl", "blocks.3.0.se.conv_reduce", "channels"}),
+        ((*TIMM, "details=true"), {"blocks.2", "blocks.2.2.drop_path", "blocks.0.0.se.mul", "low", "chan-"}),
     ],
 )
 @pytest.mark.usefixtures("at_80_columns")
