@@ -26,6 +26,7 @@ from segtune.config import (
     known,
     nearest,
 )
+from segtune.console import say
 from segtune.data.dataset import SegmentationDataset
 from segtune.data.images import Foreground
 from segtune.data.integrity import check_data, report
@@ -230,7 +231,7 @@ def find_splits(
 def build_splits(
     settings: DataSettings, seed: int, workers: int, progress: Progress | None = None, *, whole: bool = False
 ) -> dict[str, list[Pair]]:
-    """Find, split and check the data; warnings are logged. With `whole` there is one split, `all`.
+    """Find, split and check the data; warnings are shown. With `whole` there is one split, `all`.
 
     Raises:
         UserError: The data has errors; all are listed.
@@ -242,7 +243,7 @@ def build_splits(
         root = Path(settings.root).expanduser()
         raise UserError(f"The data in {root} cannot be used:\n{report(errors)}")
     if problems:
-        log.warning("%s", report(problems))
+        say(report(problems))
     return splits
 
 

@@ -5,14 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from segtune.backbones import spec_of
 from segtune.build import choose_taps, find_splits, foreground
 from segtune.checkpoint import write_atomically
 from segtune.config import CheckSettings, FailedError, UserError
-from segtune.console import console, counting, say, set_up_logging, shown
+from segtune.console import counting, print_table, say, set_up_logging, shown
 from segtune.data.contact_sheet import choose, contact_sheet
 from segtune.data.findings import Facts, facts, findings
 from segtune.data.integrity import judge, report
@@ -116,27 +115,22 @@ def _draw(settings: CheckSettings, folder: Path, seen: Sequence[Seen], suspects:
 def _show(found: Facts, near: Sequence[Likeness], within: Sequence[Likeness]) -> None:
     if not found["splits"]:
         return
-    _print(_splits_table(found))
-    _print(_facts_table(found))
+    print_table(_splits_table(found))
+    print_table(_facts_table(found))
     for where, alike, most in (("in two splits", near, 20), ("within a split", within, 5)):
         if alike:
             title = f"near-duplicates {where}"
-            table = Table("", "", "bits of 64 that differ", title=title, title_justify="left")
+            table = Table("", "", "bits of 64 that differ", title=title)
             for each in alike[:most]:
                 table.add_row(str(each.first), str(each.second), f"{each.distance}{' (mirrored)' * each.mirrored}")
             if len(alike) > most:
                 table.add_row("…", "all are in check.json", "")
-            _print(table)
-
-
-def _print(table: Table) -> None:
-    """Print a table: into a file or a pipe as wide as it is, on a terminal as it fits."""
-    (console if console.is_terminal else Console(width=240, markup=False, emoji=False)).print(table)
+            print_table(table)
 
 
 def _splits_table(found: Facts) -> Table:
-    table = Table(title="foreground in the masks", title_justify="left")
-    for heading in ("split", "pairs", "mean", "median", "empty", "full", "pictures by share: 0 to 100 %"):
+    table = Table(title="foreground in the masks")
+    for heading in ("split", "pairs", "mean", "median", "empty", "full", "pictures by share:\n0 to 100 %"):
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left", no_wrap=True)
     for split, row in found["splits"].items():
         shares = [f"{row[f'foreground_{name}']:.1%}" for name in ("mean", "median")]

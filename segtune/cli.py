@@ -40,6 +40,7 @@ from segtune.config import (
     parse,
 )
 from segtune.locate import find_checkpoint, find_data_folder, find_folder
+from segtune.wrapping import terminal_width, wrap
 
 #: Settings that may differ when a run goes on; those of phases by their last part.
 MAY_CHANGE = ("train.device", "train.workers", "checkpoint.minutes")
@@ -68,7 +69,7 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         full_errors: Let errors through with their traceback.
     """
     if "--help" in arguments or "-h" in arguments:
-        print(settings_help(command))
+        print(wrap(settings_help(command), terminal_width(sys.stdout)))
         return 0
     try:
         if command == "train" and any(re.match(r"\+*resume=", argument) for argument in arguments):
@@ -85,7 +86,7 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         return 1
     except Interrupted as interrupted:
         if _number() == 0:
-            print(interrupted, file=sys.stderr)
+            print(wrap(str(interrupted), terminal_width(sys.stderr)), file=sys.stderr)
         return 130
     except KeyboardInterrupt:
         if _number() == 0:
@@ -101,7 +102,7 @@ def _complain(text: str, *, at_once: bool = False) -> None:
     """
     if _number() > 0 and not at_once:
         time.sleep(PATIENCE)
-    print(text, file=sys.stderr)
+    print(wrap(text, terminal_width(sys.stderr)), file=sys.stderr)
 
 
 def _number() -> int:

@@ -11,7 +11,7 @@ from segtune import checkpoint, distributed
 from segtune.build import BuiltModel, build_start, look_for_data, rebuild
 from segtune.compute import Compute, choose_compute
 from segtune.config import EvaluateSettings, Interrupted, PlanSettings, Settings, UserError
-from segtune.console import banner, console, say, set_up_logging, shown
+from segtune.console import banner, print_table, say, set_up_logging, shown
 from segtune.data.pairs import Pair
 from segtune.engine import fit
 from segtune.evaluate import load_splits, read_groups, score, subject_of
@@ -129,7 +129,7 @@ def plan(settings: PlanSettings) -> list[Facts]:
             say(f"measuring a step of {phase.name} …")
             of_phase |= measured(phase, settings)
         of_phase["everything"] = wholes[optimizer]
-        console.print(cost_table(of_phase))
+        print_table(cost_table(of_phase))
         if settings.details:
             say("\n".join(tensor_lines(built, phase, settings, compute)))
         shown.append({"phase": phase.name} | of_phase)

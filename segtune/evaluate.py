@@ -35,7 +35,7 @@ from segtune.config import (
     parse,
     some,
 )
-from segtune.console import console, counting, say, set_up_logging, shown
+from segtune.console import counting, print_table, say, set_up_logging, shown
 from segtune.data.pairs import Pair, find_pairs
 from segtune.evaluation import Evaluation, Evaluator, look
 from segtune.groups import Labels, size_groups, table_groups, tone_groups
@@ -295,22 +295,22 @@ def show(facts: Facts) -> None:
         f"{facts['split']}: {facts['images']} pictures, {empty} without foreground; "
         "mean over pictures, and all pixels pooled"
     )
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title)
     for heading in ("", "mean", "95 % interval", "pooled", "95 % interval"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, pair in score_names(facts).items():
         cells = [text for key in pair for text in (number(facts[key]), interval_text(facts["intervals"][key]))]
         table.add_row(name, *cells)
-    console.print(table)
+    print_table(table)
     for name, rows in facts["groups"].items():
-        console.print(_group_table(name, rows))
+        print_table(_group_table(name, rows))
         if gap := facts["gaps"].get(name):
             say(f"Between the best ({gap['best']}) and the worst ({gap['worst']}) lie {gap['gap']:.4f} of Dice.")
     say("\n".join(sentences(facts)))
 
 
 def _group_table(name: str, rows: Sequence[Facts]) -> Table:
-    table = Table(title=f"by {name}", title_justify="left")
+    table = Table(title=f"by {name}")
     for heading in (name, "pictures", "mean Dice", "95 % interval", "pooled"):
         table.add_column(heading, justify="left" if heading == name else "right")
     for row in rows:

@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from segtune.backbones import spec_of
 from segtune.build import DECODERS, build_dataset, build_model, build_splits, choose_taps, look_for_data
 from segtune.compute import Compute, choose_compute
 from segtune.config import ProbeSettings, Settings, TapsSettings, UserError, known
-from segtune.console import bar, console, counting, say, set_up_logging
+from segtune.console import bar, compact_table, counting, print_table, say, set_up_logging
 from segtune.data.pairs import Pair
 from segtune.dilation import dry_run, set_output_stride
 from segtune.fields import Fields
-from segtune.layer_table import Saving, layer_table, measured_saving, row, saving_table
+from segtune.layer_table import Saving, layer_tables, measured_saving, row, saving_table
 from segtune.layers import Anatomy, Layer, describe
 from segtune.plots import draw_network, draw_probe
 from segtune.probe import Group, Probe
@@ -75,7 +74,7 @@ def _anatomy(settings: Settings) -> tuple[Anatomy, dict[str, Layer]]:
 def _show_layers(settings: TapsSettings, anatomy: Anatomy, chosen: Mapping[str, Layer]) -> None:
     height, width = settings.data.size
     say(f"{anatomy.spec.name} + {settings.decoder.name}, for pictures of {height} x {width} pixels (data.image_size)")
-    _print(layer_table(anatomy, chosen, details=settings.details))
+    print_table(*layer_tables(anatomy, chosen, details=settings.details))
     say(
         "sees: the receptive field in input pixels, + where something of the whole picture comes on top; parameters "
         "and multiply-adds: up to there, of the whole backbone without its classifier; dim: cut off."
@@ -84,7 +83,7 @@ def _show_layers(settings: TapsSettings, anatomy: Anatomy, chosen: Mapping[str, 
     if settings.measure:
         say(f"measuring a forward pass of {settings.train.batch_size} pictures …")
         saving |= measured_saving(settings, {role: layer.name for role, layer in chosen.items()})
-    console.print(saving_table(saving))
+    print_table(saving_table(saving))
     overrides = " ".join(f"taps.{role}={layer.name}" for role, layer in chosen.items())
     say(f"The tap map as settings: {overrides}")
     if not settings.details:
@@ -100,11 +99,6 @@ def _saving(settings: Settings, anatomy: Anatomy) -> Saving:
     parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
     macs = anatomy.macs_of(feature.node for feature in model.features.values())
     return {"parameters": (parameters, anatomy.parameters), "multiply-adds": (macs, anatomy.macs)}
-
-
-def _print(table: Table) -> None:
-    """Print a wide table: into a file or a pipe as wide as it is, on a terminal as it fits."""
-    (console if console.is_terminal else Console(width=240, markup=False, emoji=False)).print(table)
 
 
 def probe(settings: ProbeSettings, folder: Path) -> Findings:
@@ -232,8 +226,8 @@ def _report(
     keep_settings(folder, asdict(settings))
     title = f"{anatomy.spec.name}: what its layers tell about {Path(settings.data.root).name}"
     draw_probe(folder / "probe.png", anatomy, found.at_step(0), found.at_step(-1), found.best, title)
-    _print(_alone(anatomy, found))
-    _print(_together(settings, anatomy, found, notes))
+    print_table(_alone(anatomy, found))
+    print_table(*_together(settings, anatomy, found, notes))
     overrides = " ".join(f"taps.{role}={name}" for role, name in zip(settings.taps, found.best, strict=True))
     say(
         f"Recommended for {settings.decoder.name}: {' + '.join(found.best)}, Dice {found.dices[found.best]:.4f} by a "
@@ -243,9 +237,10 @@ def _report(
 
 
 def _alone(anatomy: Anatomy, found: Findings) -> Table:
-    table = Table(title="each layer alone", title_justify="left")
-    for heading in ("layer", "stride", "channels", "sees", "Dice", "multiply-adds"):
-        table.add_column(heading, justify="left" if heading == "layer" else "right", no_wrap=True)
+    table = Table(title="each layer alone")
+    table.add_column("layer")
+    for heading in ("stride", "channels", "sees", "Dice", "multiply-adds"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, dice in found.at_step(0).items():
         facts, cost = finding((name,), dice, anatomy), anatomy.by_name[name].macs / anatomy.macs
         style = "bold magenta" if name in found.best else ""
@@ -254,19 +249,29 @@ def _alone(anatomy: Anatomy, found: Findings) -> Table:
     return table
 
 
-def _together(settings: ProbeSettings, anatomy: Anatomy, found: Findings, notes: Mapping[Group, str]) -> Table:
-    """Show the best groups, and those that were asked for, with what the whole model would cost."""
-    table = Table(title="layers together", title_justify="left")
-    for heading in ("layers", "stride", "channels", "sees", "Dice", "the model's multiply-adds", ""):
-        numbers = heading in ("Dice", "the model's multiply-adds")
-        table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
+def _together(
+    settings: ProbeSettings, anatomy: Anatomy, found: Findings, notes: Mapping[Group, str]
+) -> tuple[Table, Table]:
+    """Show the best groups, and those that were asked for, with what the whole model would cost.
+
+    In the second table the layers of a group stand under each other.
+    """
+    wide, narrow = Table(), compact_table(leading=1)
+    for table, cost in ((wide, "the model's multiply-adds"), (narrow, "multiply-\nadds")):
+        table.title = "layers together"
+        table.add_column("layers")
+        for heading in ("stride", "channels", "sees", "Dice", cost):
+            table.add_column(heading, justify="right" if heading in ("Dice", cost) else "left", no_wrap=True)
+        table.add_column()
     last = sorted(found.steps[-1].values(), key=lambda group: -found.dices[group])[:8]
     for group in sorted({*last, *notes}, key=lambda group: -found.dices[group]):
         facts = finding(group, found.dices[group], anatomy, notes.get(group, ""))
         cells = (facts["layers"], facts["stride"], facts["channels"], facts["receptive_field"])
+        others = (f"{facts['dice']:.4f}", _cost(settings, anatomy, group), facts["note"])
         style = "bold magenta" if group == found.best else ""
-        table.add_row(*cells, f"{facts['dice']:.4f}", _cost(settings, anatomy, group), facts["note"], style=style)
-    return table
+        wide.add_row(*cells, *others, style=style)
+        narrow.add_row(*(cell.replace(" + ", "\n") for cell in cells), *others, style=style)
+    return wide, narrow
 
 
 def _cost(settings: Settings, anatomy: Anatomy, group: Group) -> str:

@@ -1,6 +1,6 @@
 """How the command `taps` shows layers: as a table, as JSON or CSV, and what the cut saves."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -12,6 +12,7 @@ from torch import nn
 from segtune.backbones import spec_of
 from segtune.compute import choose_compute
 from segtune.config import Settings
+from segtune.console import compact_table
 from segtune.cost import measure
 from segtune.dilation import set_output_stride
 from segtune.layers import Anatomy, Layer
@@ -43,37 +44,81 @@ def row(layer: Layer, anatomy: Anatomy, role: str) -> dict[str, Any]:
     }
 
 
-def layer_table(anatomy: Anatomy, taps: Mapping[str, Layer], *, details: bool) -> Table:
-    """Show layers in the order of computation: the ends of blocks and the taps, or all of them."""
+def layer_tables(anatomy: Anatomy, taps: Mapping[str, Layer], *, details: bool) -> Iterator[Table]:
+    """Show layers in the order of computation: the ends of blocks and the taps, or all of them; the widest table first.
+
+    A narrower one leaves out what follows from the rest, and the narrowest writes Keras's names under the others.
+    """
+    for table, headings in (
+        (Table(), _WIDE),
+        (compact_table(), _WIDE),
+        (compact_table(), _NARROW),
+        (compact_table(), _NARROWEST),
+    ):
+        if not anatomy.spec.aliases:
+            headings = {title: fact for title, fact in headings.items() if fact != "keras"}
+        for title, fact in headings.items():
+            style = "bold magenta" if fact == "tap" else ""
+            text = fact in _TEXTS
+            table.add_column(title, justify="left" if text else "right", style=style, no_wrap=not text)
+        for cells, style in _layer_rows(anatomy, taps, details=details):
+            table.add_row(*(cells[fact] for fact in headings.values()), style=style)
+        yield table
+
+
+_TEXTS = ("block", "long_block", "layer", "keras", "both", "tap")
+_WIDE = {
+    "block": "long_block",
+    "layer": "layer",
+    "Keras name": "keras",
+    "stride": "stride",
+    "channels": "channels",
+    "size": "size",
+    "sees": "sees",
+    "parameters": "parameters",
+    "multiply-adds": "multiply-adds",
+    "tap": "tap",
+}
+_NARROW = {
+    "block": "block",
+    "layer": "layer",
+    "Keras name": "keras",
+    "stride": "stride",
+    "chan-\nnels": "channels",
+    "sees": "sees",
+    "para-\nmeters": "parameters",
+    "mult.-\nadds": "multiply-adds",
+    "tap": "tap",
+}
+_NARROWEST = {"block": "block", "layer": "both"} | {
+    title: fact for title, fact in _NARROW.items() if fact not in ("block", "layer", "keras")
+}
+
+
+def _layer_rows(anatomy: Anatomy, taps: Mapping[str, Layer], *, details: bool) -> Iterator[tuple[dict[str, str], str]]:
+    """Yield the cells of each layer that is shown, by name, and the row's style."""
     roles = {layer.name: role for role, layer in taps.items()}
-    table = Table(caption_justify="left")
-    table.add_column("block")
-    table.add_column("layer", no_wrap=True)
-    if anatomy.spec.aliases:
-        table.add_column("Keras name", no_wrap=True)
-    for heading in ("stride", "channels", "size", "sees", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("tap", style="bold magenta", no_wrap=True)
     deepest = max(anatomy.layers.index(layer) for layer in taps.values())
     for block, members in groupby(anatomy.layers, key=lambda layer: layer.block):
         inside = list(members)
         shown = inside if details else [each for each in inside if each.name in roles or each is inside[-1]]
         for number, layer in enumerate(shown):
-            names = [layer.name, layer.keras] if anatomy.spec.aliases else [layer.name]
             heading = f"{block} ({len(inside)} layers)" if len(inside) > len(shown) else block
-            table.add_row(
-                "" if number else heading,
-                *names,
-                str(layer.stride),
-                str(layer.channels),
-                f"{layer.height} x {layer.width}",
-                field_of(layer),
-                f"{layer.parameters / anatomy.parameters:.1%}",
-                f"{layer.macs / anatomy.macs:.1%}",
-                roles.get(layer.name, ""),
-                style="dim" if anatomy.layers.index(layer) > deepest else "",
-            )
-    return table
+            cells = {
+                "block": "" if number else block,
+                "long_block": "" if number else heading,
+                "layer": layer.name,
+                "keras": layer.keras,
+                "both": f"{layer.name}\n  {layer.keras}" if layer.keras else layer.name,
+                "stride": str(layer.stride),
+                "channels": str(layer.channels),
+                "size": f"{layer.height} x {layer.width}",
+                "sees": field_of(layer),
+                "parameters": f"{layer.parameters / anatomy.parameters:.1%}",
+                "multiply-adds": f"{layer.macs / anatomy.macs:.1%}",
+                "tap": roles.get(layer.name, ""),
+            }
+            yield cells, "dim" if anatomy.layers.index(layer) > deepest else ""
 
 
 def saving_table(saving: Saving) -> Table:

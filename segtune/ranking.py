@@ -16,7 +16,7 @@ from rich.table import Table
 from segtune.charts import ranking_chart
 from segtune.checkpoint import write_atomically
 from segtune.config import ReportSettings, UserError, some
-from segtune.console import console, say, set_up_logging, shown
+from segtune.console import compact_table, print_table, say, set_up_logging, shown
 from segtune.locate import find_folder
 from segtune.phrases import Facts, interval_text, number
 from segtune.records import read_rows
@@ -83,7 +83,7 @@ def rank_runs(settings: ReportSettings) -> list[Ran]:
         "versions": versions(),
     }
     write_atomically(path, render("ranking.html", page).encode())
-    _show(runs, names, differing)
+    print_table(*_tables(runs, names, differing))
     for what, others in (("unfinished", unfinished), ("not readable", damaged)):
         if others:
             say(f"Not ranked, for they are {what}: {some(map(str, others))}.")
@@ -151,12 +151,19 @@ def _link(report: Path, page: Path) -> str:
     return quote(Path(os.path.relpath(report, page.parent)).as_posix())
 
 
-def _show(runs: Sequence[Ran], names: Mapping[Path, str], differing: Sequence[str]) -> None:
-    table = Table()
+def _tables(runs: Sequence[Ran], names: Mapping[Path, str], differing: Sequence[str]) -> tuple[Table, Table]:
+    """Show the ranking with a column for each setting in which runs differ, and with the settings under the run."""
+    wide, narrow = Table(), compact_table(leading=1)
     for heading in ("run", "val Dice", "95 % interval", "best epoch", "minutes", *differing):
-        table.add_column(heading, overflow="fold")
+        wide.add_column(heading)
+    for heading in ("run", "val Dice,\n95 % interval", "epoch", "minutes"):
+        narrow.add_column(heading, no_wrap=heading != "run")
     for run in runs:
-        facts = (number(run.summary["val_dice"]), run.interval, str(run.summary["best_epoch"]))
-        others = [run.settings.get(name, "") for name in differing]
-        table.add_row(names[run.folder], *facts, f"{run.summary['seconds'] / 60:.1f}", *others)
-    console.print(table)
+        dice, epoch = number(run.summary["val_dice"]), str(run.summary["best_epoch"])
+        minutes = f"{run.summary['seconds'] / 60:.1f}"
+        values = [run.settings.get(name, "") for name in differing]
+        wide.add_row(names[run.folder], dice, run.interval, epoch, minutes, *values)
+        told = [f"  {name}={value}" for name, value in zip(differing, values, strict=True) if name in run.settings]
+        within = "\n".join(filter(None, (dice, run.interval)))
+        narrow.add_row("\n".join([names[run.folder], *told]), within, epoch, minutes)
+    return wide, narrow

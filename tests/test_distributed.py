@@ -97,6 +97,7 @@ def test_a_batch_smaller_than_the_world_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     assert main(["train", "data=folder", "data.root=photos", "train.batch_size=2", "run_dir=run"]) == 2
@@ -104,7 +105,7 @@ def test_a_batch_smaller_than_the_world_is_refused(
         "segtune train: train.batch_size=2 is the batch of all 3 processes together: each needs a picture of it. "
         "Give a larger one."
     )
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [tmp_path / "photos"]
 
 
 def test_a_signal_that_comes_twice_does_not_end_one_of_several_processes(

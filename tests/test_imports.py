@@ -43,7 +43,7 @@ LEVELS = [
         "intervals",
         "tiles",
     },
-    {"locate"},
+    {"locate", "wrapping"},
     {"config"},
 ]
 LEAVES = {"config", "losses", "metrics", "decoders", "freezing", "backbones"}

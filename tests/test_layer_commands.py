@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import save_file
 
+from segtune import console
 from segtune.__main__ import main
 from segtune.backbones import spec_of
 
@@ -75,6 +77,37 @@ def test_json_and_csv_are_the_layers_and_nothing_else(capsys: pytest.CaptureFixt
     assert [row["multiply_adds"] for row in rows if row["tap"]] == sorted(
         row["multiply_adds"] for row in rows if row["tap"]
     )
+
+
+@pytest.fixture
+def at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False, "color_system": None}
+    monkeypatch.setattr(console, "console", Console(width=80, force_terminal=True, **options))
+
+
+def words(out: str) -> set[str]:
+    """Give the words of a screen of 80 columns, after checking that nothing is wider, or cut."""
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "…" not in out
+    return set(out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("backbone=xception", "decoder=fcn8s"),
+            {"block12", "block12.rep.0", "block13_sepconv1_act", "pool4", "chan-", "1083"},
+        ),
+        (("backbone=resnet50",), {"layer3", "layer3.5.act2", "conv4_block6_2_relu", "high", "79%", "2048"}),
+        ((*TIMM, "details=true"), {"blocks.2", "blocks.2.2.drop_path", "blocks.0.0.se.mul", "low", "chan-"}),
+    ],
+)
+@pytest.mark.usefixtures("at_80_columns")
+def test_layers_fit_80_columns_with_their_whole_names(
+    arguments: tuple[str, ...], expected: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected <= words(run(capsys, "taps", *arguments, "measure=false"))
 
 
 @pytest.mark.slow  # two processes that import PyTorch
@@ -193,6 +226,7 @@ def test_a_probe_gives_the_same_again(
     assert "bn1 + " in one
 
 
+@pytest.mark.usefixtures("at_80_columns")
 def test_three_taps_for_fcn8s(
     pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +234,9 @@ def test_three_taps_for_fcn8s(
     out = run(capsys, "probe", *of(pictures, weights), "decoder=fcn8s", "run_dir=run", layers)
     assert "taps.pool3=" in out
     rows = list(csv.DictReader((tmp_path / "run" / "probe.csv").open(encoding="utf-8")))
+    (best,) = (row for row in rows if "recommended" in row["note"])
+    together = words(out.partition("layers together")[2].partition("Recommended for")[0])
+    assert {*best["layers"].split(" + "), best["dice"]} <= together
     assert max(row["layers"].count("+") for row in rows) == 2
 
 
