@@ -25,6 +25,7 @@ CONF = Path(__file__).parents[1] / "conf"
 # What libraries read when they load, and other processes inherit.
 os.environ |= {
     "OMP_NUM_THREADS": "1",  # PyTorch's own threads would only fight over the cores with the other test processes
+    "PYTHONUTF8": "1",  # pytest-xdist's processes too, so the locale is none of their business
     "MPLBACKEND": "agg",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_CACHE": "/nonexistent",  # no weights that happen to be on this machine

@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch import nn
 
 import segtune
-from segtune import build, cli, layer_commands, plan
+from segtune import build, cli, commands, layer_commands, plan
 from segtune.__main__ import COMMANDS, main
 from segtune.backbones import BACKBONES
 from segtune.checkpoint import Checkpoint
@@ -137,7 +137,7 @@ for call in sys.stdin.read().splitlines():  # in one process, for what an answer
 def test_the_console_script_is_the_module() -> None:
     import tomllib
 
-    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     assert scripts == {"segtune": "segtune.__main__:main"}
 
 
@@ -339,10 +339,10 @@ def test_a_sweep_and_a_config_folder_of_ones_own(
     (tmp_path / "mine" / "augment" / "mirror.yaml").write_text("transforms: {HorizontalFlip: {p: 0.5}}\n")
     assert main(["train", "--config-dir", "mine", "-m", *SMALL, "augment=mirror", "seed=0,1", "run_dir=sweep"]) == 0
     assert (tmp_path / "sweep" / "0" / "summary.json").is_file()
-    assert '<a href="1/report.html">1</a>' in (tmp_path / "sweep" / "report.html").read_text()
+    assert '<a href="1/report.html">1</a>' in (tmp_path / "sweep" / "report.html").read_text(encoding="utf-8")
     assert "The page is sweep/report.html." in capsys.readouterr().out
-    assert "seed: 1" in (tmp_path / "sweep" / "1" / "config.yaml").read_text()
-    assert "HorizontalFlip" in (tmp_path / "sweep" / "1" / "config.yaml").read_text()
+    assert "seed: 1" in (tmp_path / "sweep" / "1" / "config.yaml").read_text(encoding="utf-8")
+    assert "HorizontalFlip" in (tmp_path / "sweep" / "1" / "config.yaml").read_text(encoding="utf-8")
 
 
 STEADY = ("optimizer.schedule=constant", "optimizer.warmup=0")  # a longer phase has then the same rates at the start
@@ -380,6 +380,7 @@ def home(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the finished run, in the folder of the test."""
     monkeypatch.chdir(home)
+    monkeypatch.setattr(commands, "_conclude", lambda *_: None)  # the evaluation at the end, which takes the longest
     return shutil.copytree(home / "first", tmp_path / "first")
 
 

@@ -112,15 +112,15 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def test_a_run_leaves_what_the_design_promises(finished: tuple[Path, dict]) -> None:
     folder, summary = finished
-    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8")) == summary
     wanted = {"val_dice", "best_epoch", "seconds", "images_per_second", "parameters", "trainable_parameters"}
     assert wanted <= summary.keys()
-    with (folder / "metrics.csv").open() as file:
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["phase"] for row in rows] == ["one", "one", "two"]
     assert summary["val_dice"] == max(float(row["val_dice"]) for row in rows)
     assert int(rows[summary["best_epoch"] - 1]["epoch"]) == summary["best_epoch"]
-    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["image_size"] == 64
+    assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]["image_size"] == 64
     assert sorted(path.name for path in (folder / "samples").iterdir()) == [f"epoch_00{n}.png" for n in (1, 2, 3)]
     picture = cv2.imread(str(folder / "samples" / "epoch_001.png"))
     assert picture.shape == (2 * 64 + 4, 3 * 64, 3)
@@ -216,7 +216,7 @@ def stopped_and_resumed(chosen: Settings, folder: Path, stop: Callable[[pytest.M
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -421,9 +421,9 @@ def test_validation_dice_is_what_evaluate_measures(finished: tuple[Path, dict], 
         tmp_path / "evaluation",
     )
     assert report["dice_mean"] == summary["val_dice"]
-    assert json.loads((tmp_path / "evaluation" / "evaluation.json").read_text()) == report
+    assert json.loads((tmp_path / "evaluation" / "evaluation.json").read_text(encoding="utf-8")) == report
     assert {"dice_mean", "dice_pooled", "iou_mean", "precision", "recall", "images"} <= report.keys()
-    with (tmp_path / "evaluation" / "per_image.csv").open() as file:
+    with (tmp_path / "evaluation" / "per_image.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["disc5", "disc6", "disc7"]
     sizes = [int(row["tp"]) + int(row["fp"]) + int(row["fn"]) + int(row["tn"]) for row in rows]

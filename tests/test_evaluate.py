@@ -76,7 +76,7 @@ def evaluate(run: Path, photos: Path, folder: Path, *more: str) -> dict:
     arguments = [f"checkpoint={run}/checkpoints/best.pt", "data=folder", f"data.root={photos}", f"run_dir={folder}"]
     small = ["train.device=cpu", "train.precision=fp32", "train.workers=0", "resamples=200"]
     assert main(["evaluate", *arguments, *small, *more]) == 0
-    return json.loads((folder / "evaluation.json").read_text())
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def probabilities(run: Path, photos: Path, split: str) -> list[tuple[torch.Tenso
     """Predict with PyTorch alone, two outputs by softmax; give the probability at the photo's size, and the truth."""
     checkpoint = Checkpoint.load(run / "checkpoints" / "best.pt")
     model, trained = checkpoint.rebuild().model.eval(), checkpoint.settings
-    names = (photos / f"{split}.txt").read_text().split()
+    names = (photos / f"{split}.txt").read_text(encoding="utf-8").split()
     pairs = [pair for pair in find_pairs(photos)[0] if pair.name in names]
     dataset, found = build_dataset(pairs, trained.data, None), []
     for index in range(len(pairs)):
@@ -248,11 +248,12 @@ def test_averaging_changes_the_prediction_and_is_said(run: Path, photos: Path, t
 
 
 def test_a_training_ends_with_the_evaluation_of_its_best_model(run: Path) -> None:
-    facts, summary = json.loads((run / "evaluation.json").read_text()), json.loads((run / "summary.json").read_text())
+    facts = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert facts["dice_mean"] == summary["val_dice"]
     assert facts["split"] == "val"
     assert [row["name"] for row in rows(run)] == ["p06", "p07", "p08", "p09"]
-    assert (run / "config.yaml").read_text().splitlines()[0] == "# python -m segtune train 'a&b'"
+    assert (run / "config.yaml").read_text(encoding="utf-8").splitlines()[0] == "# python -m segtune train 'a&b'"
 
 
 def test_an_earlier_evaluation_of_the_same_pictures_is_found(
@@ -260,10 +261,10 @@ def test_an_earlier_evaluation_of_the_same_pictures_is_found(
 ) -> None:
     folder = run.parent / "later"
     facts = evaluate(run, photos, folder, "train.threshold=0.9", "tune=false")
-    text = (folder / "report.html").read_text()
+    text = (folder / "report.html").read_text(encoding="utf-8")
     before = tested[1]["dice_mean"]
     assert f"{facts['dice_mean'] - before:+.4f} against <b>tested</b> ({before:.4f})" in text
-    assert "There is no earlier evaluation" in (tested[0] / "report.html").read_text()
+    assert "There is no earlier evaluation" in (tested[0] / "report.html").read_text(encoding="utf-8")
 
 
 LOOK = """<script>addEventListener("load", () => { document.title = JSON.stringify({
@@ -364,9 +365,9 @@ def test_twenty_runs_on_one_page(run: Path, tmp_path: Path, browse: Callable[...
     for number in range(20):
         folder = tmp_path / "sweep" / str(number)
         shutil.copytree(run, folder, ignore=shutil.ignore_patterns("*.pt", "tensorboard"))
-        text = (folder / "config.yaml").read_text().replace("seed: 0", f"seed: {number}")
+        text = (folder / "config.yaml").read_text(encoding="utf-8").replace("seed: 0", f"seed: {number}")
         (folder / "config.yaml").write_text(text)
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         (folder / "summary.json").write_text(json.dumps(summary | {"val_dice": 0.5 + (number * 7 % 20) / 100}))
     odd = {
         "a": ("evaluation.json", '{"split": "val"}'),

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,7 +246,7 @@ def test_taps_refuses(arguments: tuple[str, ...], message: str, capsys: pytest.C
 
 # --- probe ---
 
-FEW = "layers=[bn1,'re:blocks\\.[12]\\..*add',blocks.3]"
+PROBE = ("layers=[bn1,'re:blocks\\.[12]\\..*add',blocks.3]", "+compare.mine=[bn1,blocks.3.1.add]")
 
 
 @pytest.fixture(scope="module")
@@ -266,14 +267,21 @@ def of(folder: Path, weights: Path | str) -> tuple[str, ...]:
     return (*TIMM, "data=folder", f"data.root={folder}", f"backbone.weights={weights}", "train.workers=0")
 
 
+@pytest.fixture(scope="module")
+def probed(pictures: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Give the folder of a probe, and what it printed."""
+    folder = tmp_path_factory.mktemp("probed") / "run"
+    with redirect_stdout(io.StringIO()) as out:
+        assert main(["probe", *of(pictures, weights), f"run_dir={folder}", *PROBE]) == 0
+    return folder, out.getvalue()
+
+
 @pytest.mark.trains
-def test_a_probe_reports_and_recommends(
-    pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = run(capsys, "probe", *of(pictures, weights), "run_dir=run", FEW, "+compare.mine=[bn1,blocks.3.1.add]")
-    rows = list(csv.DictReader((tmp_path / "run" / "probe.csv").open(encoding="utf-8")))
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"probe.csv", "probe.png", "config.yaml"}
-    assert Image.open(tmp_path / "run" / "probe.png").size[0] > 500
+def test_a_probe_reports_and_recommends(probed: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = probed
+    rows = list(csv.DictReader((folder / "probe.csv").open(encoding="utf-8")))
+    assert {path.name for path in folder.iterdir()} == {"probe.csv", "probe.png", "config.yaml"}
+    assert Image.open(folder / "probe.png").size[0] > 500
     assert all(0 <= float(row["dice"]) <= 1 for row in rows)
     (best,) = (row for row in rows if "recommended" in row["note"])
     pairs = [row for row in rows if " + " in row["layers"] and row["note"] in ("", "recommended")]
@@ -298,11 +306,10 @@ def test_a_probe_builds_one_network_and_resolves_each_name_once(
 
 @pytest.mark.trains
 def test_a_probe_gives_the_same_again(
-    pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    probed: tuple[Path, str], pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("one", "two"):
-        run(capsys, "probe", *of(pictures, weights), f"run_dir={name}", FEW)
-    one, two = ((tmp_path / name / "probe.csv").read_text() for name in ("one", "two"))
+    run(capsys, "probe", *of(pictures, weights), "run_dir=again", *PROBE)
+    one, two = ((folder / "probe.csv").read_text(encoding="utf-8") for folder in (probed[0], tmp_path / "again"))
     assert one == two
     assert "bn1 + " in one
 

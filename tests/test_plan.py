@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ PHASES = {
 def test_the_facts_of_each_phase(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = settings(weights, PHASES, output=str(tmp_path / "plan.json"), details=True)
     shown = commands.plan(chosen)
-    assert json.loads((tmp_path / "plan.json").read_text()) == {"phases": shown}
+    assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8")) == {"phases": shown}
     head, deep, last = shown
     assert [(f["trains"], f["frozen"]) for f in (head, deep)] == [
         ("decoder", "stem … layer2"),
@@ -80,10 +81,15 @@ def test_the_facts_of_each_phase(weights: Path, tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "there").exists()
 
 
-def test_the_optimizers_bytes_are_those_of_a_real_one(weights: Path) -> None:
+@pytest.fixture(scope="module")
+def planned(weights: Path) -> list[dict[str, Any]]:
+    return commands.plan(settings(weights, PHASES))
+
+
+def test_the_optimizers_bytes_are_those_of_a_real_one(weights: Path, planned: list[dict[str, Any]]) -> None:
     chosen = settings(weights, PHASES)
     built = build_start(chosen)
-    for phase, shown in zip(plan_phases(chosen, built), commands.plan(chosen), strict=True):
+    for phase, shown in zip(plan_phases(chosen, built), planned, strict=True):
         enter(built, phase)
         optimizer = build_optimizer(chosen.optimizer, built.model, phase.settings, built.blocks)
         built.model.eval()
@@ -94,10 +100,9 @@ def test_the_optimizers_bytes_are_those_of_a_real_one(weights: Path) -> None:
         built.model.zero_grad()
 
 
-def test_the_heading_of_a_phase(weights: Path) -> None:
+def test_the_heading_of_a_phase(weights: Path, planned: list[dict[str, Any]]) -> None:
     chosen = settings(weights, PHASES)
-    shown = commands.plan(chosen)
-    lines = [brief(f, phase) for f, phase in zip(shown, chosen.freeze.phases.values(), strict=True)]
+    lines = [brief(f, phase) for f, phase in zip(planned, chosen.freeze.phases.values(), strict=True)]
     assert lines[0][:2] == ["trains  decoder", "frozen  stem … layer2"]
     assert lines[0][3:] == ["no gradient goes below decoder.project.0", "epochs  1, adamw at 0.001"]
     assert lines[1][-1] == (
