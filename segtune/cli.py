@@ -88,7 +88,7 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         if command == "train" and any(re.match(r"\+*resume=", argument) for argument in arguments):
             _resume(arguments)
         else:
-            _compose(command, arguments, full_errors=full_errors)
+            _compose(command, arguments, _TASKS[command], _rank, full_errors=full_errors)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if full_errors:
             raise
@@ -122,8 +122,23 @@ def _number() -> int:
     return int(os.environ.get("RANK", "0"))  # segtune.distributed says the same, but takes seconds to import
 
 
-def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
-    """Let Hydra compose the settings and run the command, once or, in a sweep, for each combination."""
+def _compose(
+    command: str,
+    arguments: list[str],
+    task: Callable[[DictConfig], Any],
+    after_sweep: Callable[[Iterable[str]], None],
+    *,
+    full_errors: bool,
+) -> None:
+    """Let Hydra compose the settings and run the task, once or, in a sweep, for each combination.
+
+    Args:
+        command: The command; its settings are in the YAML file of its name.
+        arguments: Overrides and Hydra's flags.
+        task: What to run.
+        after_sweep: Called with the folders of a sweep of trainings at its end, also if runs failed.
+        full_errors: Let errors through with their traceback.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"-m", "--multirun"} & set(arguments):
         raise UserError("A sweep (-m) is for one process: with torchrun start its runs one after the other.")
     if {"-sc", "--shell-completion"} & set(arguments):
@@ -139,7 +154,6 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
     OmegaConf.register_new_resolver(
         "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
     )
-    task = _TASKS[command]
     failed: list[Exception] = []
     sweeps: set[str] = set()
 
@@ -161,7 +175,7 @@ def _compose(command: str, arguments: list[str], *, full_errors: bool) -> None:
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(run)()
     finally:
         if command == "train" and sweeps:
-            _rank(sweeps)
+            after_sweep(sweeps)
     if failed:
         raise failed[0]
 
