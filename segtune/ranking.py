@@ -61,7 +61,7 @@ def rank_runs(settings: ReportSettings) -> list[Ran]:
             f"folder={folder}: there is no finished run in it (no summary.json beside a config.yaml).{more} Expected a "
             "folder such as multirun/2026-01-31_12-00-00 or runs."
         )
-    differing = _differing([run.settings for run in runs])
+    names_of_settings = _differing([run.settings for run in runs])
     path = Path(settings.output).expanduser() if settings.output else folder / "report.html"
     names = {run.folder: str(run.folder.relative_to(folder)) for run in runs}
     page = {
@@ -71,11 +71,11 @@ def rank_runs(settings: ReportSettings) -> list[Ran]:
                 "name": names[run.folder] if run.folder != folder else folder.name,
                 "report": _link(run.folder / "report.html", path),
                 "run": run,
-                "settings": [run.settings.get(key, "") for key in differing],
+                "settings": [run.settings.get(key, "") for key in names_of_settings],
             }
             for run in runs
         ],
-        "differing": differing,
+        "differing": names_of_settings,
         "chart": ranking_chart([(names[run.folder], run.dices) for run in runs]),
         "same_pictures": len({run.pictures for run in runs if run.pictures}) < 2,
         "unfinished": [str(each.relative_to(folder)) for each in unfinished],
@@ -83,7 +83,7 @@ def rank_runs(settings: ReportSettings) -> list[Ran]:
         "versions": versions(),
     }
     write_atomically(path, render("ranking.html", page).encode())
-    print_table(*_tables(runs, names, differing))
+    print_table(*_tables(runs, names, names_of_settings))
     for what, others in (("unfinished", unfinished), ("not readable", damaged)):
         if others:
             say(f"Not ranked, for they are {what}: {some(map(str, others))}.")
