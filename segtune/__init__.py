@@ -1,11 +1,12 @@
 """segtune: fine-tune a pretrained backbone for binary segmentation."""
 
+from segtune.version import __version__ as __version__
+
 TYPE_CHECKING = False  # as in typing, which `import segtune` does not need
 if TYPE_CHECKING:
-    from segtune.predictor import File, Precision, Predictor
+    from segtune.inference.predictor import File, Precision, Predictor
 
-__all__ = ["load"]
-__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
 
 
 def load(
@@ -41,9 +42,9 @@ def load(
         precision: `auto`, `fp32`, `bf16` or `fp16`; `auto` is what is fastest on the device.
 
     Raises:
-        segtune.config.UserError: The file or an argument cannot be used.
+        segtune.errors.UserError: The file or an argument cannot be used.
     """
-    from segtune.predictor import load  # PyTorch takes seconds to import
+    from segtune.inference.predictor import load  # PyTorch takes seconds to import
 
     return load(
         path,

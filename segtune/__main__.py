@@ -44,17 +44,17 @@ def _run(arguments: list[str]) -> int:
         print(USAGE.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
         return 0
     if command == "--version":
-        from segtune import __version__
+        from segtune.version import __version__
 
         print(f"segtune {__version__}")
         return 0
     if command not in COMMANDS:
-        from segtune.config import nearest
+        from segtune.errors import nearest
 
         hint = nearest(command, COMMANDS) or f" The commands are {', '.join(COMMANDS)}."
         print(f"segtune: there is no command '{command}'.{hint}", file=sys.stderr)
         return 2
-    from segtune import cli
+    from segtune.cli import main as cli
 
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     return cli.main(command, rest, full_errors=full)

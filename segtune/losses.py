@@ -5,11 +5,17 @@ Logits are `(N, 1, H, W)`, any float dtype. The target is `(N, 1, H, W)`, any dt
 over pixels overflow in float16.
 """
 
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from segtune.config.schema import (
+    LossSettings,
+)
 
 Empty = Literal["background", "smooth", "skip"]
 """What soft Dice does with a picture whose target has no foreground; see `dice_loss`."""
@@ -149,3 +155,17 @@ def _soft_dice(logit: Tensor, truth: Tensor, *, per_image: bool, empty: Empty, s
         return loss.mean()
     kept = ~is_empty
     return (loss * kept).sum() / kept.sum().clamp(min=1)
+
+
+LOSSES: Mapping[str, Callable[..., Tensor]] = {"dice_bce": dice_bce_loss, "dice": dice_loss, "bce": bce_loss}
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def build_loss(settings: LossSettings) -> Loss:
+    """Choose a loss of `(logits, target)` and bind its settings."""
+    options: dict[str, Any] = {"per_image": settings.per_image, "empty": settings.empty, "smooth": settings.smooth}
+    weights: dict[str, Any] = {"dice_weight": settings.dice_weight, "bce_weight": settings.bce_weight}
+    bound: dict[str, Any] = {"dice_bce": options | weights, "dice": options, "bce": {}}[settings.name]
+    return partial(LOSSES[settings.name], **bound)

@@ -18,7 +18,7 @@ import yaml
 if TYPE_CHECKING:
     from torch import nn
 
-    from segtune.build import BuiltModel
+    from segtune.models.build import BuiltModel
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -67,7 +67,7 @@ def network_of() -> Callable[[str], "nn.Module"]:
     import timm
     import torch
 
-    from segtune.backbones import BACKBONES
+    from segtune.models.backbones.registry import BACKBONES
 
     create = timm.create_model
 
@@ -93,9 +93,9 @@ def built_of(network_of: Callable[[str], "nn.Module"]) -> Callable[[str], "Built
     """Give a fresh copy of a model by BACKBONE_DECODER, with the taps of `conf/taps` and a narrow decoder."""
     import torch
 
-    from segtune.backbones import BACKBONES
-    from segtune.build import build_model
-    from segtune.config import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
+    from segtune.config.schema import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
+    from segtune.models.backbones.registry import BACKBONES
+    from segtune.models.build import build_model
 
     decoders: dict[str, DecoderSettings] = {
         "deeplabv3plus": DeepLabV3PlusSettings(channels=16, low_channels=8),

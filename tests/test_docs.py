@@ -25,9 +25,10 @@ from safetensors.torch import save_file
 
 import segtune
 from segtune.__main__ import main
-from segtune.backbones import BACKBONES
-from segtune.config import FreezeSettings, parse
-from segtune.data import portraits
+from segtune.config.parse import parse
+from segtune.config.schema import FreezeSettings
+from segtune.data.sources import portraits
+from segtune.models.backbones.registry import BACKBONES
 
 REPOSITORY = Path(segtune.__file__).parents[1]
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -94,6 +95,7 @@ ENTRIES: dict[str, Run | Tool | NotRun] = {
     "make train ARGS='decoder=fcn8s'": FIRST,
     "make test": CI_RUNS,
     "make test-slow": CI_RUNS,
+    "make test-trains": CI_RUNS,
     "make test-gpu": NotRun("needs a GPU"),
     "make lint": CI_RUNS,
     ".ci/run": CI_RUNS,

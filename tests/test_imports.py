@@ -1,8 +1,6 @@
-"""The direction of imports: `__main__ → cli → commands → engine, build → … → leaves`."""
+"""The direction of imports: one list of packages, from the command line down, and no cycles."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,49 +9,20 @@ import segtune
 
 PACKAGE = Path(segtune.__file__).parent
 
-# Rooms from the door to the leaves; a module imports only from later levels, or its own where that is a folder.
-LEVELS = [
-    {"__main__"},
+# From the door to the leaves: a package imports only from lines below its own. `training` computes what `reporting`
+# shows, and neither knows the other.
+PACKAGES = [
     {"cli"},
-    {"commands", "layer_commands", "check", "predict", "ranking"},
-    {"evaluate"},
-    {"report"},
-    {"scoring"},
-    {"assessment"},
-    {"engine", "layer_table", "export"},
-    {"plan", "recommend", "plots", "charts", "state", "signals"},
-    {"phases", "evaluation", "records", "probe", "predictor", "inputs", "video"},
-    {"checkpoint", "start"},
-    {"build", "onnx_network"},
-    {"averaging", "curves", "groups"},
-    {"model", "compute", "data"},
-    {"layers", "decoders", "console", "restore"},
-    {"taps"},
-    {"tracing"},
-    {"dilation"},
-    {"weights"},
-    {
-        "backbones",
-        "freezing",
-        "losses",
-        "metrics",
-        "pictures",
-        "cost",
-        "guards",
-        "distributed",
-        "fields",
-        "boundaries",
-        "phrases",
-        "skin_tone",
-        "intervals",
-        "resume_rules",
-        "tiles",
-        "files",
-    },
-    {"locate", "wrapping"},
+    {"commands"},
+    {"reporting", "training"},
+    {"evaluation"},
+    {"inference", "probing", "losses"},
+    {"data", "models"},
+    {"runtime"},
     {"config"},
+    {"metrics", "errors", "version"},
 ]
-LEAVES = {"config", "losses", "metrics", "decoders", "freezing", "backbones"}
+LEVEL = {name: level for level, names in enumerate(PACKAGES) for name in names}
 ONLY_IN_CLI = {"hydra", "omegaconf"}
 
 
@@ -61,66 +30,103 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in modules()}
+INNER = [name for name in MODULES if name not in ("segtune", "segtune.__main__")]
 
 
 def imports(path: Path) -> set[str]:
-    """All modules that a file imports, `from segtune import x` counted as segtune.x."""
+    """All modules that a file imports, wherever in it; of the package's own the module that holds the name."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
-            found |= (
-                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "segtune" else {node.module}
-            )
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in inner}
     return found
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_run_one_way(path: Path) -> None:
-    if room(path) == "__init__":
-        assert imports(path) <= {"segtune.predictor"}  # within a function, for `import segtune` to be quick
-        return
-    level = {name: number for number, names in enumerate(LEVELS) for name in names}
-    here = room(path)
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] != "segtune" or name in ("segtune", "segtune.__version__"):
-            continue
-        there = parts[1]
-        if there == here:
-            assert path.parent != PACKAGE, f"{here} imports itself"
-            continue
-        assert level[here] < level[there], f"{here} imports {there}"
-        if here in LEAVES:
-            assert there == "config", f"the leaf {here} imports {there}"
+def package(module: str) -> str:
+    return module.split(".")[1]
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_only_the_cli_knows_hydra(path: Path) -> None:
-    tops = {name.split(".")[0] for name in imports(path)}
-    assert room(path) == "cli" or not tops & ONLY_IN_CLI
+def inside(path: Path) -> set[str]:
+    return {name for name in imports(path) if name.startswith("segtune.")}
 
 
-def test_the_schema_needs_no_torch() -> None:
-    assert not {name.split(".")[0] for name in imports(PACKAGE / "config.py")} & {"torch", "numpy", "segtune"}
+def test_every_module_belongs_to_a_package_of_the_list() -> None:
+    assert {package(name) for name in INNER} == set(LEVEL)
+    assert {path.name for path in PACKAGE.glob("*.py")} == {
+        "__init__.py",
+        "__main__.py",
+        "errors.py",
+        "losses.py",
+        "version.py",
+    }
 
 
-def test_the_rules_of_resume_need_no_torch() -> None:
-    """Not by way of others either: a refused resume is answered at once."""
-    code = "import segtune.cli, segtune.resume_rules, sys; print({'torch', 'numpy'} & sys.modules.keys())"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+@pytest.mark.parametrize("module", INNER)
+def test_imports_run_one_way(module: str) -> None:
+    here = package(module)
+    for name in inside(MODULES[module]):
+        there = package(name)
+        assert there == here or LEVEL[there] > LEVEL[here], f"{module} imports {name}"
 
 
-@pytest.mark.parametrize("name", ["engine", "state", "signals"])
-def test_the_loop_draws_no_tables_and_estimates_nothing(name: str) -> None:
-    found = imports(PACKAGE / f"{name}.py")
-    assert not {each for each in found if each.startswith("rich")}
-    assert not found & {f"segtune.{each}" for each in ("plan", "cost", "report", "charts", "plots", "phrases")}
+def test_the_door_imports_only_the_command_line() -> None:
+    assert inside(PACKAGE / "__main__.py") <= {"segtune.cli.main", "segtune.errors", "segtune.version"}
+    assert inside(PACKAGE / "__init__.py") <= {"segtune.inference.predictor", "segtune.version"}
+
+
+def test_there_is_no_cycle() -> None:
+    graph = {module: inside(path) for module, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(module: str, road: tuple[str, ...]) -> None:
+        assert module not in road, " → ".join([*road[road.index(module) :], module])
+        if module not in done:
+            for other in sorted(graph[module]):
+                visit(other, (*road, module))
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
+
+
+def test_no_command_imports_a_command() -> None:
+    commands = [name for name in INNER if package(name) == "commands"]
+    assert not [name for name in commands for other in inside(MODULES[name]) if package(other) == "commands"]
+
+
+@pytest.mark.parametrize("module", INNER)
+def test_only_the_cli_knows_hydra(module: str) -> None:
+    tops = {name.split(".")[0] for name in imports(MODULES[module])}
+    assert package(module) == "cli" or not tops & ONLY_IN_CLI
+
+
+@pytest.mark.parametrize("module", [name for name in INNER if package(name) in ("config", "errors", "version")])
+def test_settings_need_nothing_heavy(module: str) -> None:
+    heavy = {"torch", "numpy", "cv2", "timm", "matplotlib", "scipy"}
+    assert not {name.split(".")[0] for name in imports(MODULES[module])} & heavy
 
 
 def test_there_is_no_utils() -> None:
     assert not [path for path in modules() if "util" in path.stem]
+
+
+def test_files_and_functions_stay_short() -> None:
+    files = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules()}
+    assert not {name: lines for name, lines in files.items() if lines > 330}
+    functions = {
+        f"{path}:{node.name}": node.end_lineno - node.lineno + 1
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
+    }
+    assert not {name: lines for name, lines in functions.items() if lines > 60}

@@ -20,8 +20,12 @@ def test_the_wheel_works_outside_the_repository(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "site")
     packed = {path.relative_to(tmp_path / "site" / "segtune" / "conf") for path in (tmp_path / "site").rglob("*.yaml")}
     assert packed == {path.relative_to(REPOSITORY / "conf") for path in (REPOSITORY / "conf").rglob("*.yaml")}
-    pages = {path.name for path in (tmp_path / "site" / "segtune" / "pages").glob("*.html")}
-    assert pages == {path.name for path in (REPOSITORY / "segtune" / "pages").glob("*.html")} >= {"report.html"}
+    pages = {path.name for path in (tmp_path / "site" / "segtune" / "reporting" / "pages").glob("*.html")}
+    assert (
+        pages
+        == {path.name for path in (REPOSITORY / "segtune" / "reporting" / "pages").glob("*.html")}
+        >= {"report.html"}
+    )
     assert (tmp_path / "site" / "segtune" / "py.typed").is_file()
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     command = [sys.executable, "-m", "segtune", "train", "backbone=resnet50", "--cfg", "job", "--resolve"]

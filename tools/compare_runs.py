@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from segtune.config import UserError
-from segtune.locate import find_checkpoint
+from segtune.errors import UserError
+from segtune.runtime.paths import find_checkpoint
 
 TIMES = ("seconds", "train_seconds", "trained_images", "images_per_second")
 

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from compare_runs import being_written, differences, load
 
-from segtune.config import UserError
+from segtune.errors import UserError
 
 BATCHES = 11  # an epoch: 21 pictures by two
 #: The processes' surroundings: one thread, since the order of sums depends on their number.
@@ -67,8 +67,8 @@ def prepare(folder: Path) -> list[str]:
     import torch
     from safetensors.torch import save_file
 
-    import segtune.commands  # noqa: F401 - once, for all the processes
-    from segtune.backbones import BACKBONES
+    import segtune.commands.train  # noqa: F401 - once, for all the processes
+    from segtune.models.backbones.registry import BACKBONES
 
     generator = np.random.default_rng(0)
     for name in ("images", "masks"):
@@ -124,7 +124,7 @@ def start(arguments: Sequence[str], log: Path, *, fresh: bool = False) -> int:
             os.execv(sys.executable, [sys.executable, "-m", "segtune", "train", *arguments])
         import torch
 
-        from segtune import cli
+        from segtune.cli import main as cli
 
         # Like a new interpreter, it must not owe its numbers to the generators it was born with.
         random.seed(), np.random.seed(), torch.seed()

@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help can do without
     import torch
 
-    from segtune.build import BuiltModel
-    from segtune.compute import Compute
-    from segtune.config import PhaseSettings
+    from segtune.config.schema import PhaseSettings
+    from segtune.models.build import BuiltModel
+    from segtune.runtime.device import Compute
 
 
 def step_seconds(built: BuiltModel, compute: Compute, phase: PhaseSettings, images: torch.Tensor) -> float:
     """Return the seconds of one training step, optimizer included."""
     import torch
 
-    from segtune.build import build_loss, build_optimizer
-    from segtune.config import LossSettings, OptimizerSettings
-    from segtune.freezing import choose, freeze, train_mode
+    from segtune.config.schema import LossSettings, OptimizerSettings
+    from segtune.losses import build_loss
+    from segtune.training.freezing import choose, freeze, train_mode
+    from segtune.training.optim import build_optimizer
 
     model = built.model.to(compute.device).to(memory_format=torch.channels_last)
     scope = choose(model, "measured", phase, built.blocks)
@@ -61,10 +62,10 @@ def compare(options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from segtune.build import build_model
-    from segtune.cli import config_folder
-    from segtune.compute import Compute, choose_compute
-    from segtune.config import BackboneSettings, DeepLabV3PlusSettings, PhaseSettings, TrainSettings
+    from segtune.cli.help import config_folder
+    from segtune.config.schema import BackboneSettings, DeepLabV3PlusSettings, PhaseSettings, TrainSettings
+    from segtune.models.build import build_model
+    from segtune.runtime.device import Compute, choose_compute
 
     taps = yaml.safe_load((config_folder() / "taps" / f"{options.backbone}_deeplabv3plus.yaml").read_text("utf-8"))
     built = build_model(BackboneSettings(options.backbone, "none"), taps, DeepLabV3PlusSettings())
@@ -106,7 +107,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.batch < 2 or options.size < 1 or options.rounds < 1:  # BatchNorm after pooling needs two values
         parser.error("expected a batch of 2 or more, a size and rounds of 1 or more")
-    from segtune.config import UserError
+    from segtune.errors import UserError
 
     try:
         compare(options)

@@ -1,1 +1,1 @@
-"""Data: from files to batches."""
+"""Images and masks: sources, splits, checks, data set, loader."""

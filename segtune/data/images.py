@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from segtune.config import UserError
+from segtune.config.schema import DataSettings
+from segtune.errors import UserError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -38,7 +39,7 @@ class Foreground:
     """Which mask values are the object.
 
     `rule` is `"nonzero"`, a threshold (values at or above it), or a tuple of ids. `"auto"` acts as
-    `"nonzero"`; `segtune.data.integrity` makes sure that the data set holds one non-zero value only, so that
+    `"nonzero"`; `segtune.data.checks.integrity` makes sure that the data set holds one non-zero value only, so that
     this is safe. `invert` swaps object and background afterwards.
     """
 
@@ -177,3 +178,9 @@ def _open(path: Path) -> Image.Image:
         raise ImageError(path, f"cannot be read: {error.strerror or error}") from error
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         raise ImageError(path, f"cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def foreground(settings: DataSettings) -> Foreground:
+    """Say what counts as the object in the masks."""
+    rule = settings.foreground
+    return Foreground(tuple(rule) if isinstance(rule, list) else rule, settings.invert)

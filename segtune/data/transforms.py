@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import albumentations as A
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from segtune.config import UserError, close_matches
+from segtune.errors import UserError, close_matches
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # importing it asks the network for a newer version otherwise
-import albumentations as A
 
 # What settings cannot give or must not: code, files, and pictures that come along in the sample.
 _REFUSED = frozenset({"read_fn", "reference_images", "font_path", "metadata_key", "cropping_bbox_key"})

@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from segtune.data.dataset import EpochBatches, SegmentationDataset, collate, make_loader
+from segtune.data.dataset import SegmentationDataset
 from segtune.data.images import Foreground
-from segtune.data.pairs import Pair
+from segtune.data.loader import EpochBatches, collate, make_loader
+from segtune.data.sources.base import Pair
 from segtune.data.transforms import build_transform
 
 AUGMENT = {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from segtune.config import UserError
 from segtune.data.transforms import A, build_transform
+from segtune.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
 GROUPS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glob("*.yaml"))}

@@ -1,0 +1,71 @@
+"""The command line: compose with Hydra, validate, call. The only importer of hydra and omegaconf."""
+
+import os
+import re
+import sys
+import time
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from segtune.cli.compose import compose
+from segtune.cli.help import HYDRA_HELP, readable, settings_help
+from segtune.cli.resume import resume
+from segtune.cli.tasks import TASKS, rank
+from segtune.errors import FailedError, Interrupted, LostError, UserError
+from segtune.runtime.wrapping import terminal_width, wrap
+
+#: Seconds that a process which is not the first waits, before it speaks of an error that the first may have too.
+PATIENCE = 5
+
+
+def main(command: str, arguments: list[str], *, full_errors: bool = False) -> int:
+    """Run a command with Hydra's overrides and flags; return the exit code.
+
+    Args:
+        command: One of the commands that take settings.
+        arguments: What follows it on the command line.
+        full_errors: Let errors through with their traceback.
+    """
+    if "--help" in arguments or "-h" in arguments:
+        print(wrap(settings_help(command), terminal_width(sys.stdout)))
+        return 0
+    if "--hydra-help" in arguments:
+        print(HYDRA_HELP.format(command=command))
+        return 0
+    try:
+        if command == "train" and any(re.match(r"\+*resume=", argument) for argument in arguments):
+            resume(arguments)
+        else:
+            compose(command, arguments, TASKS[command], rank, full_errors=full_errors)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if full_errors:
+            raise
+        _complain(f"segtune {command}: {readable(error, command)}", at_once=isinstance(error, LostError))
+        return 2
+    except FailedError as error:
+        _complain(f"segtune {command}: {error}")
+        return 1
+    except Interrupted as interrupted:
+        if _number() == 0:
+            print(wrap(str(interrupted), terminal_width(sys.stderr)), file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        if _number() == 0:
+            print("Stopped at once; what came after the last save is lost.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _complain(text: str, *, at_once: bool = False) -> None:
+    """Write an error. Of several processes the first does; torchrun then ends the others.
+
+    One that is not ended while it waits has an error of its own, and says so.
+    """
+    if _number() > 0 and not at_once:
+        time.sleep(PATIENCE)
+    print(wrap(text, terminal_width(sys.stderr)), file=sys.stderr)
+
+
+def _number() -> int:
+    return int(os.environ.get("RANK", "0"))  # segtune.runtime.distributed says the same, but takes seconds to import

@@ -1,0 +1,58 @@
+"""Resume a run from the command line: its own settings, and what may change of them."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from segtune.cli.compose import quoted
+from segtune.cli.tasks import find_data
+from segtune.config.parse import parse
+from segtune.config.schema import Settings
+from segtune.errors import UserError
+from segtune.training.resume_rules import check_change
+
+
+def resume(arguments: list[str]) -> None:
+    """Go on with a run: its own settings, and what may change of them from the command line."""
+    if flags := [argument for argument in arguments if argument.startswith("-")]:
+        raise UserError(f"resume goes on with one run and takes no flags; came {' '.join(flags)}.")
+    overrides = OverridesParser.create().parse_overrides([quoted(argument) for argument in arguments])
+    given = {override.key_or_group: override for override in overrides}
+    folder = Path(str(given.pop("resume").value())).expanduser()
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"resume={folder}: there is no run here (no config.yaml). "
+            "Expected a run's folder, such as runs/2026-01-31_12-00-00_xception_fcn8s."
+        )
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(settings, dict) or "freeze" not in settings:
+        raise UserError(f"{path} holds no settings of a run.")
+    for override in given.values():
+        _change(settings, override)
+    line = shlex.join(["python", "-m", "segtune", "train", *arguments]) if given else ""
+    resumed = parse(Settings, settings | {"resume": str(folder)})
+    find_data(resumed.data)
+    from segtune.commands.train import train
+
+    train(resumed, folder, line)
+
+
+def _change(settings: dict[str, Any], override: Override) -> None:
+    """Put an override into a run's settings, if it may change."""
+    name = override.key_or_group
+    *groups, key = name.split(".")
+    changes = not override.is_add() and not override.is_delete()
+    adds = override.is_add() or override.is_force_add()
+    check_change(str(override.input_line), name, settings["freeze"]["phases"], changes=changes, adds=adds)
+    place = settings
+    for group in groups:
+        place = place[group]
+    place[key] = override.value()

@@ -1,0 +1,142 @@
+"""What runs for each command: parse its settings, then import and call it."""
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from segtune.cli.compose import command_line, output_folder, to_plain
+from segtune.config.command_settings import (
+    CheckSettings,
+    EvaluateSettings,
+    EvaluationDataSettings,
+    ExportSettings,
+    PlanSettings,
+    PredictSettings,
+    ProbeSettings,
+    ReportSettings,
+    TapsSettings,
+)
+from segtune.config.parse import parse
+from segtune.config.schema import DataSettings, Settings
+from segtune.errors import UserError
+from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder
+
+# Each task imports its command last: PyTorch takes seconds, and what settings and paths alone can tell is said before.
+
+
+def _train(config: DictConfig) -> float:
+    settings = parse(Settings, to_plain(config))
+    if settings.resume:
+        raise UserError("resume goes on with one run, from the command line: python -m segtune train resume=RUN")
+    folder = output_folder(settings, f"{settings.backbone.name}_{settings.decoder.name}")
+    find_data(settings.data)
+    from segtune.commands.train import train
+
+    return float(train(settings, folder, command_line("train"))["val_dice"])
+
+
+def _evaluate(config: DictConfig) -> None:
+    settings = parse(EvaluateSettings, to_plain(config))
+    given = settings.checkpoint
+    for path in [given] if isinstance(given, str) else given:
+        find_checkpoint(path)
+    find_data(settings.data)
+    from segtune.commands.evaluate import evaluate
+
+    evaluate(settings, output_folder(settings, "evaluate"), command_line("evaluate"))
+
+
+def _plan(config: DictConfig) -> None:
+    if OmegaConf.is_missing(config.data, "root"):
+        config.data.root = None  # a plan reads no data
+    settings = parse(PlanSettings, to_plain(config))
+    from segtune.commands.plan import plan
+
+    plan(settings)
+
+
+def _taps(config: DictConfig) -> None:
+    if OmegaConf.is_missing(config.data, "root"):
+        config.data.root = None  # no data is read
+    settings = parse(TapsSettings, to_plain(config))
+    from segtune.commands.taps import taps
+
+    taps(settings)
+
+
+def _probe(config: DictConfig) -> None:
+    settings = parse(ProbeSettings, to_plain(config))
+    find_data(settings.data)
+    from segtune.commands.probe import probe
+
+    probe(settings, output_folder(settings, f"probe_{settings.backbone.name}"))
+
+
+def _check(config: DictConfig) -> None:
+    settings = parse(CheckSettings, to_plain(config))
+    find_data(settings.data)
+    from segtune.commands.check import check
+
+    check(settings, output_folder(settings, "check"))
+
+
+def _predict(config: DictConfig) -> None:
+    settings = parse(PredictSettings, to_plain(config))
+    if not settings.checkpoint.lower().endswith(".onnx"):
+        find_checkpoint(settings.checkpoint)
+    from segtune.commands.predict import predict
+
+    predict(settings)
+
+
+def _export(config: DictConfig) -> None:
+    settings = parse(ExportSettings, to_plain(config))
+    find_checkpoint(settings.checkpoint)
+    from segtune.commands.export import export
+
+    export(settings)
+
+
+def _report(config: DictConfig) -> None:
+    settings = parse(ReportSettings, to_plain(config))
+    find_folder("folder", settings.folder)
+    from segtune.commands.report import rank_runs
+
+    rank_runs(settings)
+
+
+def find_data(data: DataSettings | EvaluationDataSettings) -> None:
+    """Look for the user's data set; the built-in one is made where it is not there."""
+    if data.name == "folder":
+        find_data_folder(data.root)
+
+
+TASKS: dict[str, Callable[[DictConfig], Any]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "plan": _plan,
+    "taps": _taps,
+    "probe": _probe,
+    "check": _check,
+    "predict": _predict,
+    "export": _export,
+    "report": _report,
+}
+
+
+def rank(folders: Iterable[str]) -> None:
+    """Rank the runs of a sweep, those that finished if some failed."""
+    for folder in folders:
+        if not any(Path(folder).rglob("summary.json")):
+            continue
+        from segtune.commands.report import rank_runs
+
+        try:
+            rank_runs(ReportSettings(folder))
+        except UserError:
+            pass  # what there is cannot be read
+        except Exception as error:  # it must not take the place of what the sweep itself has to say
+            print(f"The runs could not be ranked: {type(error).__name__}: {error}", file=sys.stderr)

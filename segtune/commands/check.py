@@ -1,0 +1,190 @@
+"""The command `check`: look through a whole data set before the first training, and change nothing in it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from segtune.config.command_settings import CheckSettings
+from segtune.data.checks.contact_sheet import choose, contact_sheet
+from segtune.data.checks.integrity import findings, judge, report
+from segtune.data.checks.near_duplicates import Likeness, near_duplicates
+from segtune.data.checks.scan import Seen, survey
+from segtune.data.checks.statistics import Facts, facts
+from segtune.data.images import foreground
+from segtune.data.overlays import png
+from segtune.data.sources.base import Pair, Problem
+from segtune.data.splits import find_splits
+from segtune.errors import FailedError, UserError
+from segtune.models.layer_info import Layer
+from segtune.models.tapped import build_tapped
+from segtune.runtime.console import counting, print_table, say, set_up_logging, shown
+from segtune.runtime.files import write_atomically, write_json
+from segtune.runtime.paths import find_data_folder
+
+Splits = dict[str, list[Pair]]
+
+
+def check(settings: CheckSettings, folder: Path) -> Facts:
+    """Read every pair, show what the data set holds, and list all that is wrong.
+
+    Writes `check.json` and `contact_sheet.png` to the folder; nothing is ever written into the data set.
+
+    Returns:
+        What `check.json` holds.
+
+    Raises:
+        FailedError: A training would fail or suffer: there are errors, or near-duplicates in two splits.
+        UserError: The settings cannot be used.
+    """
+    set_up_logging()
+    root = Path(settings.data.root).expanduser()
+    _refuse_data_folder(folder, root)
+    if settings.data.name == "folder":
+        find_data_folder(root)
+    deepest = _deepest(settings)
+    with counting("reading the data") as progress:
+        splits, problems = _find(settings, root, progress)
+        sizes = {name: settings.data.size if name == "train" else settings.data.evaluation_size for name in splits}
+        rule, workers = foreground(settings.data), max(1, settings.train.workers)
+        seen, wrong = survey(splits, rule, workers=workers, sizes=sizes, progress=progress)
+    near, within, counts = ([], [], {}) if settings.near is None else near_duplicates(seen, settings.near)
+    problems += wrong + judge(seen, rule) + findings(seen, near)
+    found: Facts = {"data": str(root), "tap": deepest.name} | facts(seen, deepest.stride)
+    found |= {"near": [_plain(each) for each in near], "near_within_split": counts}
+    found["near_within_split_pairs"] = [_plain(each) for each in within]
+    found["problems"] = [asdict(problem) for problem in problems]
+    write_json(folder / "check.json", found)
+    _draw(settings, folder, seen, _suspects(seen, near, problems))
+    _show(found, near, within)
+    return _conclude(found, problems, folder, root)
+
+
+def _refuse_data_folder(folder: Path, root: Path) -> None:
+    here, data = folder.resolve(), root.resolve()
+    inside = [data / "images", data / "masks"]
+    if here == data or any(here.is_relative_to(each) for each in inside):
+        raise UserError(f"run_dir={folder} is the data set's own folder, in which nothing is changed. Give another.")
+
+
+def _deepest(settings: CheckSettings) -> Layer:
+    """Describe the deepest tap: an object smaller than its stride shares a pixel of the map with what is around it."""
+    with torch.device("meta"):
+        tapped = build_tapped(settings, settings.data.size)
+    return max(tapped.layers.values(), key=lambda layer: layer.stride)
+
+
+def _find(settings: CheckSettings, root: Path, progress: Callable[[int, int], None]) -> tuple[Splits, list[Problem]]:
+    """Find the splits; where that cannot be done, take all pairs for one, so that the rest is checked too."""
+    reasons: list[str] = []
+    for whole in (False, True):
+        try:
+            splits, problems = find_splits(settings.data, settings.seed, progress, whole=whole)
+        except UserError as error:
+            reasons.append(str(error))
+        else:
+            return splits, [Problem("error", str(root), f"no split: {text}") for text in reasons] + problems
+    return {}, [Problem("error", str(root), f"no pairs: {reasons[0]}")]
+
+
+def _plain(each: Likeness) -> dict[str, Any]:
+    return {
+        "first": f"{each.first.split}/{each.first.pair.name}",
+        "second": f"{each.second.split}/{each.second.pair.name}",
+        "distance": each.distance,
+        "mirrored": each.mirrored,
+    }
+
+
+def _suspects(seen: Sequence[Seen], near: Sequence[Likeness], problems: Sequence[Problem]) -> set[str]:
+    """Name the pictures that a problem is about, in the file's name or that of the pair, or in a count of masks."""
+    named = {Path(problem.where).stem if "/" in problem.where else problem.where for problem in problems}
+    pairs = {each.pair.name for likeness in near for each in (likeness.first, likeness.second)}
+    return named | pairs | {one.pair.name for one in seen if one.share in (0, 1)}
+
+
+def _draw(settings: CheckSettings, folder: Path, seen: Sequence[Seen], suspects: set[str]) -> None:
+    chosen = choose(seen, suspects, settings.sheet)
+    if chosen:
+        sheet = contact_sheet(chosen, suspects, foreground(settings.data))
+        write_atomically(folder / "contact_sheet.png", png(sheet))
+
+
+def _show(found: Facts, near: Sequence[Likeness], within: Sequence[Likeness]) -> None:
+    if not found["splits"]:
+        return
+    print_table(_splits_table(found))
+    print_table(_facts_table(found))
+    for where, alike, most in (("in two splits", near, 20), ("within a split", within, 5)):
+        if alike:
+            title = f"near-duplicates {where}"
+            table = Table("", "", "bits of 64 that differ", title=title)
+            for each in alike[:most]:
+                table.add_row(str(each.first), str(each.second), f"{each.distance}{' (mirrored)' * each.mirrored}")
+            if len(alike) > most:
+                table.add_row("…", "all are in check.json", "")
+            print_table(table)
+
+
+def _splits_table(found: Facts) -> Table:
+    table = Table(title="foreground in the masks")
+    for heading in ("split", "pairs", "mean", "median", "empty", "full", "pictures by share:\n0 to 100 %"):
+        table.add_column(heading, justify="right" if heading in _NUMBERS else "left", no_wrap=True)
+    for split, row in found["splits"].items():
+        shares = [f"{row[f'foreground_{name}']:.1%}" for name in ("mean", "median")]
+        counts = (str(row["empty"]), str(row["full"]))
+        table.add_row(split, str(row["pairs"]), *shares, *counts, _bars(row["foreground_histogram"]))
+    return table
+
+
+_NUMBERS = ("pairs", "mean", "median", "empty", "full")
+
+
+def _bars(counts: Sequence[int]) -> str:
+    """Draw a histogram in one line; what is not empty has a bar."""
+    most = max(counts)
+    bars = ("▁▂▃▄▅▆▇█"[-(-count * 8 // most) - 1] * 2 if count else "  " for count in counts)
+    return f"|{''.join(bars)}|"
+
+
+def _facts_table(found: Facts) -> Table:
+    photos, objects, values = found["photos"], found["objects"], found["mask_values"]
+    table = Table(show_header=False)
+    sizes = ", ".join(f"{name} {photos[name][0]} x {photos[name][1]}" for name in ("smallest", "median", "largest"))
+    table.add_row("photos (height x width)", f"{sizes}; {photos['different_sizes']} different sizes")
+    common = sorted(values, key=lambda value: -values[value])[:8]
+    listed = ", ".join(f"{value} in {values[value]}" for value in sorted(common, key=int))
+    table.add_row("mask values", listed + (f", … ({len(values)} values)" if len(values) > len(common) else ""))
+    if found["near_within_split"]:
+        pairs = ", ".join(f"{split} {count}" for split, count in found["near_within_split"].items())
+        table.add_row("near-duplicates within a split", f"{pairs} (pairs of pictures; none leaks into another split)")
+    if objects["objects"]:
+        for row in _object_rows(objects, found["tap"]):
+            table.add_row(*row)
+    return table
+
+
+def _object_rows(objects: Facts, tap: str) -> Iterator[tuple[str, str]]:
+    area, side, cell = (objects[name] for name in ("smallest_area", "smallest_side", "cell"))
+    text = f"{area} pixels, longer side {side} ({objects['smallest_in']}); median {objects['median_area']:.0f} pixels"
+    yield "objects at the network's size", f"{objects['objects']}, the smallest of {text}"
+    share = f"{objects['small_objects'] / objects['objects']:.0%} of the objects"
+    amount = f"{objects['small_foreground']:.1%} of the foreground"
+    alone = f"{objects['pictures_of_small_only']} of {objects['pictures']} pictures have no larger one"
+    yield f"smaller than {cell} x {cell} pixels", f"{share}, {amount}; {alone} (a cell of the deepest tap, {tap})"
+
+
+def _conclude(found: Facts, problems: Sequence[Problem], folder: Path, root: Path) -> Facts:
+    errors = [problem for problem in problems if problem.level == "error"]
+    warnings = [problem for problem in problems if problem.level == "warning"]
+    if warnings:
+        say(report(warnings))
+    names = "check.json and contact_sheet.png" if (folder / "contact_sheet.png").exists() else "check.json"
+    say(f"{names}: in {shown(folder)}.")
+    if errors:
+        raise FailedError(f"The data in {root} would harm a training ({len(errors)} found):\n{report(errors)}")
+    say("No errors: the data can be trained on.")
+    return found

@@ -1,0 +1,58 @@
+"""The command `export`: a checkpoint as an ONNX model or a torch.export program, compared with PyTorch."""
+
+from pathlib import Path
+
+from segtune.config.command_settings import ExportSettings
+from segtune.errors import UserError
+from segtune.inference.export import (
+    ENDINGS,
+    Deployed,
+    compare_outputs,
+    describe,
+    load_program,
+    on_cpu,
+    trace,
+    write_onnx,
+    write_program,
+)
+from segtune.inference.onnx_model import need
+from segtune.models.checkpoint import Checkpoint
+from segtune.runtime.console import say, set_up_logging
+from segtune.runtime.files import replacing
+
+
+def export(settings: ExportSettings) -> Path:
+    """Write a checkpoint as ONNX or as a program of torch.export, check it against PyTorch, and return its path.
+
+    Raises:
+        UserError: The checkpoint cannot be used, the output exists or cannot be written, or packages are missing.
+        FailedError: PyTorch cannot export the model, or the result deviates; then no file is left.
+    """
+    set_up_logging()
+    source = Path(settings.checkpoint).expanduser()
+    target = Path(settings.output).expanduser() if settings.output else source.with_suffix(ENDINGS[settings.format])
+    _check_target(target, source, overwrite=settings.overwrite)
+    if settings.format == "onnx":
+        need("onnx", "onnxscript", "onnxruntime")
+    checkpoint = Checkpoint.load(source)
+    network, trained = Deployed(checkpoint.rebuild().model), checkpoint.settings
+    write, load = {"onnx": (write_onnx, on_cpu), "torch": (write_program, load_program)}[settings.format]
+    say(f"exporting {trained.backbone.name} + {trained.decoder.name} …")
+    program = trace(network)
+    with replacing(target) as temporary:
+        write(program, temporary, describe(checkpoint))
+        compare_outputs(network, load(temporary), trained.data.evaluation_size)
+        size = temporary.stat().st_size
+    say(
+        f"Written to {target} ({size / 1e6:.1f} MB). Input: RGB pictures, uint8, (N, 3, H, W), sides from 32 pixels "
+        "up. Output: the probability of object, float32, (N, 1, H, W)."
+    )
+    return target
+
+
+def _check_target(target: Path, source: Path, *, overwrite: bool) -> None:
+    if target.is_dir() or target.resolve() == source.resolve():
+        what = "a folder" if target.is_dir() else "the checkpoint itself"
+        raise UserError(f"output={target} is {what}; expected the file to write, such as best.onnx.")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists. Give another file with output=…, or overwrite=true.")

@@ -1,0 +1,57 @@
+"""The command `report`: rank the runs in a folder."""
+
+from pathlib import Path
+
+from segtune.config.command_settings import ReportSettings
+from segtune.errors import UserError, some
+from segtune.reporting.charts import ranking_chart
+from segtune.reporting.html import render
+from segtune.reporting.leaderboard import Ran, differing, find_runs, leaderboard_tables, link_to
+from segtune.runtime.console import print_table, say, set_up_logging, shown
+from segtune.runtime.files import write_atomically
+from segtune.runtime.versions import versions
+
+
+def rank_runs(settings: ReportSettings) -> list[Ran]:
+    """Rank the finished runs in a folder by validation Dice, and write the page.
+
+    Raises:
+        UserError: There is no finished run.
+    """
+    set_up_logging()
+    folder = Path(settings.folder).expanduser()
+    runs, unfinished, damaged = find_runs(folder)
+    if not runs:
+        more = f" There are unfinished ones: {some(map(str, unfinished))}." if unfinished else ""
+        raise UserError(
+            f"folder={folder}: there is no finished run in it (no summary.json beside a config.yaml).{more} Expected a "
+            "folder such as multirun/2026-01-31_12-00-00 or runs."
+        )
+    names_of_settings = differing([run.settings for run in runs])
+    path = Path(settings.output).expanduser() if settings.output else folder / "report.html"
+    names = {run.folder: str(run.folder.relative_to(folder)) for run in runs}
+    page = {
+        "folder": folder,
+        "runs": [
+            {
+                "name": names[run.folder] if run.folder != folder else folder.name,
+                "report": link_to(run.folder / "report.html", path),
+                "run": run,
+                "settings": [run.settings.get(key, "") for key in names_of_settings],
+            }
+            for run in runs
+        ],
+        "differing": names_of_settings,
+        "chart": ranking_chart([(names[run.folder], run.dices) for run in runs]),
+        "same_pictures": len({run.pictures for run in runs if run.pictures}) < 2,
+        "unfinished": [str(each.relative_to(folder)) for each in unfinished],
+        "damaged": [str(each.relative_to(folder)) for each in damaged],
+        "versions": versions(),
+    }
+    write_atomically(path, render("ranking.html", page).encode())
+    print_table(*leaderboard_tables(runs, names, names_of_settings))
+    for what, others in (("unfinished", unfinished), ("not readable", damaged)):
+        if others:
+            say(f"Not ranked, for they are {what}: {some(map(str, others))}.")
+    say(f"The page is {shown(path)}.")
+    return runs

@@ -1,0 +1,187 @@
+"""The command `taps`: the layers of a backbone, the tap map, and what the cut saves."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from segtune.config.command_settings import TapsSettings
+from segtune.models.forward_cost import Saving, measured_saving, saving
+from segtune.models.layer_info import Anatomy, Layer
+from segtune.models.tapped import TappedBackbone, build_tapped
+from segtune.probing.tap_search import field_of
+from segtune.reporting.network_plot import draw_network
+from segtune.runtime.console import compact_table, print_table, say, set_up_logging
+
+
+def row(layer: Layer, anatomy: Anatomy, role: str) -> dict[str, Any]:
+    """Give a layer's facts as plain values; shares are of the whole network, 0 to 1."""
+    height, width = layer.receptive_field
+    return {
+        "layer": layer.name,
+        "keras": layer.keras,
+        "block": layer.block,
+        "stride": layer.stride,
+        "channels": layer.channels,
+        "height": layer.height,
+        "width": layer.width,
+        "receptive_field_height": height,
+        "receptive_field_width": width,
+        "sees_all": layer.sees_all,
+        "parameters": layer.parameters,
+        "parameters_share": round(layer.parameters / anatomy.parameters, 6),
+        "multiply_adds": layer.macs,
+        "multiply_adds_share": round(layer.macs / anatomy.macs, 6),
+        "tap": role,
+    }
+
+
+def layer_tables(anatomy: Anatomy, taps: Mapping[str, Layer], *, details: bool) -> Iterator[Table]:
+    """Show layers in the order of computation: the ends of blocks and the taps, or all of them; the widest table first.
+
+    A narrower one leaves out what follows from the rest, and the narrowest writes Keras's names under the others.
+    """
+    for table, headings in (
+        (Table(), _WIDE),
+        (compact_table(), _WIDE),
+        (compact_table(), _NARROW),
+        (compact_table(), _NARROWEST),
+    ):
+        if not anatomy.spec.aliases:
+            headings = {title: fact for title, fact in headings.items() if fact != "keras"}
+        for title, fact in headings.items():
+            style = "bold magenta" if fact == "tap" else ""
+            text = fact in _TEXTS
+            table.add_column(title, justify="left" if text else "right", style=style, no_wrap=not text)
+        for cells, style in _layer_rows(anatomy, taps, details=details):
+            table.add_row(*(cells[fact] for fact in headings.values()), style=style)
+        yield table
+
+
+_TEXTS = ("block", "long_block", "layer", "keras", "both", "tap")
+_WIDE = {
+    "block": "long_block",
+    "layer": "layer",
+    "Keras name": "keras",
+    "stride": "stride",
+    "channels": "channels",
+    "size": "size",
+    "sees": "sees",
+    "parameters": "parameters",
+    "multiply-adds": "multiply-adds",
+    "tap": "tap",
+}
+_NARROW = {
+    "block": "block",
+    "layer": "layer",
+    "Keras name": "keras",
+    "stride": "stride",
+    "chan-\nnels": "channels",
+    "sees": "sees",
+    "para-\nmeters": "parameters",
+    "mult.-\nadds": "multiply-adds",
+    "tap": "tap",
+}
+_NARROWEST = {"block": "block", "layer": "both"} | {
+    title: fact for title, fact in _NARROW.items() if fact not in ("block", "layer", "keras")
+}
+
+
+def _layer_rows(anatomy: Anatomy, taps: Mapping[str, Layer], *, details: bool) -> Iterator[tuple[dict[str, str], str]]:
+    """Yield the cells of each layer that is shown, by name, and the row's style."""
+    roles = {layer.name: role for role, layer in taps.items()}
+    deepest = max(anatomy.layers.index(layer) for layer in taps.values())
+    for block, members in groupby(anatomy.layers, key=lambda layer: layer.block):
+        inside = list(members)
+        shown = inside if details else [each for each in inside if each.name in roles or each is inside[-1]]
+        for number, layer in enumerate(shown):
+            heading = f"{block} ({len(inside)} layers)" if len(inside) > len(shown) else block
+            cells = {
+                "block": "" if number else block,
+                "long_block": "" if number else heading,
+                "layer": layer.name,
+                "keras": layer.keras,
+                "both": f"{layer.name}\n  {layer.keras}" if layer.keras else layer.name,
+                "stride": str(layer.stride),
+                "channels": str(layer.channels),
+                "size": f"{layer.height} x {layer.width}",
+                "sees": field_of(layer),
+                "parameters": f"{layer.parameters / anatomy.parameters:.1%}",
+                "multiply-adds": f"{layer.macs / anatomy.macs:.1%}",
+                "tap": roles.get(layer.name, ""),
+            }
+            yield cells, "dim" if anatomy.layers.index(layer) > deepest else ""
+
+
+def saving_table(saving: Saving) -> Table:
+    """Show what is left of the network's costs behind the cut."""
+    table = Table("", "cut backbone", "whole backbone", "share")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, (here, there) in saving.items():
+        unit, scale, digits = _UNITS[name]
+        numbers = [f"{value / scale:,.{digits}f} {unit}" for value in (here, there)]
+        table.add_row(name, *numbers, f"{here / there:.0%}" if there else "")
+    return table
+
+
+_UNITS = {
+    "parameters": ("M", 1e6, 1),
+    "multiply-adds": ("G", 1e9, 2),
+    "time, measured": ("ms a picture", 1e-3, 1),
+    "memory, measured": ("MB", 1e6, 0),
+}
+
+
+def taps(settings: TapsSettings) -> list[dict[str, Any]]:
+    """Show the layers of a backbone, the tap map, and what the cut saves; return the layers as plain values.
+
+    Raises:
+        UserError: The backbone cannot be traced, the taps cannot be used, or the pictures are too small for them.
+    """
+    set_up_logging()
+    with torch.device("meta"):
+        tapped = build_tapped(settings, settings.data.size)
+    tapped.check_size(settings.data.size)
+    anatomy, chosen = tapped.anatomy, tapped.layers
+    roles = {layer.name: role for role, layer in chosen.items()}
+    rows = [row(layer, anatomy, roles.get(layer.name, "")) for layer in anatomy.layers]
+    if settings.picture:
+        draw_network(Path(settings.picture).expanduser(), anatomy, chosen, settings.data.size)
+    if settings.format == "json":
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+    elif settings.format == "csv":
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        _show_layers(settings, tapped)
+    return rows
+
+
+def _show_layers(settings: TapsSettings, tapped: TappedBackbone) -> None:
+    anatomy, chosen = tapped.anatomy, tapped.layers
+    height, width = settings.data.size
+    say(f"{anatomy.spec.name} + {settings.decoder.name}, for pictures of {height} x {width} pixels (data.image_size)")
+    print_table(*layer_tables(anatomy, chosen, details=settings.details))
+    say(
+        "sees: the receptive field in input pixels, + where something of the whole picture comes on top; parameters "
+        "and multiply-adds: up to there, of the whole backbone without its classifier; dim: cut off."
+    )
+    costs = saving(tapped, settings.decoder)
+    if settings.measure:
+        say(f"measuring a forward pass of {settings.train.batch_size} pictures …")
+        costs |= measured_saving(settings, tapped.nodes)
+    print_table(saving_table(costs))
+    overrides = " ".join(f"taps.{role}={node}" for role, node in tapped.nodes.items())
+    say(f"The tap map as settings: {overrides}")
+    if not settings.details:
+        say("details=true shows every layer; each can be a tap. `python -m segtune probe` measures them on your masks.")
+    if settings.picture:
+        say(f"The network is drawn in {settings.picture}.")

@@ -1,0 +1,139 @@
+"""The commands, from checked settings on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segtune.config.schema import Settings
+from segtune.data.sources.base import Pair
+from segtune.data.splits import load_splits, look_for_data
+from segtune.errors import Interrupted, UserError
+from segtune.evaluation.scoring import EvaluatedModel, read_groups, score
+from segtune.models.build import BuiltModel
+from segtune.models.checkpoint import Checkpoint
+from segtune.models.start import build_start
+from segtune.reporting.evaluation_report import Source, publish
+from segtune.reporting.evaluation_tables import show
+from segtune.runtime import distributed
+from segtune.runtime.console import say, set_up_logging, shown
+from segtune.runtime.device import Compute, choose_compute
+from segtune.runtime.files import read_rows
+from segtune.training.loop import fit
+from segtune.training.phase_summary import announce, facts
+from segtune.training.phases import plan_phases
+from segtune.training.run_folder import claim, kept_command
+
+
+def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]:
+    """Train, or go on training, evaluate the best model on the validation pictures, and return the run's summary.
+
+    `command` is the line that does this again; it is kept with the settings.
+
+    Raises:
+        UserError: Settings, data or weights cannot be used, or another process trains in the folder.
+        Interrupted: The user stopped the run.
+    """
+    set_up_logging()
+    if settings.train.batch_size < distributed.world():
+        raise UserError(
+            f"train.batch_size={settings.train.batch_size} is the batch of all {distributed.world()} processes "
+            "together: each needs a picture of it. Give a larger one."
+        )
+    compute = choose_compute(settings.train)
+    with distributed.together(compute.device):
+        folder = distributed.on_first(lambda: folder)
+        with claim(folder, resume=settings.resume is not None):
+            last = folder / "checkpoints" / "last.pt"
+            begun = distributed.on_first(lambda: settings.resume is not None and last.exists())
+            resumed = Checkpoint.load(last) if begun else None
+            if resumed and (resumed.state is None or resumed.optimizer is None):
+                raise UserError(f"{last} holds no optimizer to go on with: it is not what this run wrote there last.")
+            distributed.on_first(lambda: look_for_data(settings.data, settings.seed, settings.train.workers))
+            torch.manual_seed(settings.seed)
+            built = resumed.rebuild(settings) if resumed else _start(settings, folder)
+            splits = load_splits(settings.data, settings.seed, settings.train)
+            read_groups(settings.data, splits["val"])  # what is wrong with it should not be found at the end
+            say(
+                f"{settings.backbone.name} + {settings.decoder.name} on {compute}; {len(splits['train'])} pictures to "
+                f"train, {len(splits['val'])} to validate; run folder {shown(folder)}"
+            )
+            try:
+                summary = _fit(settings, built, splits, folder, compute, resumed, command)
+            except Interrupted as error:
+                raise Interrupted(
+                    f"Stopped; everything is saved. To go on: python -m segtune train resume={shown(folder)}"
+                ) from error
+            say(
+                f"Best validation Dice {summary['val_dice']:.4f} in epoch {summary['best_epoch']}, "
+                f"after {summary['seconds']:.0f} s."
+            )
+            try:
+                _conclude(settings, folder, splits["val"], compute, summary)
+            except KeyboardInterrupt as error:
+                raise Interrupted(
+                    f"The run is complete but for its report; for that: python -m segtune train resume={shown(folder)}"
+                ) from error
+    say(f"Everything is in {shown(folder)}; the model is checkpoints/best.pt, report.html shows what it learned.")
+    return summary
+
+
+def _fit(
+    settings: Settings,
+    built: BuiltModel,
+    splits: Mapping[str, Sequence[Pair]],
+    folder: Path,
+    compute: Compute,
+    resumed: Checkpoint | None,
+    command: str,
+) -> dict[str, Any]:
+    """Work out the phases and what each will do, then train through them."""
+    phases = plan_phases(settings, built)
+    built.model.to(compute.device).to(memory_format=torch.channels_last)
+    begun = resumed.state["phases"] if resumed and resumed.state else {}
+    to_come = {phase.name: facts(built, phase, settings, compute) for phase in phases if phase.name not in begun}
+    return fit(
+        replace(settings, resume=None),
+        built,
+        phases,
+        to_come,
+        splits,
+        folder,
+        compute,
+        resumed,
+        command,
+        partial(announce, phases),
+    )
+
+
+def _conclude(
+    settings: Settings, folder: Path, pairs: Sequence[Pair], compute: Compute, summary: dict[str, Any]
+) -> None:
+    """Evaluate the best model on the validation pictures, and report what the run has done."""
+    best = folder / "checkpoints" / "best.pt"
+    model = compute.place(Checkpoint.load(best).rebuild().model)
+    data = replace(settings.data, split="val")
+    subject = EvaluatedModel(str(best), model, data, settings.train, settings.loss, compute)
+    rows = distributed.on_first(lambda: read_rows(folder / "metrics.csv"))
+    command = distributed.on_first(lambda: kept_command(folder))
+    if (scored := score(subject, pairs)) is None:
+        return
+    source = Source(command, asdict(settings), model.features, summary, rows)
+    publish(folder, scored.facts, scored.rows, source, lambda chosen: subject.look([pairs[i] for i in chosen]))
+    show(scored.facts)
+    say(f"evaluation.json, per_image.csv and report.html are in {shown(folder)}.")
+
+
+def _start(settings: Settings, folder: Path) -> BuiltModel:
+    """Build the model a run begins with, and report what is restored from elsewhere."""
+    built = build_start(settings)
+    if len(set(distributed.gather(built.weights.source is None))) > 1:
+        raise UserError("Some processes found pretrained weights, others none. Give a file that all can read.")
+    if built.restored:
+        for line in built.restored.lines():
+            say(line)
+        say(f"All names will be in {shown(folder / 'restore.json')}.")
+    return built

@@ -1,0 +1,74 @@
+"""A contact sheet: small photos with their masks drawn in, to see at a glance whether the data is what one thinks."""
+
+from collections.abc import Collection, Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from segtune.data.checks.scan import Seen
+from segtune.data.images import Foreground
+from segtune.data.overlays import Picture, tinted
+from segtune.runtime.sampling import evenly_spaced
+
+_SIDE, _LINE, _GAP, _COLUMNS = 200, 16, 8, 8
+_INK, _WARNED, _OBJECT = (40, 40, 40), (210, 40, 30), (255, 0, 200)
+
+
+def choose(seen: Sequence[Seen], suspects: Collection[str], most: int) -> list[Seen]:
+    """Choose pictures for the sheet: suspects, by name, for at most half of it, the rest equally from all splits."""
+    marked = [one for one in seen if one.pair.name in suspects]
+    chosen = evenly_spaced(marked, most // 2)
+    others: dict[str, list[Seen]] = {}
+    for one in seen:
+        if one.pair.name not in suspects:
+            others.setdefault(one.split, []).append(one)
+    shares: dict[str, list[Seen]] = {}
+    left = most - len(chosen)
+    for number, split in enumerate(sorted(others, key=lambda split: len(others[split]))):
+        shares[split] = evenly_spaced(others[split], left // (len(others) - number))
+        left -= len(shares[split])
+    return chosen + [one for split in others for one in shares[split]]
+
+
+def contact_sheet(chosen: Sequence[Seen], suspects: Collection[str], foreground: Foreground) -> Picture:
+    """Draw pictures in rows of eight, name and split beneath each; those of suspects are in red.
+
+    Raises:
+        ImageError: A file cannot be read any more.
+    """
+    columns = min(len(chosen), _COLUMNS)
+    width, height = _SIDE + _GAP, _SIDE + 2 * _LINE + _GAP
+    sheet = Image.new("RGB", (columns * width + _GAP, -(-len(chosen) // columns) * height + _GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    for number, one in enumerate(chosen):
+        left, top = _GAP + number % columns * width, _GAP + number // columns * height
+        small = _small(one, foreground)
+        middle = (left + (_SIDE - small.shape[1]) // 2, top + _SIDE - small.shape[0])
+        sheet.paste(Image.fromarray(small), middle)
+        ink = _WARNED if one.pair.name in suspects else _INK
+        if ink == _WARNED:
+            draw.rectangle((left - 3, top - 3, left + _SIDE + 2, top + _SIDE + 2), outline=_WARNED, width=3)
+        name = _fitting(one.pair.name, font)
+        draw.text((left, top + _SIDE + 2), name, fill=ink, font=font)
+        draw.text((left, top + _SIDE + 2 + _LINE), f"{one.split}, {one.share:.1%} foreground", fill=ink, font=font)
+    return np.asarray(sheet)
+
+
+def _small(one: Seen, foreground: Foreground) -> Picture:
+    """Read a pair, make it small, and draw the mask in: tinted, with an outline."""
+    photo, mask = one.pair.read_photo(), foreground(one.pair.read_mask()).astype(np.uint8)
+    scale = _SIDE / max(photo.shape[:2])
+    size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
+    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+    inside = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return tinted(np.asarray(small, np.uint8), inside > 0, _OBJECT, _OBJECT, 0.35)
+
+
+def _fitting(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Shorten a name in its middle until it fits beneath a picture."""
+    short, keep = name, len(name)
+    while font.getlength(short) > _SIDE and keep > 4:
+        keep -= 1
+        short = f"{name[: keep // 2]}…{name[len(name) - (keep - keep // 2) :]}"
+    return short

@@ -1,0 +1,182 @@
+"""Check a whole data set before training and list all that is wrong at once (the idea is nnU-Net's)."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from segtune.data.checks.near_duplicates import FLAT, Likeness
+from segtune.data.checks.scan import Seen, survey
+from segtune.data.images import Foreground
+from segtune.data.sources.base import Pair, Problem
+from segtune.errors import some
+
+# A mask with more distinct values than this holds blurred edges rather than ids.
+_MOST_IDS = 16
+_LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
+
+
+def check_data(
+    splits: Mapping[str, Sequence[Pair]],
+    foreground: Foreground,
+    *,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Problem]:
+    """Read every pair once and list all problems.
+
+    Errors: unreadable files, photos that are too small or their own masks, photo and mask of different size, mask
+    values that `foreground` cannot judge, training masks that are all empty or all full, a picture in two splits.
+    Warnings: photos that look like masks, masks without foreground, a picture twice in one split. Pictures are
+    compared by their decoded pixels, so a copy in another lossless format counts as the same.
+
+    Args:
+        splits: The pairs by split name; `train` is the one that must hold both classes.
+        foreground: The rule that says which mask values are the object.
+        workers: Threads, at least one (Pillow decodes outside the interpreter's lock).
+        progress: Called in this thread after each pair with the number done and the number of all.
+    """
+    seen, problems = survey(splits, foreground, workers=workers, progress=progress)
+    return problems + judge(seen, foreground)
+
+
+def judge(seen: Sequence[Seen], foreground: Foreground) -> list[Problem]:
+    """List what is wrong with the readable pairs of a data set as a whole."""
+    return (_rule_problems(seen, foreground) or _class_problems(seen)) + _duplicates(seen)
+
+
+def report(problems: Iterable[Problem], most: int = 20) -> str:
+    """List problems one a line, errors first and grouped by kind, at most `most` lines of each kind."""
+    lines = []
+    for _, group in groupby(sorted(problems, key=_kind), key=_kind):
+        members = list(group)
+        lines += [str(problem) for problem in members[:most]]
+        if len(members) > most:
+            lines.append(f"... and {len(members) - most} more of this kind")
+    return "\n".join(lines)
+
+
+def _kind(problem: Problem) -> tuple[str, str]:
+    return problem.level, problem.text.partition(":")[0]  # "error" sorts before "warning"
+
+
+def _rule_problems(seen: Sequence[Seen], foreground: Foreground) -> list[Problem]:
+    """Compare the rule with the values that occur in the whole data set."""
+    rule = foreground.rule
+    masks = Counter(value for one in seen for value in one.values)
+    if not masks or rule == "nonzero":
+        return []
+    if rule == "auto":
+        return _ambiguity(seen, {value: count for value, count in masks.items() if value})
+    if isinstance(rule, int):
+        if max(masks) >= rule:
+            return []
+        text = f"no mask reaches data.foreground={rule}: the greatest value is {max(masks)}"
+        return [Problem("error", "masks", f"{text}; {_list_values(masks)}")]
+    if unknown := [value for value in rule if value not in masks]:
+        text = f"ids of data.foreground that occur in no mask: {', '.join(map(str, unknown))}"
+        return [Problem("error", "masks", f"{text}; {_list_values(masks)}")]
+    return []
+
+
+def _ambiguity(seen: Sequence[Seen], masks: Mapping[int, int]) -> list[Problem]:
+    if len(masks) < 2:
+        return []
+    most_values = max(len(one.values) for one in seen)
+    lossy = any(len(one.values) > 2 and one.pair.mask.suffix.lower() in _LOSSY for one in seen)
+    if lossy or most_values > _MOST_IDS:
+        advice = (
+            f"This looks like grey edges from JPEG or anti-aliasing ({most_values} values in one mask): take "
+            f"the bright half with data.foreground={(max(masks) + 1) // 2}."
+        )
+    else:
+        common = max(sorted(masks), key=masks.__getitem__)
+        advice = (
+            f"This looks like ids of several classes: name those you want, as in data.foreground=[{common}], "
+            "or take all of them with data.foreground=nonzero."
+        )
+    start = f"ambiguous mask values: data.foreground=auto needs one value beside 0, found {len(masks)}; "
+    return [Problem("error", "masks", f"{start}{_list_values(masks)}. {advice}")]
+
+
+def _list_values(masks: Mapping[int, int], most: int = 8) -> str:
+    """Name the commonest values with the number of masks that hold each."""
+    common = sorted(sorted(masks, key=lambda value: (-masks[value], value))[:most])
+    listed = ", ".join(f"{value} in {masks[value]}" for value in common)
+    return f"values (in so many masks): {listed}" + (", ..." if len(masks) > most else "")
+
+
+def _class_problems(seen: Sequence[Seen]) -> list[Problem]:
+    """Look for masks that hold one class only."""
+    problems = []
+    check = "check data.foreground and data.invert"
+    train = [one.share for one in seen if one.split == "train"]
+    if train and max(train) == 0:
+        text = f"no training mask has any foreground: all {len(train)} are empty; {check}"
+        return [Problem("error", "train", text)]
+    if train and min(train) == 1:
+        text = f"no training mask has any background: all {len(train)} are full; {check}"
+        problems.append(Problem("error", "train", text))
+    empty = [str(one) for one in seen if one.share == 0]
+    if empty:
+        share = f"{len(empty)} of {len(seen)} masks ({len(empty) / len(seen):.1%})"
+        text = f"no foreground: {share}: {some(empty)}"
+        problems.append(Problem("warning", "masks", text))
+    return problems
+
+
+def _duplicates(seen: Sequence[Seen]) -> list[Problem]:
+    groups: dict[bytes, list[Seen]] = {}
+    for one in seen:
+        groups.setdefault(one.digest, []).append(one)
+    problems = []
+    for group in groups.values():
+        if len({one.split for one in group}) > 1:
+            text = "the same picture in two splits: scores would be too good; keep one of "
+            problems.append(Problem("error", group[0].pair.name, text + some(list(map(str, group)), 10)))
+        elif len(group) > 1:
+            text = "the same picture twice in one split: " + some(list(map(str, group)), 10)
+            problems.append(Problem("warning", group[0].pair.name, text))
+    return problems
+
+
+# Masks are taken for inverted when foreground is all around the picture in few, or around most pictures.
+_ALL_AROUND, _RARELY, _MOSTLY = 0.98, 0.25, 0.75
+
+
+def findings(seen: Sequence[Seen], near: Sequence[Likeness]) -> list[Problem]:
+    """List what the closer look and the search for near-duplicates found; the latter count as errors."""
+    problems = []
+    for each in near:
+        text = f"near-duplicates in two splits: {each}; scores would be too good: keep one, or both in one split"
+        problems.append(Problem("error", each.first.pair.name, text))
+    for one in seen:
+        where = f"images/{one.pair.photo.name}"
+        if one.close and one.close.spread < FLAT:
+            text = f"nearly one colour: its grey values spread by {one.close.spread:.1f} of 255; is it a photo?"
+            problems.append(Problem("warning", where, text))
+        if one.close and one.close.pictures > 1:
+            text = f"several pictures in one file: of {one.close.pictures} the first is used"
+            problems.append(Problem("warning", where, text))
+    lost = [str(one) for one in seen if one.close and one.share and not len(one.close.areas)]
+    if lost:
+        text = f"foreground lost by resizing: {len(lost)} masks are empty at the network's size: {some(lost)}"
+        problems.append(Problem("warning", "masks", f"{text}; a larger data.image_size keeps it"))
+    return problems + _inverted(seen)
+
+
+def _inverted(seen: Sequence[Seen]) -> list[Problem]:
+    """Look for masks whose foreground is around the picture rather than in it, as background mostly is."""
+    looked = [(one, one.close.border) for one in seen if one.close and 0 < one.share < 1]
+    if not looked:
+        return []
+    usual = float(np.median([border for _, border in looked]))
+    if usual > _MOSTLY and np.mean([one.share for one, _ in looked]) > 0.5:
+        text = f"perhaps all inverted: in half of the masks at least {usual:.0%} of the picture's border is foreground"
+        return [Problem("warning", "masks", f"{text}; if that is the background, set data.invert=true")]
+    odd = [one for one, border in looked if border >= _ALL_AROUND and one.share > 0.5]
+    if usual > _RARELY or not odd:
+        return []
+    text = "perhaps inverted: the picture's whole border is foreground, unlike that of most masks"
+    return [Problem("warning", f"masks/{one.pair.mask.name}", text) for one in odd]

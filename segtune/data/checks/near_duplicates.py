@@ -1,0 +1,90 @@
+"""Find pictures that look alike, by the distances of their perceptual hashes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segtune.data.checks.scan import Seen
+
+Hashes = NDArray[np.uint64]
+Indices = NDArray[np.integer[Any]]
+Flags = NDArray[np.bool_]
+
+#: Standard deviation of grey values below which a photo has no structure, and its hash is chance.
+FLAT = 3.0
+_BLOCK = 512
+_LISTED = 1000
+_BITS = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Two pictures that look alike; `distance` is in bits of 64; `mirrored` says that one is a mirror image."""
+
+    first: Seen
+    second: Seen
+    distance: int
+    mirrored: bool
+
+    def __str__(self) -> str:
+        """Name both, and say how near they are."""
+        turned = ", one mirrored" if self.mirrored else ""
+        return f"{self.first} and {self.second} ({self.distance} of 64 bits differ{turned})"
+
+
+def near_duplicates(seen: Sequence[Seen], most: int) -> tuple[list[Likeness], list[Likeness], dict[str, int]]:
+    """Find near-duplicates: photos whose hashes, or one's and the mirrored other's, differ in at most `most` bits.
+
+    Photos of the same pixels, and those without structure, are left out.
+
+    Returns:
+        Those across two splits, those within a split (the first thousand: frames of a film are all alike), each the
+        nearest first, and the number of the latter by split.
+    """
+    looked = [one for one in seen if one.close and one.close.spread >= FLAT]
+    plain, mirrored = (np.array([getattr(one.close, name) for one in looked], np.uint64) for name in _HASHES)
+    digests = np.unique([one.digest.hex() for one in looked], return_inverse=True)[1]
+    names, splits = np.unique([one.split for one in looked], return_inverse=True)
+    counts = np.zeros(len(names), np.int64)
+    across, within = list[Likeness](), list[Likeness]()
+    for i, j, distance, turned in near_pairs(plain, mirrored, most):
+        other = digests[i] != digests[j]
+        inside = other & (splits[i] == splits[j])
+        counts += np.bincount(splits[i[inside]], minlength=len(names))
+        kept = np.flatnonzero(inside)[: _LISTED - len(within)]
+        for found, chosen in ((across, np.flatnonzero(other & ~inside)), (within, kept)):
+            found += [Likeness(looked[i[k]], looked[j[k]], int(distance[k]), bool(turned[k])) for k in chosen]
+    for found in (across, within):
+        found.sort(key=lambda each: (each.distance, str(each)))
+    return across, within, {str(name): int(count) for name, count in zip(names, counts, strict=True) if count}
+
+
+_HASHES = ("hash", "mirrored")
+
+
+def near_pairs(plain: Hashes, mirrored: Hashes, most: int) -> Iterator[tuple[Indices, Indices, Indices, Flags]]:
+    """Find all `i < j` where `plain[i]` and `plain[j]`, or `plain[i]` and `mirrored[j]`, differ in at most `most` bits.
+
+    Every pair is compared, a block of rows at a time; nothing is approximate.
+
+    Yields:
+        Of each block the indices `i` and `j`, the smaller distance, and whether it is the mirror image's.
+    """
+    for start in range(0, len(plain), _BLOCK):
+        block, later = plain[start : start + _BLOCK, None], slice(start, None)
+        straight, turned = _distances(block, plain[later]), _distances(block, mirrored[later])
+        nearer = np.minimum(straight, turned)
+        i, j = np.nonzero(np.triu(nearer <= most, k=1))
+        yield start + i, start + j, nearer[i, j], turned[i, j] < straight[i, j]
+
+
+def _distances(rows: Hashes, columns: Hashes) -> NDArray[np.uint8]:
+    """Count the bits in which hashes differ; numpy before 2.0 cannot count bits by itself."""
+    different = (rows ^ columns).view(np.uint16)
+    bits = _BITS[different[:, 0::4]]
+    for part in range(1, 4):
+        bits += _BITS[different[:, part::4]]
+    return bits

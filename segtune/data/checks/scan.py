@@ -1,0 +1,221 @@
+"""What the command `check` asks of each pair beyond the checks before training."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import imagehash
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segtune.data.images import Foreground, ImageError, count_pictures
+from segtune.data.sources.base import Pair, Problem
+
+Sizes = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class CloseUp:
+    """Facts of a pair that take a little longer.
+
+    `hash` is the photo's perceptual hash of 64 bits and `mirrored` that of its mirror image; `spread` is the standard
+    deviation of its grey values; `border` the share of the picture's border that is foreground (0 to 1). `areas` and
+    `sides` are of the mask's objects at the network's size, in pixels; `pictures` is how many the photo's file holds.
+    """
+
+    hash: int
+    mirrored: int
+    spread: float
+    border: float
+    areas: Sizes
+    sides: Sizes
+    pictures: int
+
+
+def close_up(pair: Pair, photo: NDArray[np.uint8], mask: NDArray[np.bool_], size: tuple[int, int]) -> CloseUp:
+    """Take a closer look at a photo (H, W, 3) and its foreground (H, W); objects are measured at `size`."""
+    grey = np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), np.uint8)
+    spread = float(cv2.meanStdDev(grey)[1].item())
+    border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    areas, sides = measure_objects(mask, size)
+    return CloseUp(*hashes(grey), spread, float(border.mean()), areas, sides, count_pictures(pair.photo))
+
+
+def hashes(grey: NDArray[np.uint8]) -> tuple[int, int]:
+    """Give the perceptual hash of a grey picture (H, W) and of its mirror image, 64 bits each.
+
+    The hash is ImageHash's pHash: the signs, about their median, of the lowest frequencies of a cosine transform.
+    """
+    # The hash is taken at 32 x 32: reduced once, for both, by averaging areas, which is the fastest way.
+    small = Image.fromarray(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA))
+    mirrored = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return int(str(imagehash.phash(small)), 16), int(str(imagehash.phash(mirrored)), 16)
+
+
+def measure_objects(mask: NDArray[np.bool_], size: tuple[int, int]) -> tuple[Sizes, Sizes]:
+    """Measure the objects of a mask as the network gets it, resized to `size` (height, width).
+
+    An object is what hangs together, over corners too.
+
+    Returns:
+        Of each object its area and the longer side of its bounding box, in pixels at `size`.
+    """
+    small = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    boxes = cv2.connectedComponentsWithStats(small, connectivity=8)[2][1:]  # the first is the background
+    longer = boxes[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(1, initial=0)
+    return boxes[:, cv2.CC_STAT_AREA].astype(np.int32), longer.astype(np.int32)
+
+
+# Smaller pictures hold nothing to learn from; the rule finds placeholders and thumbnails gone wrong.
+_LEAST_SIDE = 8
+# A photo looks like a mask when all but a few pixels, in all channels, are this close to one of two far values.
+_EDGE, _APART, _FEW = 12, 60, 0.005
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look at a readable pair leaves behind: a few bytes, so that any number of pairs fits.
+
+    `size` is the photo's height and width, `values` are the mask's, `share` is how much of it is foreground (0 to 1).
+    """
+
+    split: str
+    pair: Pair
+    digest: bytes
+    size: tuple[int, int]
+    values: tuple[int, ...]
+    share: float
+    close: CloseUp | None = None
+
+    def __str__(self) -> str:
+        return f"{self.split} {self.pair.name}"
+
+
+def survey(
+    splits: Mapping[str, Sequence[Pair]],
+    foreground: Foreground,
+    *,
+    workers: int,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Seen], list[Problem]]:
+    """Read every pair once.
+
+    Args:
+        splits: The pairs by split name.
+        foreground: The rule that says which mask values are the object.
+        workers: Threads, at least one (Pillow and OpenCV work outside the interpreter's lock).
+        sizes: Take a closer look too, for which masks are resized to the height and width of their split.
+        progress: Called in this thread after each pair with the number done and the number of all.
+
+    Returns:
+        The readable pairs in the order given, and what is wrong with single files.
+    """
+    pairs = [(split, pair) for split, chosen in splits.items() for pair in chosen]
+    seen: list[Seen] = []
+    problems: list[Problem] = []
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
+        looks = pool.map(lambda item: _look(item[0], item[1], foreground, sizes[item[0]] if sizes else None), pairs)
+        for done, (found, wrong) in enumerate(looks, start=1):
+            seen += found
+            problems += wrong
+            if progress:
+                progress(done, len(pairs))
+    finally:
+        pool.shutdown(cancel_futures=True)  # else Ctrl-C would first wait for every pair
+    return seen, problems
+
+
+def _look(
+    split: str, pair: Pair, foreground: Foreground, size: tuple[int, int] | None
+) -> tuple[list[Seen], list[Problem]]:
+    problems: list[Problem] = []
+    photo = _read(pair.read_photo, pair.photo, problems)
+    mask = _read(pair.read_mask, pair.mask, problems)
+    if photo is not None:
+        problems += _photo_problems(pair, photo, mask, foreground)
+    if photo is None or mask is None or min(photo.shape[:2]) < _LEAST_SIDE:
+        return [], problems
+    if photo.shape[:2] != mask.shape:
+        problems.append(Problem("error", pair.name, _size_text(photo.shape, mask.shape)))
+    values, counts = _count(mask)
+    share = float(counts[foreground(values)].sum() / counts.sum())
+    digest = hashlib.sha256(repr(photo.shape).encode())
+    digest.update(photo.data)
+    close = None if size is None else close_up(pair, photo, foreground(mask), size)
+    seen = Seen(split, pair, digest.digest(), photo.shape[:2], tuple(values.tolist()), share, close)
+    return [seen], problems
+
+
+def _read(read: Callable[[], NDArray[Any]], path: Path, problems: list[Problem]) -> NDArray[Any] | None:
+    try:
+        return read()
+    except ImageError as error:
+        problems.append(Problem("error", f"{path.parent.name}/{path.name}", f"unreadable: {error.reason}"))
+        return None
+
+
+def _photo_problems(
+    pair: Pair, photo: NDArray[np.uint8], mask: NDArray[Any] | None, foreground: Foreground
+) -> list[Problem]:
+    """Look for photos that are none: too small, or in truth a mask. `mask` is None if it is unreadable."""
+    where = f"images/{pair.photo.name}"
+    height, width = photo.shape[:2]
+    if min(height, width) < _LEAST_SIDE:
+        text = f"too small: {height} x {width} pixels; expected at least {_LEAST_SIDE} on each side"
+        return [Problem("error", where, text)]
+    bright = _as_mask(photo)
+    if bright is None:
+        return []
+    if mask is None:
+        text = "perhaps swapped: the photo has two values as a mask has, and the mask cannot be read as one"
+        return [Problem("warning", where, f"{text}; a photo belongs into images/, its mask into masks/")]
+    if _same(bright, foreground(mask)):
+        text = f"the photo is its mask: it shows what masks/{pair.mask.name} holds; put the photo in its place"
+        return [Problem("error", where, text)]
+    return [Problem("warning", where, "looks like a mask: all pixels are of two values; is it the photo?")]
+
+
+def _as_mask(photo: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """Take a photo of two grey values, up to what JPEG does to them, for the mask it looks like."""
+    few = photo[::7, ::7, 1].copy()  # enough to see that a photo is one, as nearly all are
+    for sample, most in ((few, 0.05), (photo, _FEW)):
+        low, high = int(sample.min()), int(sample.max())
+        if np.mean((sample > low + _EDGE) & (sample < high - _EDGE)) > most:
+            return None
+    if high - low <= _APART or np.mean(np.ptp(photo, axis=2) > 2 * _EDGE) > _FEW:
+        return None
+    return np.asarray(photo[..., 1] > (low + high) / 2)
+
+
+def _same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Say whether two masks are the same or each other's inverse, up to a few pixels of either class."""
+    if one.shape != other.shape or other.all() or not other.any():
+        return False
+    inside, outside = float(one[other].mean()), float(one[~other].mean())
+    return abs(inside - outside) > 1 - 4 * _FEW
+
+
+def _count(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Count the distinct values of a mask; 8-bit ones without sorting, which is several times faster."""
+    if mask.dtype != np.uint8:
+        return np.unique(mask, return_counts=True)
+    counts = np.bincount(mask.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    return values, counts[values]
+
+
+def _size_text(photo: tuple[int, ...], mask: tuple[int, ...]) -> str:
+    text = f"sizes differ: photo {photo[0]} x {photo[1]}, mask {mask[0]} x {mask[1]} (height x width)"
+    if photo[:2] == mask[::-1]:
+        return (
+            f"{text}; they are each other's transpose: the photo is turned by its EXIF orientation and "
+            "the mask was perhaps made without it; rotate the mask"
+        )
+    return f"{text}; a mask needs the size of its photo"

@@ -1,0 +1,68 @@
+"""What the command `check` finds beyond the checks before training, and the facts of a data set as plain values."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from segtune.data.checks.scan import Seen
+
+Facts = dict[str, Any]
+
+
+def facts(seen: Sequence[Seen], cell: int) -> Facts:
+    """Give the facts of the readable pairs; objects are compared with a cell of `cell` x `cell` pixels."""
+    by_split: dict[str, list[float]] = {}
+    for one in seen:
+        by_split.setdefault(one.split, []).append(one.share)
+    values = Counter(value for one in seen for value in one.values)
+    return {
+        "splits": {split: _shares(shares) for split, shares in by_split.items()},
+        "photos": _sizes([one.size for one in seen]),
+        "mask_values": {str(value): values[value] for value in sorted(values)},
+        "objects": _objects(seen, cell),
+    }
+
+
+def _shares(shares: Sequence[float]) -> Facts:
+    histogram, _ = np.histogram(shares, bins=10, range=(0, 1))
+    return {
+        "pairs": len(shares),
+        "foreground_mean": round(float(np.mean(shares)), 6),
+        "foreground_median": round(float(np.median(shares)), 6),
+        "foreground_histogram": histogram.tolist(),
+        "empty": sum(share == 0 for share in shares),
+        "full": sum(share == 1 for share in shares),
+    }
+
+
+def _sizes(sizes: Sequence[tuple[int, int]]) -> Mapping[str, Any]:
+    if not sizes:
+        return {"different_sizes": 0}
+    ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    places = {"smallest": 0, "median": len(sizes) // 2, "largest": -1}
+    return {"different_sizes": len(set(sizes))} | {name: list(ordered[place]) for name, place in places.items()}
+
+
+def _objects(seen: Sequence[Seen], cell: int) -> Facts:
+    """Measure the objects at the network's size; one of a smaller area than a cell counts as small."""
+    looked = [(one, one.close) for one in seen if one.close and len(one.close.areas)]
+    if not looked:
+        return {"cell": cell, "objects": 0}
+    areas = np.concatenate([close.areas for _, close in looked])
+    small = areas < cell**2
+    smallest, close = min(looked, key=lambda each: each[1].areas.min())
+    return {
+        "cell": cell,
+        "objects": len(areas),
+        "smallest_area": int(areas.min()),
+        "smallest_side": int(close.sides[close.areas.argmin()]),
+        "smallest_in": str(smallest),
+        "median_area": float(np.median(areas)),
+        "small_objects": int(small.sum()),
+        "small_foreground": round(float(areas[small].sum() / areas.sum()), 6),
+        "pictures": len(looked),
+        "pictures_with_small": sum(bool((close.areas < cell**2).any()) for _, close in looked),
+        "pictures_of_small_only": sum(bool((close.areas < cell**2).all()) for _, close in looked),
+    }

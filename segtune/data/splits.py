@@ -1,0 +1,180 @@
+"""From a data set's folder to checked splits."""
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from segtune.config.schema import DataSettings, DeviceSettings
+from segtune.data.checks.integrity import check_data, report
+from segtune.data.images import foreground
+from segtune.data.sources.base import Pair, Problem
+from segtune.data.sources.folder import find_pairs, is_image_file
+from segtune.data.sources.portraits import make_portraits
+from segtune.errors import UserError, some
+from segtune.runtime import distributed
+from segtune.runtime.console import counting, say
+
+Progress = Callable[[int, int], None]
+
+
+def find_splits(
+    settings: DataSettings, seed: int, progress: Progress | None = None, *, whole: bool = False
+) -> tuple[dict[str, list[Pair]], list[Problem]]:
+    """Find and split the data, without a look into the files. With `whole` there is one split, `all`.
+
+    Raises:
+        UserError: There is no data, or it cannot be split.
+    """
+    root = Path(settings.root).expanduser()
+    if settings.name == "portraits":
+        make_portraits(root, progress)
+    pairs, problems = find_pairs(root)
+    splits = {"all": pairs}
+    if not whole:
+        shares = settings.val_share, settings.test_share
+        splits, more = split_pairs(pairs, root, seed=seed, fractions=shares)
+        problems += more
+    if settings.limit and "train" in splits:
+        splits["train"] = splits["train"][: settings.limit]
+    return splits, problems
+
+
+def build_splits(
+    settings: DataSettings, seed: int, workers: int, progress: Progress | None = None, *, whole: bool = False
+) -> dict[str, list[Pair]]:
+    """Find, split and check the data; warnings are shown. With `whole` there is one split, `all`.
+
+    Raises:
+        UserError: The data has errors; all are listed.
+    """
+    splits, problems = find_splits(settings, seed, progress, whole=whole)
+    problems += check_data(splits, foreground(settings), workers=max(1, workers), progress=progress)
+    errors = [problem for problem in problems if problem.level == "error"]
+    if errors:
+        root = Path(settings.root).expanduser()
+        raise UserError(f"The data in {root} cannot be used:\n{report(errors)}")
+    if problems:
+        say(report(problems))
+    return splits
+
+
+def look_for_data(settings: DataSettings, seed: int, workers: int) -> None:
+    """Find the data, without a look into the files, for what is wrong there to be said before weights are fetched.
+
+    The files are read only if something is wrong, so that all of it is listed.
+
+    Raises:
+        UserError: There is no data, it cannot be split, or it has errors.
+    """
+    if settings.name == "portraits":  # drawn where it is not there
+        return
+    if any(problem.level == "error" for problem in find_splits(settings, seed)[1]):
+        build_splits(settings, seed, workers)
+
+
+def split_pairs(
+    pairs: Sequence[Pair], root: Path, *, seed: int, fractions: tuple[float, float] = (0.15, 0.15)
+) -> tuple[dict[str, list[Pair]], list[Problem]]:
+    """Divide pairs by `root/train.txt`, `val.txt` and, if wanted, `test.txt`, or else by seed.
+
+    A list names one picture a line, with or without extension; blank lines and lines that begin with # are
+    skipped. Without lists, pictures are ranked by a hash of the seed and their name: the lowest are the test
+    set, the highest the validation set, `round(fraction * pictures)` of each and at least one. So neither the
+    order of the folder nor the machine matters, and added pictures move only the few that stand at the
+    borders, never one from test to validation.
+
+    Args:
+        pairs: What `find_pairs` found.
+        root: The data set's folder.
+        seed: Of the hash.
+        fractions: Shares of validation and test, each above 0 and together below 1.
+
+    Returns:
+        `train`, `val` and `test`, each sorted by name, and the problems of the lists.
+
+    Raises:
+        UserError: some lists are missing, or there are too few pictures.
+    """
+    found = [split for split in ("train", "val", "test") if (root / f"{split}.txt").is_file()]
+    if not found:
+        return _split_by_seed(pairs, seed, *fractions), []
+    missing = [f"{split}.txt" for split in ("train", "val") if split not in found]
+    if missing:
+        there = ", ".join(f"{split}.txt" for split in found)
+        raise UserError(
+            f"{root} has {there} but not {', '.join(missing)}. Give train.txt and val.txt (test.txt may be "
+            "left out), or no list at all for a split by seed."
+        )
+    return _split_by_lists(pairs, root, found)
+
+
+def _split_by_seed(pairs: Sequence[Pair], seed: int, val: float, test: float) -> dict[str, list[Pair]]:
+    count = len(pairs)
+    if count < 3:
+        raise UserError(f"{count} pairs cannot be split into train, val and test: at least 3 are needed.")
+    tests, vals = max(1, round(test * count)), max(1, round(val * count))
+    if tests + vals >= count:
+        raise UserError(f"Shares of {val:g} (val) and {test:g} (test) leave none of {count} pairs to train on.")
+    ranked = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}/{pair.name}".encode()).digest())
+    splits = {"train": ranked[tests:-vals], "val": ranked[-vals:], "test": ranked[:tests]}
+    return {split: sorted(chosen, key=lambda pair: pair.name) for split, chosen in splits.items()}
+
+
+def _split_by_lists(
+    pairs: Sequence[Pair], root: Path, found: Sequence[str]
+) -> tuple[dict[str, list[Pair]], list[Problem]]:
+    problems: list[Problem] = []
+    by_name = {pair.name: pair for pair in pairs}
+    lists = {split: _entries(root / f"{split}.txt", problems) for split in found}
+    first: dict[str, tuple[str, str]] = {}  # picture -> the split and the line that name it first
+    for split in found:
+        for where, entry in lists[split] or ():
+            name = entry if entry in by_name or not is_image_file(Path(entry)) else Path(entry).stem
+            if name not in by_name:
+                text = f"no such pair: {entry!r} has no photo with a mask"
+                problems.append(Problem("error", where, text))
+            elif name not in first:
+                first[name] = (split, where)
+            elif first[name][0] == split:
+                text = f"listed twice: {name!r} is also in {first[name][1]}"
+                problems.append(Problem("warning", where, text))
+            else:
+                text = f"in two splits: {name!r} is also in {first[name][1]}"
+                problems.append(Problem("error", where, text))
+    splits: dict[str, list[Pair]] = {"train": [], "val": [], "test": []}
+    for name in sorted(first):
+        splits[first[name][0]].append(by_name[name])
+    for split in found:
+        if lists[split] is not None and not splits[split]:
+            problems.append(Problem("error", f"{split}.txt", "empty list: it names no pair"))
+    unlisted = [name for name in by_name if name not in first]
+    if unlisted and None not in lists.values():
+        problems.append(Problem("warning", str(root), f"pairs in no list, not used: {some(unlisted)}"))
+    return splits, problems
+
+
+def _entries(path: Path, problems: list[Problem]) -> list[tuple[str, str]] | None:
+    """Read the entries of a list, each with its place; None if the file cannot be read as text."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        reason = f"not UTF-8: line {line} holds the byte 0x{byte:02x}; save the list as UTF-8"
+        problems.append(Problem("error", path.name, reason))
+        return None
+    except OSError as error:
+        problems.append(Problem("error", path.name, f"unreadable: {error.strerror or error}"))
+        return None
+    lines = enumerate((unicodedata.normalize("NFC", line.strip()) for line in text.splitlines()), start=1)
+    return [(f"{path.name}, line {number}", entry) for number, entry in lines if entry and not entry.startswith("#")]
+
+
+def load_splits(data: DataSettings, seed: int, train: DeviceSettings, *, whole: bool = False) -> dict[str, list[Pair]]:
+    """Find and check the data, once for all processes."""
+
+    def find() -> dict[str, list[Pair]]:
+        with counting("preparing the data") as progress:
+            return build_splits(data, seed, train.workers, progress, whole=whole)
+
+    return distributed.on_first(find)

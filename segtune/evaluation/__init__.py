@@ -1,0 +1,1 @@
+"""Evaluation: computes, writes no file."""

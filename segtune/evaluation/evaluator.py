@@ -1,0 +1,168 @@
+"""Evaluation: predictions at the photos' original size, counted pixel by pixel."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segtune.config.command_settings import AveragingSettings
+from segtune.config.schema import DataSettings, TrainSettings
+from segtune.data.dataset import build_dataset
+from segtune.data.loader import EpochBatches, make_loader
+from segtune.data.overlays import Picture, compare, stack
+from segtune.data.sources.base import Pair
+from segtune.errors import FailedError
+from segtune.evaluation.label_errors import label_error_score
+from segtune.evaluation.predictions import View, as_seen
+from segtune.evaluation.skin_tone import typology_angle
+from segtune.inference.tta import averaged
+from segtune.losses import Loss
+from segtune.metrics.boundary import boundary_counts
+from segtune.metrics.curves import histogram
+from segtune.metrics.overlap import Scores, counts, logit_of, summarise
+from segtune.runtime import distributed
+from segtune.runtime.console import bar
+from segtune.runtime.device import Compute
+from segtune.runtime.sampling import evenly_spaced
+
+
+@dataclass(frozen=True)
+class Details:
+    """More facts of every picture, which cost time.
+
+    `histograms` (N, 2, BINS) and `boundaries` (N, 4) are as `curves` and `boundaries` count them, at the original size;
+    `doubts` (N,) is the share of the picture that the largest region takes in which the network confidently contradicts
+    the mask; `tones` (N,) the typology angle of the true skin, NaN where there is none.
+    """
+
+    histograms: Tensor
+    boundaries: Tensor
+    doubts: Tensor
+    tones: Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores over a split, its mean loss, TP, FP, FN and TN of every picture (N, 4), and a picture of samples."""
+
+    scores: Scores
+    loss: float
+    counts: Tensor
+    samples: Picture | None
+    details: Details | None = None
+
+    @property
+    def detailed(self) -> Details:
+        """The details, of an evaluation that collected them."""
+        if self.details is None:
+            raise ValueError("an evaluation without a tolerance collects no details")
+        return self.details
+
+
+class Evaluator:
+    """Evaluates models on one split, again and again, with workers that stay alive in between.
+
+    With `tolerance`, the boundary F-score's in pixels, the details of every picture are collected too.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        data: DataSettings,
+        train: TrainSettings,
+        loss: Loss,
+        compute: Compute,
+        *,
+        samples: int = 0,
+        average: AveragingSettings | None = None,
+        tolerance: float | None = None,
+    ) -> None:
+        self.pairs, self.train, self.loss, self.compute = pairs, train, loss, compute
+        self.average, self.tolerance = average or AveragingSettings(), tolerance
+        self.cut = logit_of(train.threshold)
+        self.shown = set(evenly_spaced(range(len(pairs)), samples))
+        self.mine = range(distributed.rank(), len(pairs), distributed.world())  # this process's share of the pictures
+        dataset = build_dataset([pairs[index] for index in self.mine], data, None)
+        batches = EpochBatches(len(self.mine), train.batch_size, seed=0, shuffle=False)
+        self.loader = make_loader(dataset, batches, train.workers, compute.device.type == "cuda")
+
+    @torch.inference_mode()
+    def __call__(self, model: nn.Module, stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
+        """Evaluate a model, every picture once over all processes; None when `stop()` says so in one of them.
+
+        With details, a model that gives NaN is a FailedError.
+
+        The loss is taken at the size the network sees; everything else at the original size, to which the logits are
+        resized bilinearly.
+        """
+        network = averaged(model.eval(), flips=self.average.flips, scales=self.average.scales)
+        rows, losses, pictures = list[tuple[Tensor, ...]](), [], {}
+        stopped = False
+        with bar("validation", len(self.mine)) as progress:
+            for batch in self.loader:
+                images = batch["image"].to(self.compute.device, non_blocking=True)
+                with self.compute.autocast():
+                    logits = network(images)
+                losses.append(self.loss(logits, batch["mask"].to(self.compute.device)).item() * len(images))
+                for i, truth in enumerate(batch["truth"]):
+                    number = self.mine[int(batch["index"][i])]
+                    look_closer = self.tolerance is not None or number in self.shown
+                    view = (
+                        as_seen(batch["image"][i], batch["mask"][i], truth, logits[i], self.cut)
+                        if look_closer
+                        else None
+                    )
+                    rows.append(self._facts(logits[i : i + 1], truth, view, self.pairs[number].name))
+                    if view and number in self.shown:
+                        pictures[number] = compare(view.photo, view.truth, view.predicted)
+                progress(len(rows), "")
+                if stopped := stop():
+                    break
+        parts = distributed.gather((stopped, _stacked(rows), losses, pictures))
+        if any(part[0] for part in parts):
+            return None
+        table, *details = _joined([part[1] for part in parts], len(self.pairs))
+        shown = {number: picture for part in parts for number, picture in part[3].items()}
+        return Evaluation(
+            summarise(table, self.train.empty),
+            sum(loss for part in parts for loss in part[2]) / len(self.pairs),
+            table,
+            stack([shown[number] for number in sorted(shown)]) if shown else None,
+            Details(*details) if details else None,
+        )
+
+    def _facts(self, logits: Tensor, truth: Tensor, view: View | None, name: str) -> tuple[Tensor, ...]:
+        """Count a picture at its original size: logits (1, 1, h, w), truth (H, W)."""
+        logits = F.interpolate(logits, size=truth.shape, mode="bilinear", align_corners=False)
+        predicted = logits[:, 0].cpu() > self.cut
+        counted = counts(predicted, truth[None])[0]
+        if self.tolerance is None or view is None:
+            return (counted,)
+        if logits.isnan().any():
+            raise FailedError(
+                f"The model gives NaN for {name} in {self.compute.precision}: nothing it says can be scored. "
+                "train.precision=fp32 may help; else its weights are broken."
+            )
+        return (
+            counted,
+            histogram(logits.sigmoid(), truth.to(logits.device)).cpu(),
+            torch.tensor(boundary_counts(predicted[0].numpy(), truth.numpy() > 0, self.tolerance)),
+            torch.tensor(label_error_score(view), dtype=torch.float64),
+            torch.tensor(typology_angle(view.photo, view.truth), dtype=torch.float64),
+        )
+
+
+def _stacked(rows: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def _joined(parts: Sequence[Sequence[Tensor]], count: int) -> list[Tensor]:
+    """Put the pictures of all processes into their order."""
+    some = next(part for part in parts if part)
+    tables = [torch.empty(count, *column.shape[1:], dtype=column.dtype) for column in some]
+    for first, part in enumerate(parts):
+        for table, column in zip(tables, part, strict=bool(part)):
+            table[first :: len(parts)] = column
+    return tables

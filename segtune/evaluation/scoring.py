@@ -1,0 +1,182 @@
+"""Score a model on a split: facts, rows per image, a tuned threshold, a comparison with another model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from segtune.config.command_settings import AveragingSettings, EvaluateSettings
+from segtune.config.schema import DataSettings, LossSettings, TrainSettings
+from segtune.data.sources.base import Pair
+from segtune.evaluation.evaluator import Evaluation, Evaluator
+from segtune.evaluation.predictions import Pictures, look
+from segtune.evaluation.subgroups import Labels, size_groups, table_groups, tone_groups
+from segtune.evaluation.summary import (
+    Array,
+    Facts,
+    assess,
+    choose_threshold,
+    compare_pictures,
+    dice_at,
+    mean,
+    scores_of_pictures,
+)
+from segtune.losses import build_loss
+from segtune.metrics.overlap import Empty
+from segtune.models.checkpoint import Checkpoint
+from segtune.models.model import SegmentationModel
+from segtune.runtime import distributed
+from segtune.runtime.console import say
+from segtune.runtime.device import Compute
+from segtune.runtime.files import without_nan
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A model to score, and how."""
+
+    name: str
+    model: SegmentationModel
+    data: DataSettings
+    options: TrainSettings
+    loss: LossSettings
+    compute: Compute
+    average: AveragingSettings = field(default_factory=AveragingSettings)
+    tolerance: float = 2.0
+    resamples: int = 2000
+
+    def evaluate(self, pairs: Sequence[Pair]) -> Evaluation:
+        """Evaluate with all details."""
+        loss, more = build_loss(self.loss), {"average": self.average, "tolerance": self.tolerance}
+        result = Evaluator(pairs, self.data, self.options, loss, self.compute, **more)(self.model)  # type: ignore[arg-type]
+        assert result is not None  # nobody asked it to stop
+        return result
+
+    def look(self, pairs: Sequence[Pair]) -> Pictures:
+        """Predict some pictures to be looked at."""
+        views = look(self.model, pairs, self.data, self.options, self.compute, self.average)
+        return zip(pairs, views, strict=True)
+
+
+def evaluated_model(settings: EvaluateSettings, checkpoint: Checkpoint, compute: Compute) -> EvaluatedModel:
+    """Rebuild a checkpoint's model; what the settings leave open is as in its training."""
+    trained = checkpoint.settings
+    return EvaluatedModel(
+        checkpoint.name,
+        compute.place(checkpoint.rebuild().model),
+        settings.data.completed(trained.data),
+        settings.train.completed(trained.train),
+        trained.loss,
+        compute,
+        settings.average,
+        settings.tolerance,
+        settings.resamples,
+    )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model scored on a split: `facts` as in `evaluation.json`, and a row of `per_image.csv` for each image."""
+
+    facts: Facts
+    rows: list[Facts]
+
+
+def score(
+    subject: EvaluatedModel, pairs: Sequence[Pair], *, tune: Sequence[Pair] = (), other: EvaluatedModel | None = None
+) -> Scored | None:
+    """Score a model on images, with all processes; None in all but the first.
+
+    Args:
+        subject: The model.
+        pairs: The images of the split.
+        tune: Images to choose a threshold on; without any, it is chosen on `pairs`, and said to be.
+        other: A model to compare.
+
+    Raises:
+        UserError: The table of groups cannot be used.
+        FailedError: The model gives NaN.
+    """
+    empty = subject.options.empty
+    tables = read_groups(subject.data, pairs)  # first: what is wrong with it should not be found after an hour
+    result = subject.evaluate(pairs)
+    tuned = subject.evaluate(tune) if tune else result
+    others = other.evaluate(pairs) if other else None
+    if distributed.rank() > 0:
+        return None
+    groups = _groups(subject.data, result) | tables
+    facts = assess(result, empty, subject.resamples, groups) | _settings_of(subject, result)
+    each = scores_of_pictures(result, empty)
+    facts["tuned"] = _tuned(tuned, result, empty, subject, "val" if tune else "")
+    rows = _rows(pairs, each, result, groups)
+    if other and others:
+        theirs = scores_of_pictures(others, empty)["dice"]
+        facts["compared"] = {"checkpoint": other.name, "dice_mean": mean(theirs)} | compare_pictures(
+            each["dice"], theirs, subject.resamples
+        )
+        rows = [row | {"dice_of_other": round(dice, 6)} for row, dice in zip(rows, theirs.tolist(), strict=True)]
+    return Scored(dict(without_nan(facts)), rows)
+
+
+def _settings_of(subject: EvaluatedModel, result: Evaluation) -> Facts:
+    return {
+        "loss": result.loss,
+        "split": subject.data.split,
+        "checkpoint": subject.name,
+        "data": str(Path(subject.data.root).expanduser().resolve()),
+        "foreground": subject.data.foreground,
+        "invert": subject.data.invert,
+        "image_size": list(subject.data.evaluation_size),
+        "threshold": subject.options.threshold,
+        "empty": subject.options.empty,
+        "tolerance": subject.tolerance,
+        "average": asdict(subject.average),
+        "resamples": subject.resamples,
+    }
+
+
+def read_groups(data: DataSettings, pairs: Sequence[Pair]) -> dict[str, Labels]:
+    """Read the user's table of groups, if there is one.
+
+    Raises:
+        UserError: It cannot be used.
+    """
+    return table_groups(Path(data.groups).expanduser(), [pair.name for pair in pairs], say) if data.groups else {}
+
+
+def _groups(data: DataSettings, result: Evaluation) -> dict[str, Labels]:
+    counted = result.counts.double()
+    shares = ((counted[:, 0] + counted[:, 2]) / counted.sum(1)).numpy()
+    groups = {"object size": size_groups(shares)}
+    if data.skin:
+        groups["skin tone"] = tone_groups(result.detailed.tones.numpy())
+    return groups
+
+
+def _tuned(tuned: Evaluation, result: Evaluation, empty: Empty, subject: EvaluatedModel, on: str) -> Facts | None:
+    """Choose a threshold on validation pictures and say what it gives here; None if they are all left out as empty."""
+    if not (chosen := choose_threshold(tuned, empty)):
+        return None
+    threshold, there = chosen
+    here, usual = dice_at(result, threshold, empty), scores_of_pictures(result, empty)["dice"]
+    return {
+        "threshold": threshold,
+        "chosen_on": on or "the same pictures",
+        "dice_mean_there": there,
+        "dice_mean": mean(here),
+        "against_usual": compare_pictures(usual, here, subject.resamples),
+    }
+
+
+def _rows(
+    pairs: Sequence[Pair], each: Mapping[str, Array], result: Evaluation, groups: Mapping[str, Labels]
+) -> list[Facts]:
+    details = result.detailed
+    return [
+        {"name": pair.name}
+        | {name: round(float(values[i]), 6) for name, values in each.items()}
+        | dict(zip(("tp", "fp", "fn", "tn"), result.counts[i].tolist(), strict=True))
+        | {"contradicted": round(details.doubts[i].item(), 6)}
+        | ({"typology_angle": round(details.tones[i].item(), 2)} if "skin tone" in groups else {})
+        | {f"group: {name}": labels[i] for name, labels in groups.items()}
+        for i, pair in enumerate(pairs)
+    ]

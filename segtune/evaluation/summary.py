@@ -1,0 +1,175 @@
+"""What an evaluation says: scores with intervals, thresholds, groups, doubtful masks; plain values, ready to show."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segtune.evaluation.evaluator import Evaluation
+from segtune.evaluation.subgroups import Labels, order
+from segtune.metrics.bootstrap import interval, mean_interval
+from segtune.metrics.boundary import boundary_f
+from segtune.metrics.curves import best_threshold, calibration, counts_at, dice_curve, plain, precision_recall
+from segtune.metrics.overlap import Empty, per_image, summarise
+
+Array = NDArray[np.float64]
+Facts = dict[str, Any]
+
+#: A group with fewer pictures has no interval, and does not count for the gap between the best and the worst.
+SMALL_GROUP = 5
+
+_POOLED = {"dice_pooled": "dice", "iou_pooled": "iou", "precision": "precision", "recall": "recall"}
+
+
+def scores_of_pictures(result: Evaluation, empty: Empty) -> dict[str, Array]:
+    """Give Dice, IoU, precision, recall and boundary F-score of every picture, (N,) each; NaN where left out."""
+    each = {name: values.numpy() for name, values in per_image(result.counts, empty).items()}
+    boundary = boundary_f(result.detailed.boundaries.numpy())
+    return each | {"boundary_f": _ruled(boundary, _empty(result), empty)}
+
+
+def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str, Labels] | None = None) -> Facts:
+    """Score an evaluation.
+
+    Args:
+        result: What the evaluator found.
+        empty: The rule for pictures without true foreground.
+        resamples: Of the bootstrap.
+        groups: By a name, the group of each picture.
+
+    Returns:
+        `dice_mean`, `dice_pooled`, …, `intervals` (95 %, by the scores' names), `empty_pictures` (what happened in
+        pictures without foreground), `curves`, `groups` and `gaps`.
+    """
+    each = scores_of_pictures(result, empty)
+    scores, intervals = asdict(summarise(result.counts, empty)), dict[str, list[float]]()
+    for name, values in each.items():
+        scores[f"{name}_mean"] = mean(values)
+        intervals[f"{name}_mean"] = _rounded(mean_interval(values, resamples))
+    counted = result.counts.numpy().astype(float)
+    tp, fp, fn, _ = counted.T
+    for key, name in _POOLED.items():
+        intervals[key] = _rounded(interval(partial(_pooled, name, empty), [tp, fp, fn], resamples))
+    boundaries = [*result.detailed.boundaries.numpy().T.astype(float), tp + fn]
+    scores["boundary_f_pooled"] = float(_boundary(empty, *boundaries))
+    intervals["boundary_f_pooled"] = _rounded(interval(partial(_boundary, empty), boundaries, resamples))
+    facts: Facts = scores | {"intervals": intervals, "empty_pictures": _about_empty(result, each["dice"])}
+    found = {name: _groups(labels, each["dice"], result, empty, resamples) for name, labels in (groups or {}).items()}
+    facts["groups"] = {name: rows for name, rows in found.items() if rows}
+    facts["gaps"] = {name: gap for name, rows in facts["groups"].items() if (gap := _gap(rows))}
+    return facts | {"curves": _curves(result, empty)}
+
+
+def choose_threshold(result: Evaluation, empty: Empty) -> tuple[float, float] | None:
+    """Give the threshold of the best mean Dice, and this Dice; None where no Dice is defined."""
+    dices = dice_curve(result.detailed.histograms, empty)
+    if np.isnan(dices).all():
+        return None
+    return best_threshold(dices), float(np.nanmax(dices))
+
+
+def dice_at(result: Evaluation, threshold: float, empty: Empty) -> Array:
+    """Give Dice of every picture at another threshold."""
+    return per_image(counts_at(result.detailed.histograms, threshold), empty)["dice"].numpy()
+
+
+def compare_pictures(first: Array, second: Array, resamples: int) -> Facts:
+    """Compare two models picture by picture: the mean of second - first, with its interval."""
+    differences = second - first
+    low, high = mean_interval(differences, resamples)
+    valid = differences[~np.isnan(differences)]
+    return {
+        "difference": mean(differences),
+        "interval": _rounded((low, high)),
+        "better": int((valid > 0).sum()),
+        "worse": int((valid < 0).sum()),
+        "images": len(valid),
+    }
+
+
+def _about_empty(result: Evaluation, dices: Array) -> Facts:
+    without = _empty(result)
+    alarms = result.counts[:, 1].numpy()[without] > 0
+    return {
+        "images": int(without.sum()),
+        "with_false_alarm": int(alarms.sum()),
+        "dice_mean_of_others": mean(dices[~without]),
+    }
+
+
+def _groups(labels: Labels, dices: Array, result: Evaluation, empty: Empty, resamples: int) -> list[Facts]:
+    rows, of = [], np.array(labels)
+    for name in order(labels):
+        inside = of == name
+        values, counted = dices[inside], result.counts[torch.from_numpy(inside)]
+        rows.append(
+            {
+                "group": name,
+                "images": int(inside.sum()),
+                "dice_mean": mean(values),
+                "interval": _rounded(mean_interval(values if len(values) >= SMALL_GROUP else values[:0], resamples)),
+                "dice_pooled": summarise(counted, empty).dice_pooled,
+            }
+        )
+    return rows
+
+
+def _gap(rows: list[Facts]) -> Facts | None:
+    """Compare the best group with the worst, of those with enough pictures."""
+    able = [row for row in rows if row["images"] >= SMALL_GROUP and not np.isnan(row["dice_mean"])]
+    if len(able) < 2:
+        return None
+    best, worst = (choose(able, key=lambda row: row["dice_mean"]) for choose in (max, min))
+    gap = best["dice_mean"] - worst["dice_mean"]
+    return {"gap": gap, "best": best["group"], "worst": worst["group"]} if gap else None
+
+
+def _curves(result: Evaluation, empty: Empty) -> Facts:
+    histograms = result.detailed.histograms
+    pr, reliability = precision_recall(histograms), calibration(histograms)
+    return {
+        "dice": plain(dice_curve(histograms, empty)),
+        "precision": plain(pr.precision),
+        "recall": plain(pr.recall),
+        "average_precision": pr.average_precision,
+        "calibration": {
+            "error": reliability.error,
+            "pixels": [int(count) for count in reliability.pixels],
+            "probability": plain(reliability.probability),
+            "share": plain(reliability.share),
+        },
+    }
+
+
+def _empty(result: Evaluation) -> NDArray[np.bool_]:
+    return (result.counts[:, 0] + result.counts[:, 2] == 0).numpy()
+
+
+def mean(values: Array) -> float:
+    """Give the mean of what is defined; NaN where nothing is."""
+    return float(np.nanmean(values)) if (~np.isnan(values)).any() else float("nan")
+
+
+def _rounded(ends: tuple[float, float]) -> list[float]:
+    return [round(end, 6) for end in ends]
+
+
+def _pooled(name: str, empty: Empty, tp: Array, fp: Array, fn: Array, axis: int = -1) -> Array:
+    """Score sums of counts by the rule for pictures without foreground, as `metrics.per_image` does pictures."""
+    sums = np.stack([part.sum(axis) for part in (tp, fp, fn, tp * 0)], axis=-1).astype(np.int64)
+    scores = per_image(torch.from_numpy(sums.reshape(-1, 4)), empty)[name].numpy()
+    return np.asarray(scores.reshape(sums.shape[:-1]))
+
+
+def _boundary(empty: Empty, *columns: Array, axis: int = -1) -> Array:
+    *boundaries, foreground = (column.sum(axis) for column in columns)
+    return _ruled(boundary_f(np.stack(boundaries, axis=-1)), foreground == 0, empty)
+
+
+def _ruled(scores: Array, without: NDArray[np.bool_], empty: Empty) -> Array:
+    """Apply the rule for pictures without foreground to boundary scores."""
+    return scores if empty == "one" else np.where(without, 0.0 if empty == "zero" else np.nan, scores)

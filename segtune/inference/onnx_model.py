@@ -1,0 +1,78 @@
+"""An exported network, run by onnxruntime."""
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segtune.errors import UserError
+
+#: What `segtune export` writes into a file, and is needed to use it.
+KEYS = ("size", "threshold", "settings", "taps")
+
+
+def need(*packages: str) -> None:
+    """Check that packages are installed.
+
+    Raises:
+        UserError: Some are not.
+    """
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise UserError(f"Not installed: {', '.join(missing)}. To install them: pip install 'segtune[export]'")
+
+
+def load_onnx(
+    path: str | Path, providers: Sequence[str] | None = None
+) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
+    """Load what `segtune export format=onnx` wrote.
+
+    Args:
+        path: The file.
+        providers: What runs it, of onnxruntime's; None: CUDA where onnxruntime has it, else the CPU.
+
+    Returns:
+        A function from RGB pictures, uint8, (N, 3, H, W) with sides from 32 pixels up, to the probability of object,
+        float32, (N, 1, H, W), on the CPU; and `size` ([height, width] of the evaluation in training), `threshold`,
+        `settings` and `taps` of the training.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or is not one that segtune wrote; or onnxruntime is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"No file {path}. Expected an ONNX file that `segtune export` wrote, such as best.onnx.")
+    need("onnxruntime")
+    import onnxruntime  # type: ignore[import-untyped]
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; that CUDA leaves some operators to the CPU is nothing to act on
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch, so OMP_NUM_THREADS counts here too
+    wanted = providers or [
+        name
+        for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
+        if name in onnxruntime.get_available_providers()
+    ]
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=list(wanted))
+    except Exception as error:  # its kinds of errors share no base of their own
+        raise UserError(
+            f"onnxruntime {onnxruntime.__version__} cannot read {path}: it is damaged, no ONNX file, or too new "
+            f"({type(error).__name__}). Expected a file that `segtune export` wrote."
+        ) from error
+    found = session.get_modelmeta().custom_metadata_map
+    if missing := [key for key in KEYS if key not in found]:
+        raise UserError(
+            f"{path} is an ONNX file of another program: it lacks {', '.join(missing)} in its metadata. "
+            "Expected a file that `segtune export` wrote."
+        )
+
+    def network(images: Tensor) -> Tensor:
+        (probability,) = session.run(["probability"], {"image": images.cpu().contiguous().numpy()})
+        return torch.from_numpy(probability)
+
+    return network, {key: json.loads(found[key]) for key in KEYS}

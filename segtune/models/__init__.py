@@ -1,0 +1,1 @@
+"""Models: backbones, decoders, taps, checkpoints."""

@@ -1,0 +1,37 @@
+"""The backbones: how to build each, and its facts as data.
+
+A spec holds what cannot be read off the network: the order of its blocks, the normalisation its weights were trained
+with, and the names people know its layers by. The networks are timm's. For three of them the facts are written here;
+for all others they follow from what timm says of them.
+"""
+
+from collections.abc import Mapping
+
+import timm
+
+from segtune.errors import UserError, close_matches
+from segtune.models.backbones.any_timm import list_similar, timm_spec
+from segtune.models.backbones.resnet50 import RESNET50
+from segtune.models.backbones.spec import BackboneSpec
+from segtune.models.backbones.vgg16 import VGG16
+from segtune.models.backbones.xception import XCEPTION
+
+#: A new backbone is a spec in a file of its own, and a name here.
+BACKBONES: Mapping[str, BackboneSpec] = {spec.name: spec for spec in (VGG16, RESNET50, XCEPTION)}
+
+
+def spec_of(name: str) -> BackboneSpec:
+    """Give a backbone's spec by its name: one of `BACKBONES`, or any network of timm, such as `convnext_tiny`.
+
+    Raises:
+        UserError: timm has no such network, or no such weights of it, or cannot build it here.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if not timm.is_model(name):
+        near = [*close_matches(name, BACKBONES, 1), *list_similar(name, 4)]
+        raise UserError(
+            f"backbone.name={name}: neither segtune nor timm {timm.__version__} has a network of this name. "
+            f"The nearest: {', '.join(dict.fromkeys(near)) or 'none'}. timm.list_models() lists all."
+        )
+    return timm_spec(name)

@@ -1,0 +1,32 @@
+"""What a backbone declares about itself."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What segtune knows about a backbone.
+
+    `blocks` maps block names to the module paths they hold, from the input to the deepest. `aliases` maps layer names
+    of Keras Applications to module paths, and `ambiguous` those that Keras has given to several layers to what they
+    may mean. `stages` names modules, a stride each, whose end is the last layer of its stride that later stages build
+    on. `renames` maps prefixes of tensor names found in weights files to ours. `mean` and `std` normalise RGB values in
+    0..1.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    architecture: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    blocks: Mapping[str, tuple[str, ...]]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    ambiguous: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stages: tuple[str, ...] = ()
+    renames: Mapping[str, str] = field(default_factory=dict)
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

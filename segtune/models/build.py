@@ -1,0 +1,139 @@
+"""From settings to objects: the only factory."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from segtune.config.schema import (
+    BackboneSettings,
+    DecoderSettings,
+    RunSettings,
+)
+from segtune.errors import UserError, nearest
+from segtune.models.backbones.registry import spec_of
+from segtune.models.backbones.spec import BackboneSpec
+from segtune.models.decoders.registry import DECODERS
+from segtune.models.dilation import set_output_stride
+from segtune.models.layer_info import Layer, default_taps, describe_network
+from segtune.models.model import SegmentationModel
+from segtune.models.pretrained import LoadedWeights, load_weights
+from segtune.models.restore import Restored
+from segtune.models.taps import Feature, GradientStop, cut
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model, the blocks of its backbone (name to module paths), and where its weights come from.
+
+    `new` lists module paths without pretrained weights; `stops` are the places where gradients can be stopped, by the
+    name under which a phase's `cut` asks for them.
+    """
+
+    model: SegmentationModel
+    blocks: Mapping[str, Sequence[str]]
+    weights: LoadedWeights
+    new: tuple[str, ...]
+    stops: Mapping[str, GradientStop]
+    restored: Restored | None = None
+
+
+def build_model(
+    backbone: BackboneSettings, taps: Mapping[str, str], decoder: DecoderSettings, cuts: Collection[str] = ()
+) -> BuiltModel:
+    """Build, load, cut and join.
+
+    Args:
+        backbone: Which network, with which weights.
+        taps: Role to layer name, or to `auto`: the last layer of the stride that the decoder wants for the role.
+        decoder: Which decoder.
+        cuts: Layers that gradients must not pass in some phase: of the backbone as in `taps`, or `decoder.…`.
+
+    Raises:
+        UserError: The taps do not fit the backbone or the decoder, a layer of `cuts` does not exist, or the weights
+            cannot be had.
+    """
+    spec = spec_of(backbone.name)
+    network = spec.build()
+    taps = choose_taps(network, spec, taps, decoder)
+    weights = load_weights(spec, network, backbone.weights)
+    if backbone.output_stride:
+        set_output_stride(network, backbone.output_stride, spec.name)
+    stops = {name: GradientStop() for name in cuts}
+    inside = {name: stop for name, stop in stops.items() if not _of_decoder(name)}
+    trunk, features = cut(network, taps, spec, inside)
+    head = build_decoder(decoder, features)
+    kept = set(trunk.state_dict())
+    lacking = [name for name in weights.missing if name in kept]
+    if lacking:
+        log.warning("The weights file lacks %s: they start anew and always train.", ", ".join(lacking))
+    new = dict.fromkeys("backbone." + name.rpartition(".")[0] for name in lacking)
+    model = SegmentationModel(trunk, head, features, spec.mean, spec.std)
+    for name in stops.keys() - inside.keys():
+        _stop_in_decoder(model, name, stops[name])
+    return BuiltModel(model, spec.blocks, weights, (*new, "decoder"), stops)
+
+
+def build_decoder(settings: DecoderSettings, features: Mapping[str, Feature | Layer]) -> nn.Module:
+    """Build a decoder for the features of each role.
+
+    Raises:
+        UserError: The features do not fit it.
+    """
+    channels = {role: feature.channels for role, feature in features.items()}
+    return DECODERS[settings.name](channels, {role: feature.stride for role, feature in features.items()}, settings)
+
+
+def choose_taps(
+    network: nn.Module, spec: BackboneSpec, taps: Mapping[str, str], decoder: DecoderSettings
+) -> dict[str, str]:
+    """Return the taps in the order of the decoder's roles, with a layer in the place of each `auto`.
+
+    Args:
+        network: The whole backbone with its own strides, which `auto` goes by.
+        spec: The backbone's spec.
+        taps: Role to layer name or `auto`.
+        decoder: Which decoder.
+
+    Raises:
+        UserError: Roles are missing or unknown, or the backbone has no layer of a stride that is wanted.
+    """
+    decoder_class: Any = DECODERS[decoder.name]
+    missing = [role for role in decoder_class.roles if role not in taps]
+    if missing or len(taps) > len(decoder_class.roles):
+        raise UserError(
+            f"The decoder {decoder.name} reads the taps {', '.join(decoder_class.roles)}; "
+            f"came {', '.join(taps) or 'none'}. "
+            f"Set {' '.join(f'taps.{role}=LAYER' for role in missing) or 'no others'}."
+        )
+    chosen: dict[str, str] = {}
+    if "auto" in taps.values():
+        chosen = default_taps(describe_network(network, spec, (256, 320)), decoder_class.strides)
+    return {role: chosen[role] if taps[role] == "auto" else taps[role] for role in decoder_class.roles}
+
+
+def _of_decoder(cut: str) -> bool:
+    return cut in ("decoder", "logits") or cut.startswith("decoder.")
+
+
+def _stop_in_decoder(model: SegmentationModel, name: str, stop: GradientStop) -> None:
+    modules = dict(model.named_modules())
+    path = "decoder" if name == "logits" else name
+    if path not in modules:
+        known = [path for path in modules if path.startswith("decoder.")]
+        raise UserError(f"cut={name}: the decoder has no such module.{nearest(name, known)}")
+    modules[path].register_forward_hook(partial(_stopped, stop))
+
+
+def _stopped(stop: GradientStop, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    return stop(output)  # type: ignore[no-any-return]
+
+
+def cuts_of(settings: RunSettings) -> list[str]:
+    """Return the places where some phase stops gradients, each once."""
+    return list(dict.fromkeys(phase.cut for phase in settings.freeze.phases.values() if phase.cut))

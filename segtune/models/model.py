@@ -1,0 +1,45 @@
+"""The model: a cut backbone and a decoder."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from segtune.models.decoders.layers import resize, tolerate_single_values
+from segtune.models.taps import Feature
+
+
+class SegmentationModel(nn.Module):
+    """From pictures to logits of the same size.
+
+    Contract: RGB in 0..255, uint8 or float, (N, 3, H, W) of any H and W from 32 up, to logits (N, 1, H, W) in float32.
+    The normalisation the backbone was trained with is part of the model. Of a decoder with two outputs, background and
+    object, the logit is the difference, object - background: its sigmoid is their softmax.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        decoder: nn.Module,
+        features: Mapping[str, Feature],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.backbone = tolerate_single_values(backbone)  # at 32 px the deepest map may be a single pixel
+        self.decoder = decoder
+        self.features = dict(features)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Segment pictures; see the class."""
+        x = (images.float() - self.mean) / self.std
+        x = x.contiguous(memory_format=torch.channels_last)
+        logits = self.decoder(self.backbone(x)).float()  # first: the difference of two in float16 can overflow
+        if logits.shape[1] == 2:
+            logits = logits[:, 1:] - logits[:, :1]
+        return resize(logits, images.shape[-2:])

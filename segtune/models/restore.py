@@ -1,0 +1,152 @@
+"""Restoring: a model starts from the tensors of another run, or of a plain file, and says by name what came of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segtune.config.schema import RestoreSettings
+from segtune.errors import UserError, nearest, some
+from segtune.models.module_paths import matching
+from segtune.models.pretrained import BATCH_COUNTER, match_tensors, read_state_dict
+
+_PARTS = ("backbone.", "decoder.")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came of a restore; names are of the model's tensors, those of `unexpected` the file's after renaming.
+
+    `misshapen` maps a name to the file's shape and the model's. A batch counter that the file lacks is not `missing`.
+    """
+
+    source: str
+    restored: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    excluded: tuple[str, ...]
+
+    def lines(self, most: int = 8) -> list[str]:
+        """Describe it for the screen: the counts by part, then a line per kind, naming up to `most` tensors."""
+        wanted = (*self.restored, *self.missing, *self.misshapen, *self.excluded)
+        counts = [
+            f"{part[:-1]} {_count(self.restored, part)} of {_count(wanted, part)} tensors"
+            for part in _PARTS
+            if _count(wanted, part)
+        ]
+        excluded = [f"  excluded ({len(self.excluded)}): {some(self.excluded, most)}"] if self.excluded else []
+        return [f"Restored from {self.source}: {', '.join(counts)}.", *self._misfits(most), *excluded]
+
+    def _misfits(self, most: int) -> list[str]:
+        shapes = [f"{name} (file {file}, model {model})" for name, (file, model) in self.misshapen.items()]
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": shapes}
+        return [f"  {kind} ({len(names)}): {some(names, most)}" for kind, names in kinds.items() if names]
+
+
+def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
+    """Copy the tensors of a file into a model, in place; all is checked before the first is copied.
+
+    `restore.rename` is applied to the file's names first, of several beginnings that fit the longest. A file without
+    any `backbone.` or `decoder.` is taken for the one part that `restore.scope` names. Numbers are converted to the
+    model's type. The model's `mean` and `std` are facts about its backbone and stay.
+
+    Args:
+        model: A model with the parts `backbone` and `decoder`.
+        settings: Which file, which part, and what stays out; `checkpoint` is set.
+
+    Raises:
+        UserError: The file cannot be read, a pattern or a rename matches nothing, no tensor fits, one that fits is not
+            finite, or, with `strict`, anything is missing, unexpected or of another shape. The model is untouched.
+    """
+    if settings.checkpoint is None:
+        raise ValueError("restore.checkpoint is not set: there is nothing to restore from")
+    asked = tuple(part for part in _PARTS if settings.scope in ("all", part[:-1]))
+    other = tuple(part for part in _PARTS if part not in asked)
+    present: dict[str, Tensor] = model.state_dict()
+    candidates = [name for name in present if name.startswith(asked)]
+    excluded = {name for pattern in settings.exclude for name in matching(pattern, candidates, "restore.exclude")}
+    wanted = [name for name in candidates if name not in excluded]
+    if not wanted:
+        raise UserError(f"restore.exclude leaves nothing to restore of restore.scope={settings.scope}.")
+
+    path = Path(settings.checkpoint).expanduser()
+    content = read_state_dict(path)
+    names = _our_names(list(content), settings, path)
+    found = {name: content[theirs] for name, theirs in names.items()}
+    match = match_tensors(found, {name: present[name] for name in wanted})
+    result = Restored(
+        str(path),
+        restored=match.fitting,
+        missing=match.missing,
+        unexpected=tuple(name for name in match.unexpected if name not in present and not name.startswith(other)),
+        misshapen=match.misshapen,
+        excluded=tuple(name for name in candidates if name in excluded),
+    )
+    _check(result, settings, names, wanted)
+    broken = [name for name in result.restored if not _is_finite(found[name], present[name].dtype)]
+    if broken:
+        raise UserError(
+            f"{path} holds values that are not finite (NaN or infinity), in {some(broken, 8)}. "
+            "The training it comes from has diverged: take an earlier checkpoint, or leave these out with "
+            "restore.exclude."
+        )
+    model.load_state_dict({name: found[name] for name in result.restored}, strict=False)
+    return result
+
+
+def _our_names(theirs: Sequence[str], settings: RestoreSettings, path: Path) -> dict[str, str]:
+    """Map what the file's tensors are called here to what they are called there."""
+    for beginning in settings.rename:
+        if not any(name.startswith(beginning) for name in theirs):
+            raise UserError(
+                f"restore.rename: no tensor of {path} has a name that begins with '{beginning}'."
+                f"{nearest(beginning, theirs)} The names are: {some(theirs, 4)}."
+            )
+    longest_first = sorted(settings.rename, key=len, reverse=True)
+    names: dict[str, str] = {}
+    for name in theirs:
+        beginning = next((b for b in longest_first if name.startswith(b)), "")
+        ours = settings.rename.get(beginning, "") + name.removeprefix(beginning)
+        if ours in names:
+            raise UserError(f"restore.rename: {names[ours]} and {name} of {path} both become {ours}.")
+        names[ours] = name
+    if not names or any(ours.startswith(_PARTS) for ours in names):
+        return names
+    if settings.scope == "all":
+        raise UserError(
+            f"{path} does not say which tensors are the backbone's and which the decoder's: no name begins with "
+            f"backbone. or decoder. The names are: {some(list(names), 4)}.\n"
+            "If it holds a backbone alone, set restore.scope=backbone; else map its names to ours, such as "
+            "'+restore.rename={encoder.:backbone.}'."
+        )
+    return {f"{settings.scope}.{ours}": name for ours, name in names.items()}
+
+
+def _check(result: Restored, settings: RestoreSettings, names: Mapping[str, str], wanted: Sequence[str]) -> None:
+    if all(name.endswith(BATCH_COUNTER) for name in result.restored):
+        theirs = [name if name == ours else f"{name} (renamed {ours})" for ours, name in names.items()]
+        shapes = f"; of another shape: {len(result.misshapen)}" if result.misshapen else ""
+        raise UserError(
+            f"Nothing of {result.source} can be restored: of the {len(wanted)} tensors wanted none fits{shapes}.\n"
+            f"  The file's {len(names)}: {some(theirs, 4)}\n"
+            f"  Wanted: {some(wanted, 4)}\n"
+            "Check restore.checkpoint and restore.scope, or map the file's names to ours with restore.rename."
+        )
+    misfits = result._misfits(20)
+    if settings.strict and misfits:
+        raise UserError(
+            "\n".join([f"restore.strict=true, but {result.source} does not fit the model:", *misfits])
+            + "\nName what should stay as it is in restore.exclude, or set restore.strict=false."
+        )
+
+
+def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:
+    # As the model will hold it: a large float64 becomes infinity in float32.
+    return bool(tensor.to(dtype if dtype.is_floating_point else torch.float32).isfinite().all())
+
+
+def _count(names: Iterable[str], part: str) -> int:
+    return sum(name.startswith(part) for name in names)

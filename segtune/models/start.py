@@ -1,0 +1,38 @@
+"""The model that a run begins with."""
+
+from dataclasses import replace
+
+from segtune.config.schema import RestoreSettings, RunSettings
+from segtune.models.build import BuiltModel, build_model, cuts_of
+from segtune.models.module_paths import owners, within
+from segtune.models.pretrained import LoadedWeights
+from segtune.models.restore import restore
+
+
+def build_start(settings: RunSettings) -> BuiltModel:
+    """Build the model that a run begins with: pretrained, and restored from another file where that is asked for.
+
+    Raises:
+        UserError: Taps, cuts, weights or the file to restore cannot be used.
+    """
+    backbone, restores = settings.backbone, settings.restore
+    if restores.checkpoint and restores.scope != "decoder" and backbone.weights == "auto":
+        # What the file has needs no other source.
+        alone = replace(backbone, weights="none")
+        built = _restored(build_model(alone, settings.taps, settings.decoder, cuts_of(settings)), restores)
+        if built.weights.source:
+            return built
+    built = build_model(backbone, settings.taps, settings.decoder, cuts_of(settings))
+    return _restored(built, restores) if restores.checkpoint else built
+
+
+def _restored(built: BuiltModel, settings: RestoreSettings) -> BuiltModel:
+    report = restore(built.model, settings)
+    given = set(report.restored)
+    names = [name for name in built.model.state_dict() if not name.endswith("num_batches_tracked")]
+    lacking = {name.rpartition(".")[0] for name in names if name not in given}
+    weights, new = built.weights, built.new
+    if weights.source is None and any(name.startswith("backbone.") for name in given):
+        weights, new = LoadedWeights(report.source), ("backbone", "decoder")
+    left = [path for path in owners(built.model) if path in lacking and within(path, new)]
+    return replace(built, weights=weights, new=tuple(left), restored=report)

@@ -1,0 +1,210 @@
+"""The probe: how much each layer of a frozen backbone, and layers together, can tell about one's own masks.
+
+For every candidate a linear classifier of single pixels is fitted on the layer's features alone (Alain and Bengio
+2016, "Understanding intermediate layers using linear classifier probes", arXiv:1610.01644). It is Fisher's linear
+discriminant, which follows from sums over pixels: data of any size stream through, and nothing is random but the choice
+of pixels.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segtune.data.dataset import SegmentationDataset
+from segtune.data.loader import EpochBatches, make_loader
+from segtune.errors import UserError
+from segtune.metrics.overlap import Empty, per_image
+from segtune.models.decoders.layers import resize
+from segtune.models.layer_info import Group
+from segtune.probing.linear_classifier import Classifier, Moments, discriminant
+from segtune.runtime.device import Compute
+
+#: Bins of scores, between which the threshold is chosen: 8 standard deviations to each side.
+_BINS = 512
+_BINS_PER_SPREAD = _BINS / 16
+
+
+@dataclass
+class Probe:
+    """A frozen backbone, cut at all candidates, over a data set; see `fit` and `measure`."""
+
+    trunk: nn.Module
+    mean: Tensor
+    std: Tensor
+    compute: Compute
+    training: SegmentationDataset
+    validation: SegmentationDataset
+    batch_size: int
+    workers: int
+    pixels: int
+    ridge: float
+    seed: int
+    empty: Empty
+    advance: Callable[[int], None] = lambda images: None
+
+    def __post_init__(self) -> None:
+        self.classes = (Moments(), Moments())
+        half = self.training.only(slice(None, None, 2))
+        self.loaders = {
+            name: make_loader(
+                data,
+                EpochBatches(len(data), self.batch_size, self.seed, shuffle=False),
+                self.workers,
+                self.compute.device.type == "cuda",
+            )
+            for name, data in (("training", self.training), ("half", half), ("validation", self.validation))
+        }
+
+    @property
+    def pictures(self) -> int:
+        """The pictures that go through the backbone for one call of `fit` and one of `measure`."""
+        return len(self.training) + -(-len(self.training) // 2) + len(self.validation)
+
+    def fit(self, groups: Sequence[Group]) -> dict[Group, Classifier]:
+        """Fit a classifier of each group on the training pictures: its direction on all, its threshold on half of them.
+
+        Raises:
+            UserError: The training pictures hold no pixel of one of the classes.
+        """
+        known = self.classes[0].products.keys()
+        pairs = {tuple(sorted((a, b))) for group in groups for a in group for b in group}
+        self._sum_up([(a, b) for a, b in pairs if (a, b) not in known])
+        found = {group: discriminant(*self.classes, group, self.ridge) for group in groups}
+        return self._with_thresholds(found)
+
+    def measure(self, classifiers: Mapping[Group, Classifier]) -> dict[Group, float]:
+        """Give the mean Dice of each classifier over the validation pictures, at half the size the network sees."""
+        counted = []
+        limits = torch.tensor([each.threshold for each in classifiers.values()]).view(1, -1, 1, 1)
+        for features, masks, _ in self._batches("validation"):
+            found, true = _scores(list(classifiers.values()), features, masks) > limits.to(masks.device), masks > 0
+            hits, claimed, there = (cells.flatten(2).sum(2) for cells in (found & true, found, true.expand_as(found)))
+            rest = masks[0].numel() - claimed - there + hits
+            counted.append(torch.stack([hits, claimed - hits, there - hits, rest], 2).cpu())
+        tables = torch.cat(counted).transpose(0, 1)  # groups, pictures, counts
+        return {
+            g: per_image(each, self.empty)["dice"].nanmean().item() for g, each in zip(classifiers, tables, strict=True)
+        }
+
+    def _sum_up(self, pairs: Sequence[tuple[str, str]]) -> None:
+        first = not any(moments.count for moments in self.classes)
+        known = {name for moments in self.classes for name in moments.sums}
+        names = sorted({name for pair in pairs for name in pair})
+        for features, masks, indices in self._batches("training"):
+            places = [_draw(mask, self.pixels, (self.seed, index)) for mask, index in zip(masks, indices, strict=True)]
+            drawn = {name: _at(features[name], places, masks.shape[-2:]) for name in names}
+            truth = torch.cat([mask.flatten()[place] for mask, place in zip(masks, places, strict=True)]) > 0
+            for label, moments in enumerate(self.classes):
+                chosen = truth == bool(label)
+                # Each pass draws the same pixels: what is known of them is not summed up again.
+                moments.count += int(chosen.sum()) if first else 0
+                moments.add({name: values[chosen] for name, values in drawn.items()}, set(names) - known, pairs)
+        for kind, moments in zip(("background", "object"), self.classes, strict=True):
+            if moments.count < 2:
+                raise UserError(
+                    f"The training pictures hold no pixel of the {kind}, so nothing can be told apart. Check "
+                    "data.foreground and data.invert, and that the masks are of these pictures."
+                )
+
+    def _with_thresholds(self, classifiers: Mapping[Group, Classifier]) -> dict[Group, Classifier]:
+        """Choose each threshold for the highest mean Dice of every second training picture."""
+        ordered = list(classifiers.values())
+        spreads = torch.tensor([each.spread for each in ordered], dtype=torch.float64)
+        counted = [
+            _above_each(_scores(ordered, features, masks), masks > 0, spreads)
+            for features, masks, _ in self._batches("half")
+        ]
+        chosen = {}
+        for index, (group, classifier) in enumerate(classifiers.items()):
+            table = torch.cat([counts[:, index] for counts in counted])  # pictures, thresholds, counts
+            dices = per_image(table.flatten(0, 1), self.empty)["dice"].view(table.shape[:2]).nanmean(0)
+            best = thresholds(classifier.spread)[int(dices.nan_to_num().argmax())].item()
+            chosen[group] = replace(classifier, threshold=best)
+        return chosen
+
+    @torch.no_grad()
+    def _batches(self, split: str) -> Iterator[tuple[dict[str, Tensor], Tensor, list[int]]]:
+        """Give features by layer, (N, C, h, w), masks (N, 1, H, W) and the pictures' numbers, batch by batch.
+
+        Masks are of half the pictures' height and width: all layers are compared there.
+        """
+        device = self.compute.device
+        mean, std = (255 * value.view(1, 3, 1, 1).to(device) for value in (self.mean, self.std))
+        for batch in self.loaders[split]:
+            images = ((batch["image"].to(device).float() - mean) / std).contiguous(memory_format=torch.channels_last)
+            with self.compute.autocast():
+                features = self.trunk(images)
+            masks = F.interpolate(batch["mask"].to(device).float(), scale_factor=0.5, mode="nearest-exact")
+            yield features, masks, batch["index"].tolist()
+            self.advance(len(images))
+
+
+def _scores(classifiers: Sequence[Classifier], features: Mapping[str, Tensor], masks: Tensor) -> Tensor:
+    """Score every pixel by each classifier, (N, classifiers, H, W), for masks of (N, 1, H, W).
+
+    A linear classifier and a bilinear enlargement may change places, so only scores are enlarged.
+    """
+    offsets = torch.tensor([each.offset for each in classifiers], device=masks.device).view(1, -1, 1, 1)
+    total = offsets.repeat(len(masks), 1, *masks.shape[-2:])
+    for name, values in features.items():
+        using = [index for index, each in enumerate(classifiers) if name in each.weights]
+        if using:
+            weights = torch.stack([classifiers[index].weights[name] for index in using], 1)
+            scores = values.permute(0, 2, 3, 1).float() @ weights.to(values.device, torch.float32)
+            total[:, using] += resize(scores.permute(0, 3, 1, 2), masks.shape[-2:])
+    return total
+
+
+def thresholds(spread: float) -> Tensor:
+    """Give the thresholds that are tried, around the middle between the classes' means."""
+    return (torch.arange(1, _BINS) - _BINS / 2) * spread / _BINS_PER_SPREAD
+
+
+def _above_each(scores: Tensor, masks: Tensor, spreads: Tensor) -> Tensor:
+    """Count TP, FP, FN and TN above each threshold, (N, C, thresholds, 4), from (N, C, H, W), (N, 1, H, W) and (C,)."""
+    pictures, columns = scores.shape[:2]
+    scale = (_BINS_PER_SPREAD / spreads).to(scores).view(1, -1, 1, 1)
+    bins = (scores * scale + _BINS / 2).clamp(0, _BINS - 1).int()
+    number = torch.arange(pictures * columns, dtype=torch.int32, device=bins.device).view(pictures, columns, 1, 1)
+    places = ((2 * number + masks) * _BINS + bins).flatten()
+    table = torch.bincount(places, minlength=2 * pictures * columns * _BINS).view(pictures, columns, 2, _BINS)
+    above = table.flip(3).cumsum(3).flip(3).cpu()
+    (false, true), (negatives, positives) = above[..., 1:].unbind(2), above[..., :1].unbind(2)
+    return torch.stack([true, false, positives - true, negatives - false], 3)
+
+
+def _draw(mask: Tensor, most: int, seed: tuple[int, int]) -> Tensor:
+    """Draw up to `most` places of a mask (1, H, W), half of them object, or as many as there are of the rarer class."""
+    rng = np.random.default_rng(seed)
+    flat = mask.flatten().cpu().numpy() > 0
+    classes = [np.flatnonzero(flat == value) for value in (False, True)]
+    fewer = min(len(places) for places in classes)
+    share = min(most // 2, fewer)
+    wanted = [share if len(places) == fewer else most - share for places in classes]
+    drawn = [rng.choice(p, min(len(p), n), replace=False) for p, n in zip(classes, wanted, strict=True)]
+    return torch.from_numpy(np.sort(np.concatenate(drawn))).to(mask.device)
+
+
+def _at(features: Tensor, places: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
+    """Give the features (n, C) at places of the map enlarged bilinearly to `size`, without enlarging it."""
+    taken = []
+    for one, place in zip(features.permute(0, 2, 3, 1), places, strict=True):  # a pixel's channels lie together
+        (top, bottom, down), (left, right, across) = (
+            _between(places_along, wide, narrow)
+            for places_along, wide, narrow in zip((place // size[1], place % size[1]), size, one.shape[:2], strict=True)
+        )
+        above = one[top, left] * (1 - across) + one[top, right] * across
+        below = one[bottom, left] * (1 - across) + one[bottom, right] * across
+        taken.append(above * (1 - down) + below * down)
+    return torch.cat(taken)
+
+
+def _between(places: Tensor, wide: int, narrow: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the two neighbours of places along an axis before it was enlarged, and the second one's weight, (n, 1)."""
+    source = ((places + 0.5) * (narrow / wide) - 0.5).clamp_min(0)
+    first = source.long().clamp_max(narrow - 1)
+    return first, (first + 1).clamp_max(narrow - 1), (source - first)[:, None].float()

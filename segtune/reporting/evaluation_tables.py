@@ -1,0 +1,40 @@
+"""An evaluation as tables on the terminal."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from segtune.evaluation.summary import Facts
+from segtune.reporting.wording import interval_text, number, score_names, sentences
+from segtune.runtime.console import print_table, say
+
+
+def show(facts: Facts) -> None:
+    """Print what an evaluation says."""
+    empty = facts["empty_images"]
+    title = (
+        f"{facts['split']}: {facts['images']} pictures, {empty} without foreground; "
+        "mean over pictures, and all pixels pooled"
+    )
+    table = Table(title=title)
+    for heading in ("", "mean", "95 % interval", "pooled", "95 % interval"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, pair in score_names(facts).items():
+        cells = [text for key in pair for text in (number(facts[key]), interval_text(facts["intervals"][key]))]
+        table.add_row(name, *cells)
+    print_table(table)
+    for name, rows in facts["groups"].items():
+        print_table(_group_table(name, rows))
+        if gap := facts["gaps"].get(name):
+            say(f"Between the best ({gap['best']}) and the worst ({gap['worst']}) lie {gap['gap']:.4f} of Dice.")
+    say("\n".join(sentences(facts)))
+
+
+def _group_table(name: str, rows: Sequence[Facts]) -> Table:
+    table = Table(title=f"by {name}")
+    for heading in (name, "pictures", "mean Dice", "95 % interval", "pooled"):
+        table.add_column(heading, justify="left" if heading == name else "right")
+    for row in rows:
+        cells = (number(row["dice_mean"]), interval_text(row["interval"]), number(row["dice_pooled"]))
+        table.add_row(row["group"], str(row["images"]), *cells)
+    return table

@@ -1,0 +1,121 @@
+"""The command `report`: the runs in a folder, ranked, on one page."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+from rich.table import Table
+
+from segtune.reporting.wording import Facts, interval_text, number
+from segtune.runtime.console import compact_table
+from segtune.runtime.files import read_rows
+from segtune.runtime.paths import find_folder
+
+#: Settings that say where a run is, not what it is.
+_PLACES = ("run_dir", "resume")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished run: its folder, what it has come to, its settings by dotted name, its validation Dice by epoch.
+
+    `evaluation` and `pictures`, the names of the validation pictures, are empty for runs of before they were written.
+    """
+
+    folder: Path
+    summary: Facts
+    settings: dict[str, str]
+    dices: list[float]
+    evaluation: Facts
+    pictures: tuple[str, ...]
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval of its mean validation Dice, as text."""
+        return interval_text(self.evaluation["intervals"]["dice_mean"]) if self.evaluation else ""
+
+
+def find_runs(folder: Path) -> tuple[list[Ran], list[Path], list[Path]]:
+    """Find the finished runs in a folder, the best first, then the unfinished ones, and those that cannot be read.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    find_folder("folder", folder)
+    runs, unfinished, damaged = [], [], []
+    for path in sorted(folder.rglob("config.yaml")):
+        run = path.parent
+        if not (run / "checkpoints").is_dir():
+            continue  # of a probe
+        if not (run / "summary.json").is_file():
+            unfinished.append(run)
+            continue
+        try:
+            runs.append(_read(run))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, csv.Error):
+            damaged.append(run)
+    return sorted(runs, key=lambda run: -run.summary["val_dice"]), unfinished, damaged
+
+
+def _read(folder: Path) -> Ran:
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    path, pictures = folder / "evaluation.json", folder / "per_image.csv"
+    evaluation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if evaluation and (evaluation["split"] != "val" or abs(evaluation["dice_mean"] - summary["val_dice"]) > 1e-3):
+        evaluation = {}  # of something else
+    names = tuple(str(row["name"]) for row in read_rows(pictures)) if pictures.is_file() else ()
+    dices = [row["val_dice"] for row in read_rows(folder / "metrics.csv")]
+    run = Ran(folder, summary, dict(_flat(settings)), dices, evaluation, names)
+    wanted = [float(summary[name]) for name in ("val_dice", "best_epoch", "seconds", "parameters")]
+    if not (run.settings and all(map(math.isfinite, wanted)) and isinstance(run.interval, str)):
+        raise ValueError(f"{folder} lacks settings or results")
+    return run
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{key}.")
+        elif key not in _PLACES:
+            found.append((f"{prefix}{key}", str(value)))
+    return found
+
+
+def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Name the settings in which runs differ."""
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [name for name in names if len({each.get(name, "") for each in settings}) > 1]
+
+
+def link_to(report: Path, page: Path) -> str:
+    """Return a link from a page to a report, relative and quoted; nothing if there is no such file."""
+    if not report.is_file() or report.resolve() == page.resolve():
+        return ""
+    return quote(Path(os.path.relpath(report, page.parent)).as_posix())
+
+
+def leaderboard_tables(runs: Sequence[Ran], names: Mapping[Path, str], differing: Sequence[str]) -> tuple[Table, Table]:
+    """Show the ranking with a column for each setting in which runs differ, and with the settings under the run."""
+    wide, narrow = Table(), compact_table(leading=1)
+    for heading in ("run", "val Dice", "95 % interval", "best epoch", "minutes", *differing):
+        wide.add_column(heading)
+    for heading in ("run", "val Dice,\n95 % interval", "epoch", "minutes"):
+        narrow.add_column(heading, no_wrap=heading != "run")
+    for run in runs:
+        dice, epoch = number(run.summary["val_dice"]), str(run.summary["best_epoch"])
+        minutes = f"{run.summary['seconds'] / 60:.1f}"
+        values = [run.settings.get(name, "") for name in differing]
+        wide.add_row(names[run.folder], dice, run.interval, epoch, minutes, *values)
+        told = [f"  {name}={value}" for name, value in zip(differing, values, strict=True) if name in run.settings]
+        within = "\n".join(filter(None, (dice, run.interval)))
+        narrow.add_row("\n".join([names[run.folder], *told]), within, epoch, minutes)
+    return wide, narrow

@@ -1,0 +1,1 @@
+"""Device, processes, console, files, measuring."""

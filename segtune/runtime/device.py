@@ -1,0 +1,91 @@
+"""Where and how numbers are computed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from segtune.config.schema import DeviceSettings
+from segtune.errors import UserError
+from segtune.runtime.distributed import local_rank, world
+
+AUTO_PRECISION = "SEGTUNE_AUTO_PRECISION"  # in the environment: what train.precision=auto means
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device, and the type autocast computes in: float32 stands for no autocast."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return f"{self.device} in {self.precision}"
+
+    @property
+    def precision(self) -> str:
+        """The name of `dtype`, such as bfloat16."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute in `dtype` inside the block."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            yield
+
+    def place(self, module: M) -> M:
+        """Move a module to the device, with its weights channels-last, and return it."""
+        return module.to(self.device).to(memory_format=torch.channels_last)
+
+
+def choose_compute(settings: DeviceSettings) -> Compute:
+    """Choose device and precision.
+
+    Raises:
+        UserError: The device does not exist here, or SEGTUNE_AUTO_PRECISION names no precision.
+    """
+    name = settings.device
+    if name == "auto":
+        alone = world() == 1  # processes on MPS cannot join
+        name = "cuda" if torch.cuda.is_available() else "mps" if alone and torch.backends.mps.is_available() else "cpu"
+    elif name.startswith("cuda:") and world() > 1:
+        raise UserError(
+            f"train.device={name} would put all {world()} processes on one GPU: say cuda, and each takes its own."
+        )
+    if name == "cuda" and world() > 1:
+        name = f"cuda:{local_rank()}"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"train.device={settings.device} cannot be used here: {str(error).splitlines()[0]}\n"
+            "Expected auto, cpu, cuda, cuda:N or mps."
+        ) from error
+    precision = _auto_precision(device) if settings.precision == "auto" else settings.precision
+    return Compute(device, _DTYPES[precision])
+
+
+def _auto_precision(device: torch.device) -> str:
+    chosen = os.environ.get(AUTO_PRECISION)
+    if chosen is None:
+        return _best_precision(device)
+    if chosen not in _DTYPES:
+        raise UserError(f"The environment variable {AUTO_PRECISION}: got {chosen!r}; expected {', '.join(_DTYPES)}.")
+    return chosen
+
+
+def _best_precision(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "fp32"
+    return "fp32"

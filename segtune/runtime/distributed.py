@@ -1,0 +1,174 @@
+"""Several processes, one run: what they agree on, over torch.distributed. With one process all of it is nothing.
+
+The processes are started by torchrun, which tells each its number in the environment.
+"""
+
+import atexit
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache, reduce
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from segtune.errors import LostError, UserError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Give this process's number; 0 is the one that writes and speaks."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """Give the number of processes."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """Give this process's number on its machine, which is the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextmanager
+def together(device: torch.device) -> Iterator[None]:
+    """Join the other processes inside the block.
+
+    Once joined they stay so until they end: torchrun's address book serves one group only, and a process with an error
+    can say what it is before the others find it gone.
+
+    Raises:
+        UserError: The environment does not say where the others are.
+        LostError: Another process has ended, or cannot be reached.
+    """
+    if world() == 1:
+        yield
+        return
+    if absent := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise UserError(
+            f"WORLD_SIZE={world()} in the environment says that this is one of {world()} processes, but "
+            f"{' and '.join(absent)}, by which they find each other, is not there. "
+            "Start them with torchrun, or unset WORLD_SIZE."
+        )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        if not dist.is_initialized():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+            atexit.register(dist.destroy_process_group)
+        yield
+    except RuntimeError as error:  # gloo has no exception of its own
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            raise
+        reason = re.sub(r".*\[\S+:\d+\] ", "", str(error).splitlines()[0]).partition(". ")[0]
+        raise LostError(
+            f"Process {rank()} of {world()} has lost the others: one of them has ended, or the network failed "
+            f"({reason}).\nIf it has left a message, that stands above or in its log. "
+            "A run can then be resumed from its last save."
+        ) from error
+
+
+def on_first(work: Callable[[], T]) -> T:
+    """Let process 0 do something, and give its result, or its error, to all.
+
+    Raises:
+        UserError: The work raised it.
+    """
+    if world() == 1:
+        return work()
+    answer: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            answer[0] = work()
+        except UserError as error:
+            answer[1] = str(error)
+    dist.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
+    if answer[1] is not None:
+        raise UserError(answer[1])
+    result: T = answer[0]
+    return result
+
+
+def add(values: Sequence[float]) -> list[float]:
+    """Sum numbers over all processes, in float64."""
+    if world() == 1:
+        return list(values)
+    sums = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(sums)
+    return [float(value) for value in sums]
+
+
+def gather(value: T) -> list[T]:
+    """Give every process's value to all, in the order of their numbers."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def wrap(model: nn.Module, device: torch.device, sync_batchnorm: bool) -> nn.Module:
+    """Make a model whose gradients are averaged over all processes; to be made anew whenever what trains changes.
+
+    All start from process 0's tensors. With `sync_batchnorm` the BatchNorm layers of a model on CUDA become
+    `nn.SyncBatchNorm`, in place, with the same tensors under the same names.
+    """
+    if world() == 1:
+        return model
+    if sync_batchnorm and device.type == "cuda":
+        convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # knows normalisation with an activation too
+    elif rank() == 0 and any(isinstance(module, _BatchNorm) and module.training for module in model.modules()):
+        _warn_of_batchnorm(device.type, sync_batchnorm)
+    network = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    if device.type == "cpu":
+        network.register_comm_hook(None, _average)
+    return network
+
+
+def _average(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
+    """Average gradients in the order of the processes.
+
+    A ring adds in an order that follows from the place in the bucket, and DDP fills its buckets anew after the first
+    step: from three processes on a resumed run would differ in the last bits from one that was not interrupted.
+    """
+    parts = [torch.empty_like(bucket.buffer()) for _ in range(world())]
+
+    def average(gathered: torch.futures.Future[Any]) -> torch.Tensor:
+        gathered.wait()  # raises where a process is lost
+        return reduce(torch.add, parts) / len(parts)
+
+    return dist.all_gather(parts, bucket.buffer(), async_op=True).get_future().then(average)
+
+
+@cache
+def _warn_of_batchnorm(device: str, sync_batchnorm: bool) -> None:
+    why = f"there is no SyncBatchNorm on {device}" if sync_batchnorm else "train.sync_batchnorm=false"
+    log.warning(
+        "Each of the %d processes takes BatchNorm's statistics over its own share of the batch (%s). One process with "
+        "the same batch would train a little differently; batchnorm: frozen in a phase avoids it in the backbone.",
+        world(),
+        why,
+    )
+
+
+def alone(network: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Keep gradients to this process while a step's batches are summed, up to the `last`."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
+
+
+def align(model: nn.Module) -> None:
+    """Give all processes the buffers of process 0, such as BatchNorm's statistics."""
+    if world() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)

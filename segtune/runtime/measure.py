@@ -1,0 +1,113 @@
+"""Time and memory of a job, measured in a process of its own."""
+
+import gc
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from segtune.errors import UserError
+
+#: Makes the model and its optimizer, and gives a function that does one step, and the device it works on.
+Job = Callable[[], tuple[Callable[[], object], torch.device]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one step took: the median of its `seconds`, and the peak of its `memory` in bytes, None where unknown."""
+
+    seconds: float
+    memory: int | None
+
+
+def measure(job: Job, steps: int = 5) -> Measured:
+    """Measure steps in a fresh process, so that nothing that ran before counts.
+
+    Args:
+        job: A picklable function (of a module, or a `partial` of one), called in the new process.
+        steps: Steps to time, after two that are not.
+
+    Returns:
+        The median time, and the peak memory above what the process held with all libraries loaded and before the job
+        was called: resident memory on a CPU (None on Windows, which does not tell it), PyTorch's on CUDA.
+
+    Raises:
+        UserError: The job failed, or the process was killed.
+    """
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            return pool.submit(_measure_here, job, steps, torch.get_num_threads()).result()
+    except UserError:
+        raise
+    except BrokenProcessPool as error:
+        raise UserError(
+            "The step could not be measured: its process was killed, most likely because memory ran out. "
+            "A smaller train.batch_size or data.image_size needs less."
+        ) from error
+    except Exception as error:
+        raise UserError(f"The step could not be measured: {type(error).__name__}: {error}") from error
+
+
+def _measure_here(job: Job, steps: int, threads: int) -> Measured:
+    torch.set_num_threads(threads)
+    _load_libraries()
+    _reset_peak()
+    before = _peak()
+    step, device = job()
+    gc.collect()  # the network before its cut is garbage by now, but in cycles
+    synchronize: Callable[[], object] = (
+        partial(torch.accelerator.synchronize, device) if device.type != "cpu" else lambda: None
+    )
+    _reset_peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = []
+    for _ in range(2 + steps):
+        began = time.perf_counter()
+        step()
+        synchronize()
+        seconds.append(time.perf_counter() - began)
+    memory = None
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+    elif device.type == "cpu" and before is not None:
+        memory = (_peak() or before) - before
+    return Measured(statistics.median(seconds[2:]), memory)
+
+
+def _load_libraries() -> None:
+    """Do a tiny step: the first of a process makes PyTorch load parts that no model is to blame for."""
+    layer = nn.Conv2d(1, 1, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.zeros(1, 1, 8, 8)).sum().backward()
+    torch.optim.SGD(layer.parameters(), lr=0.1).step()
+
+
+def _peak() -> int | None:
+    """The most bytes that were resident at once, since the process began or since `_reset_peak`."""
+    with suppress(OSError):
+        # Not getrusage: a new process on Linux starts there from what its parent held.
+        if found := re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii")):
+            return 1024 * int(found[1])
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _reset_peak() -> None:
+    """Let the peak start from what is resident now; elsewhere than on Linux it stays and what counts is its growth."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -1,0 +1,59 @@
+"""What an epoch leaves behind: a row of `metrics.csv`, sample images, TensorBoard."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from segtune.data.overlays import Picture, png
+from segtune.runtime.files import Row, write_atomically, write_csv
+
+log = logging.getLogger(__name__)
+
+
+class EpochRecorder:
+    """Writes what an epoch leaves behind. `rows` holds all epochs so far, those before a resume too."""
+
+    def __init__(self, folder: Path, rows: list[Row]) -> None:
+        self.folder = folder
+        self.rows = rows
+        self.writer: SummaryWriter | None = None
+        with self._going_on_without():
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows) + 1 if rows else None)
+
+    def epoch(self, row: Row, samples: Picture | None) -> None:
+        """Add an epoch's row and its picture of samples."""
+        self.rows.append(row)
+        number = int(row["epoch"])
+        write_csv(self.folder / "metrics.csv", self.rows)
+        if samples is not None:
+            write_atomically(self.folder / "samples" / f"epoch_{number:03d}.png", png(samples))
+        with self._going_on_without():
+            if self.writer:
+                _write(self.writer, row, samples)
+
+    def close(self) -> None:
+        """Close the TensorBoard file."""
+        with self._going_on_without():
+            if self.writer:
+                self.writer.close()
+
+    @contextmanager
+    def _going_on_without(self) -> Iterator[None]:
+        """Where the disk refuses TensorBoard's file, let the run go on: its curves are in `metrics.csv` too."""
+        try:
+            yield
+        except OSError as error:
+            log.warning("The TensorBoard file cannot be written (%s); metrics.csv goes on.", error)
+            self.writer = None
+
+
+def _write(writer: SummaryWriter, row: Row, samples: Picture | None) -> None:
+    for name, value in row.items():
+        if isinstance(value, float):
+            writer.add_scalar(name, value, row["epoch"])
+    if samples is not None:
+        writer.add_image("samples: photo, truth, prediction", samples, row["epoch"], dataformats="HWC")
+    writer.flush()

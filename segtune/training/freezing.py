@@ -1,0 +1,224 @@
+"""Who trains in a phase.
+
+Freezing is by module path: the same paths decide which parameters get gradients and which modules are in training mode,
+so BatchNorm statistics and dropout of frozen parts stand still too.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from segtune.config.schema import PhaseSettings
+from segtune.errors import UserError, nearest
+from segtune.models.module_paths import matching, owners, within
+
+Blocks = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Who trains: module paths inside the model, but for the paths `without`."""
+
+    modules: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+    def holds(self, path: str) -> bool:
+        """Say whether a module of this path trains."""
+        return within(path, self.modules) and not within(path, self.without)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Parameter counts of a phase: `trainable` and `total` numbers, and the same by part of the model."""
+
+    trainable: int
+    total: int
+    parts: Mapping[str, tuple[int, int]]
+
+
+def choose(
+    model: nn.Module,
+    name: str,
+    phase: PhaseSettings,
+    blocks: Blocks,
+    new: Collection[str] = (),
+    reached: Collection[str] | None = None,
+) -> Scope:
+    """Say who trains in a phase: what it names of the backbone and of the decoder, and all that is new.
+
+    Args:
+        model: A model with `backbone` and `decoder`.
+        name: The phase's name, for messages.
+        phase: The phase.
+        blocks: The backbone's blocks from the input to the deepest, each a list of module paths inside the backbone.
+        new: Paths of modules of the backbone that have no pretrained weights, inside the backbone.
+        reached: Paths of the modules that a gradient reaches; None: all. The others do not train.
+
+    Raises:
+        UserError: A name or a pattern matches no module of the cut backbone or of the decoder, nothing would train, or
+            a module that is asked for by name gets no gradient.
+    """
+    if phase.backbone == "all":
+        paths = ["backbone"]
+    else:
+        named = _backbone_paths(model.get_submodule("backbone"), name, phase, blocks)
+        paths = [f"backbone.{path}" for path in dict.fromkeys([*named, *new])]
+    paths += _decoder_paths(model.get_submodule("decoder"), name, phase)
+    without = [] if reached is None else _unreached(model, paths, reached, name, phase)
+    if phase.batchnorm == "frozen":
+        fresh = [f"backbone.{path}" for path in new]
+        without += [
+            path
+            for path, module in model.named_modules()
+            if isinstance(module, _BatchNorm) and path.startswith("backbone.") and not within(path, fresh)
+        ]
+    scope = Scope(tuple(paths), tuple(dict.fromkeys(without)))
+    if not any(scope.holds(owner) for owner in owners(model)):
+        reason = (
+            f"no gradient passes cut={phase.cut}, and what lies behind it is frozen" if phase.cut else "all is frozen"
+        )
+        raise UserError(
+            f"freeze.phases.{name}: nothing would train, for {reason}. "
+            "Name something to train with backbone (a number of its deepest blocks, all, or a list) or decoder."
+        )
+    return scope
+
+
+def present_blocks(backbone: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
+    """Give the blocks that the cut backbone still holds, with those of their module paths that are there.
+
+    A tap right behind a block's first activation leaves nothing to train of that block: it does not count.
+    """
+    kept = {path: module for path, module in backbone.named_modules() if path}
+    present = {name: [path for path in paths if path in kept] for name, paths in blocks.items()}
+    return {name: paths for name, paths in present.items() if any(list(kept[path].parameters()) for path in paths)}
+
+
+def block_of(parameter: str, blocks: Blocks) -> str:
+    """Name the part a parameter belongs to: a block of the backbone, `decoder`, or `backbone` if no block holds it."""
+    if parameter.startswith("decoder."):
+        return "decoder"
+    inside = parameter.removeprefix("backbone.")
+    return next((name for name, paths in blocks.items() if within(inside, paths)), "backbone")
+
+
+def freeze(model: nn.Module, scope: Scope) -> None:
+    """Let gradients into the parameters of the scope, and no others. Once per phase."""
+    model.requires_grad_(False)
+    for path in scope.modules:
+        model.get_submodule(path).requires_grad_(True)
+    for path in scope.without:
+        model.get_submodule(path).requires_grad_(False)
+
+
+def train_mode(model: nn.Module, scope: Scope) -> None:
+    """Put the scope in training mode and everything else in evaluation mode. Before every epoch."""
+    model.eval()
+    for path in scope.modules:
+        model.get_submodule(path).train()
+    for path in scope.without:
+        model.get_submodule(path).eval()
+
+
+def audit(model: nn.Module, blocks: Blocks) -> Audit:
+    """Count what really trains, by block of the backbone and for the decoder."""
+    parts: dict[str, list[int]] = {}
+    for name, parameter in model.named_parameters():
+        counted = parts.setdefault(block_of(name, blocks), [0, 0])
+        counted[0] += parameter.numel() * parameter.requires_grad
+        counted[1] += parameter.numel()
+    pairs = {name: (trainable, total) for name, (trainable, total) in parts.items()}
+    return Audit(sum(t for t, _ in pairs.values()), sum(n for _, n in pairs.values()), pairs)
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Restore, when the block ends, which parameters get gradients, their gradients, and who is in training mode."""
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    modules = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for parameter, requires_grad, gradient in parameters:
+            parameter.requires_grad_(requires_grad).grad = gradient
+        for module, training in modules:
+            module.training = training
+
+
+def find_reached(model: nn.Module) -> set[str]:
+    """Return the paths of the layers that a gradient from the logits reaches, found by a backward pass."""
+    found: set[str] = set()
+
+    def watch(path: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(lambda _: found.add(path))  # type: ignore[no-untyped-call]
+
+    with unchanged(model), ExitStack() as hooks:
+        model.eval().requires_grad_(True)
+        model.zero_grad(set_to_none=True)  # the backward pass would add to gradients that are to stay
+        for path, module in model.named_modules():
+            if not list(module.children()) or next(module.parameters(recurse=False), None) is not None:
+                hooks.enter_context(module.register_forward_hook(lambda m, a, output, path=path: watch(path, output)))
+        device = next(model.parameters()).device
+        logits = model(torch.zeros(1, 3, 64, 64, device=device))
+        if logits.requires_grad:
+            logits.sum().backward()
+    return found
+
+
+def _backbone_paths(backbone: nn.Module, name: str, phase: PhaseSettings, blocks: Blocks) -> list[str]:
+    present = present_blocks(backbone, blocks)
+    if isinstance(phase.backbone, int):
+        deepest = list(present)[len(present) - min(phase.backbone, len(present)) :]
+        return [path for block in deepest for path in present[block]]
+    # The gradient stops of `taps.cut` are no layers of the network.
+    kept = [path for path, _ in backbone.named_modules() if path and not within(path, ["stops"])]
+    setting, paths = f"freeze.phases.{name}.backbone", []
+    for item in phase.backbone:
+        if item.startswith("re:"):
+            found = matching(item, kept, setting)
+        elif item in present or item in kept:
+            found = present.get(item, [item])
+        else:
+            raise UserError(
+                f"{setting}: '{item}' is no module of the cut backbone.{nearest(item, [*present, *kept])} "
+                f"Its blocks: {', '.join(present)}."
+            )
+        if not any(within(owner, found) for owner in owners(backbone)):
+            raise UserError(f"{setting}: '{item}' has no parameters, so nothing of it could train.")
+        paths += found
+    return paths
+
+
+def _decoder_paths(decoder: nn.Module, name: str, phase: PhaseSettings) -> list[str]:
+    if phase.decoder == "all":
+        return ["decoder"]
+    kept = [path for path, _ in decoder.named_modules() if path]
+    return [
+        f"decoder.{path}" for item in phase.decoder for path in matching(item, kept, f"freeze.phases.{name}.decoder")
+    ]
+
+
+def _unreached(
+    model: nn.Module, paths: Sequence[str], reached: Collection[str], name: str, phase: PhaseSettings
+) -> list[str]:
+    """Give the layers among `paths` that no gradient reaches, those without parameters too."""
+    if not reached:
+        raise UserError(
+            f"freeze.phases.{name}.cut={phase.cut}: this layer is at or behind the logits, and no gradient passes it: "
+            "nothing would train, and the loss would never move. Cut at a layer of the backbone."
+        )
+    layers = [p for p, m in model.named_modules() if not list(m.children()) or list(m.parameters(recurse=False))]
+    away = [path for path in layers if within(path, paths) and path not in reached]
+    for path in paths if isinstance(phase.backbone, list) else ():
+        owned = {owner for owner in owners(model) if within(owner, [path])}
+        if owned and owned <= set(away):
+            raise UserError(
+                f"freeze.phases.{name}: backbone names {path.removeprefix('backbone.')}, but with cut={phase.cut} no "
+                "gradient reaches it. Leave it out, or cut nearer to the input."
+            )
+    return away

@@ -1,0 +1,305 @@
+"""Training: plain loops over phases, epochs and batches."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from segtune.config.schema import Settings
+from segtune.data.dataset import build_dataset
+from segtune.data.loader import EpochBatches, make_loader
+from segtune.data.sources.base import Pair
+from segtune.errors import DivergedError, Interrupted, UserError
+from segtune.evaluation.evaluator import Evaluation, Evaluator
+from segtune.losses import build_loss
+from segtune.models.build import BuiltModel
+from segtune.models.checkpoint import Checkpoint
+from segtune.runtime import distributed
+from segtune.runtime.console import bar, say
+from segtune.runtime.device import Compute
+from segtune.runtime.files import Row, write_json
+from segtune.training.epoch_log import EpochRecorder
+from segtune.training.freezing import audit, train_mode
+from segtune.training.invariants import check_gradients, check_members, check_unchanged, fingerprint
+from segtune.training.optim import build_optimizer, build_schedule
+from segtune.training.phases import Phase, enter
+from segtune.training.run_folder import keep_settings
+from segtune.training.signals import stop_signals
+from segtune.training.state import Movers, OnPhase, Run, State, check_place, seed_of, since_best
+from segtune.version import __version__
+
+
+def fit(
+    settings: Settings,
+    built: BuiltModel,
+    phases: Sequence[Phase],
+    facts: Mapping[str, dict[str, Any]],
+    splits: Mapping[str, Sequence[Pair]],
+    folder: Path,
+    compute: Compute,
+    resumed: Checkpoint | None = None,
+    command: str = "",
+    on_phase: OnPhase = lambda *_: None,
+) -> dict[str, Any]:
+    """Train through all phases and write the run's folder.
+
+    Args:
+        settings: The run's settings.
+        built: The model on its device, with pretrained or resumed weights.
+        phases: What `plan_phases` made of the settings for the model.
+        facts: What is to be kept of each phase that has not begun, by its name; `trainable` at least.
+        splits: Pairs of `train` and `val`.
+        folder: The run's folder, which exists.
+        compute: Device and precision.
+        resumed: What `last.pt` holds, to go on from there.
+        command: The command line of the run, to be kept with its settings.
+        on_phase: Called with a phase's number, from 1, and its facts, when it begins or goes on.
+
+    Returns:
+        What is written to `summary.json`.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the run is saved.
+        DivergedError: The loss is not finite; the last checkpoint is good.
+        UserError: The run cannot go on with these settings, or a guard has found a phase not trained as it says.
+    """
+    progress, moved = (resumed.state or {}, resumed.optimizer or {}) if resumed else ({}, {})
+    state = State(**progress)
+    train, data = settings.train, settings.data
+    dataset = build_dataset(splits["train"], data, settings.augment, settings.seed)
+    batches = EpochBatches(
+        len(dataset), train.batch_size, settings.seed, rank=distributed.rank(), world=distributed.world()
+    )
+    loader = make_loader(dataset, batches, train.workers, compute.device.type == "cuda")
+    evaluator = Evaluator(splits["val"], data, train, build_loss(settings.loss), compute, samples=train.samples)
+    if resumed:
+        check_place(state, settings, resumed.settings, batches.whole, moved["schedule"]["last_epoch"])
+    with stop_signals() as stopped:
+        run = Run(
+            settings, built, folder, compute, state, loader, batches, evaluator, None, phases, facts, on_phase, stopped
+        )
+        if distributed.rank() == 0:  # from here on the run may write: it can be trained as it is asked for
+            keep_settings(folder, asdict(settings), command)
+            if built.restored:
+                write_json(folder / "restore.json", asdict(built.restored))
+            run.recorder = EpochRecorder(folder, state.rows)
+        for index in range(state.phase, len(phases)):
+            fit_phase(run, index, moved)
+            moved = {}
+    return _conclude(run)
+
+
+def _conclude(run: Run) -> dict[str, Any]:
+    summary = _summary(run)
+    if run.recorder:  # only the first of several processes has one
+        run.recorder.close()
+        write_json(run.folder / "summary.json", summary)
+    return summary
+
+
+def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
+    """Train one phase, from `run.state` on, with a fresh optimizer or the `resumed` one.
+
+    Raises:
+        UserError: What trains and what is frozen is not what the phase says.
+    """
+    phase, state, settings = run.phases[index], run.state, run.settings
+    enter(run.built, phase)
+    network = distributed.wrap(run.model, run.compute.device, settings.train.sync_batchnorm)
+    optimizer = build_optimizer(settings.optimizer, run.model, phase.settings, run.built.blocks)
+    check_members(run.model, optimizer, phase.name)
+    movers = Movers(
+        optimizer,
+        build_schedule(settings.optimizer, optimizer, phase.settings, run.span(phase).steps),
+        torch.amp.GradScaler(run.compute.device.type, enabled=run.compute.dtype == torch.float16),
+    )
+    movers.load_state_dict(resumed)
+    if not resumed:
+        state.phase, state.epoch, state.frozen = index, 0, fingerprint(run.model)
+        state.phases[phase.name] = run.facts[phase.name]
+        run.save("last.pt", movers=movers.state_dict())
+    if not _over(run, phase):
+        run.on_phase(index + 1, state.phases[phase.name])
+    while not _over(run, phase):
+        began = time.perf_counter()
+        train_mode(run.model, phase.scope)
+        train_epoch(run, network, movers, phase)
+        distributed.align(run.model)
+        result = run.evaluator(run.model, run.stopped)
+        state.seconds += time.perf_counter() - began
+        if result is None:
+            _stop(run, movers)
+        else:
+            _finish_epoch(run, movers, phase, result)
+        if run.asked_to_stop() and not (index + 1 == len(run.phases) and _over(run, phase)):
+            raise Interrupted
+    check_unchanged(run.model, state.frozen, phase.name)
+
+
+def train_epoch(run: Run, network: nn.Module, movers: Movers, phase: Phase) -> None:
+    """Train the batches of the running epoch that are left; the sums for its mean loss are in `run.state`.
+
+    Args:
+        run: The run.
+        network: The run's model, as it is to be called in training.
+        movers: Optimizer, schedule and gradient scaler.
+        phase: The running phase.
+
+    Raises:
+        Interrupted: A signal came; the run is saved after the step.
+        DivergedError: Loss or gradient is not finite.
+        UserError: Something that is to train gets no gradient.
+    """
+    state, settings, batches = run.state, run.settings, run.batches
+    number, accumulate = len(state.rows) + 1, settings.train.accumulate
+    loss_fn = build_loss(settings.loss)
+    total = run.span(phase).of(state.epoch)
+    batches.epoch, batches.start, batches.end = number, state.step, total
+    began, trained = time.perf_counter(), 0
+    saved = now = began
+    with bar(f"{phase.name} {number}/{run.epochs}", total, state.step) as progress:
+        for batch in run.loader:
+            first_of_step = state.step // accumulate * accumulate
+            share = min(accumulate, total - first_of_step)
+            whole = state.step + 1 == first_of_step + share
+            mine, everyones = batches.share_of(state.step)
+            of_step = sum(batches.share_of(first_of_step + n)[1] for n in range(share))
+            # Dropout draws from the global generator: seeded by the step, it does not depend on what ran before.
+            torch.manual_seed(seed_of(settings.seed, number, state.step))
+            images, masks = (batch[key].to(run.compute.device, non_blocking=True) for key in ("image", "mask"))
+            with distributed.alone(network, whole):
+                with run.compute.autocast():
+                    logits = network(images)
+                loss = loss_fn(logits, masks)
+                # Every picture of a step weighs the same; the processes' gradients are averaged.
+                weight = mine * distributed.world() / of_step
+                movers.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
+            loss_sum = distributed.add([loss.item() * mine])[0]
+            if not np.isfinite(loss_sum):
+                raise _diverged(run, phase, f"the loss is {loss_sum / everyones}")
+            if run.proven != phase.name:
+                check_gradients(run.model, phase.name)
+                run.proven = phase.name
+            state.step += 1
+            if whole:
+                _step(run, movers, phase)
+            state.loss_sum += loss_sum
+            state.images += everyones
+            state.trained_images += everyones
+            trained += everyones
+            before, now = now, time.perf_counter()
+            state.train_seconds += now - before
+            progress(state.step, f"loss {state.loss_sum / state.images:.4f}  {trained / (now - began):.1f} images/s")
+            if whole and run.asked_to_stop():
+                state.seconds += now - began
+                _stop(run, movers)
+            if whole and now - saved > 60 * settings.checkpoint.minutes:
+                run.save("last.pt", movers=movers.state_dict())
+                saved = now
+
+
+def _step(run: Run, movers: Movers, phase: Phase) -> None:
+    clip, parameters = run.settings.train.clip, [p for g in movers.optimizer.param_groups for p in g["params"]]
+    movers.scaler.unscale_(movers.optimizer)
+    norm = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
+    # The scaler skips steps that overflow in fp16 and lowers its scale; elsewhere such a step would ruin the weights.
+    if not movers.scaler.is_enabled() and not torch.isfinite(norm):
+        raise _diverged(run, phase, f"the gradient's norm is {norm.item()}")
+    run.state.lr = max(group["lr"] for group in movers.optimizer.param_groups)
+    movers.scaler.step(movers.optimizer)
+    movers.scaler.update()
+    movers.optimizer.zero_grad(set_to_none=True)
+    movers.schedule.step()
+
+
+def _diverged(run: Run, phase: Phase, what: str) -> DivergedError:
+    last = run.folder / "checkpoints" / "last.pt"
+    return DivergedError(
+        f"Training stopped in phase {phase.name}, epoch {len(run.state.rows) + 1}, step {run.state.step + 1}: {what}.\n"
+        f"The last good checkpoint is {last}. "
+        f"A lower rate (freeze.phases.{phase.name}.lr=…) or train.precision=fp32 is what helps most often."
+    )
+
+
+def _stop(run: Run, movers: Movers) -> None:
+    run.save("last.pt", movers=movers.state_dict())
+    raise Interrupted
+
+
+def _over(run: Run, phase: Phase) -> bool:
+    """Say whether a phase has had its epochs, or has converged: `patience` epochs without a better Dice."""
+    done = run.state.epoch
+    if done >= run.span(phase).epochs:
+        return True
+    return phase.settings.until == "plateau" and since_best(run.state) >= phase.settings.patience
+
+
+def _finish_epoch(run: Run, movers: Movers, phase: Phase, result: Evaluation) -> None:
+    state = run.state
+    row = _row(run, phase.name, result)
+    if np.isnan(row["val_dice"]):
+        raise UserError(
+            "The validation Dice is not defined: no validation picture has foreground, and train.empty=skip leaves "
+            "such pictures out. Validate on pictures with foreground, or choose another rule (train.empty=one)."
+        )
+    if run.recorder:
+        run.recorder.epoch(row, result.samples)
+    else:
+        state.rows.append(row)
+    better = row["val_dice"] > state.best_dice
+    if better:
+        state.best_dice, state.best_epoch = row["val_dice"], row["epoch"]
+    state.epoch, state.step, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
+    if better:
+        run.save("best.pt")
+    run.save("last.pt", movers=movers.state_dict())
+    say(
+        f"{phase.name:>10}  epoch {row['epoch']}/{run.epochs}  loss {row['train_loss']:.4f}  "
+        f"validation: loss {row['val_loss']:.4f}  Dice {row['val_dice']:.4f}{' *' if better else ''}"
+    )
+    if _over(run, phase) and state.epoch < run.span(phase).epochs:
+        say(
+            f"{phase.name:>10}  has converged: no better validation Dice for {phase.settings.patience} epochs, "
+            f"after {state.epoch} of at most {run.span(phase).epochs}"
+        )
+
+
+def _row(run: Run, phase: str, result: Evaluation) -> Row:
+    scores = result.scores
+    return {
+        "epoch": len(run.state.rows) + 1,
+        "phase": phase,
+        "train_loss": run.state.loss_sum / run.state.images,
+        "val_loss": result.loss,
+        "val_dice": scores.dice_mean,
+        "val_dice_pooled": scores.dice_pooled,
+        "val_iou": scores.iou_mean,
+        "val_precision": scores.precision,
+        "val_recall": scores.recall,
+        "lr": run.state.lr,
+    }
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    state, counted = run.state, audit(run.model, run.built.blocks)
+    return {
+        "val_dice": state.best_dice,
+        "best_epoch": state.best_epoch,
+        "epochs": len(state.rows),
+        "seconds": round(state.seconds, 1),
+        "images_per_second": round(state.trained_images / max(state.train_seconds, 1e-9), 2),
+        "parameters": counted.total,
+        "trainable_parameters": {name: each["trainable"] for name, each in state.phases.items()},
+        "phases": state.phases,
+        "weights": run.built.weights.source or "random",
+        "taps": {role: feature.node for role, feature in run.built.model.features.items()},
+        "device": str(run.compute.device),
+        "processes": distributed.world(),
+        "precision": run.compute.precision,
+        "versions": {"segtune": __version__, "torch": torch.__version__},
+    }

@@ -1,0 +1,136 @@
+"""What happens in a phase, as facts: for the heading of each phase, for `summary.json`, and for the command `plan`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from segtune.config.schema import PhaseSettings, RunSettings
+from segtune.losses import build_loss
+from segtune.models.build import BuiltModel, build_model
+from segtune.runtime.console import banner
+from segtune.runtime.device import Compute, choose_compute
+from segtune.runtime.measure import measure
+from segtune.training.freezing import Scope, audit
+from segtune.training.optim import build_optimizer
+from segtune.training.phases import Phase, enter, entered
+from segtune.training.step_cost import StepCost, estimate
+
+Facts = dict[str, Any]
+
+
+def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compute) -> Facts:
+    """Return what trains in a phase, what is frozen, how far gradients go, and what a step costs by estimate.
+
+    Costs are in bytes and floating-point operations of a step of `train.batch_size` pictures.
+    """
+    cost = cost_of(built, phase, settings, compute)
+    with entered(built, phase):
+        counted = audit(built.model, built.blocks)
+    optimizer = settings.optimizer.of_phase(phase.settings)
+    return {
+        "trains": _spans(counted.parts, lambda trainable, _: trainable > 0),
+        "frozen": _spans(counted.parts, lambda trainable, total: trainable < total),
+        "trainable": counted.trainable,
+        "parameters": counted.total,
+        "parts": {name: {"trainable": t, "parameters": n} for name, (t, n) in counted.parts.items()},
+        "backward_stops": cost.backward_stops,
+        "optimizer": optimizer.name,
+        "optimizer_tensors": len(cost.optimizer_tensors),
+        "optimizer_bytes": cost.optimizer_state,
+        **estimated(cost),
+    }
+
+
+def cost_of(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compute) -> StepCost:
+    """Estimate what a step of a phase costs."""
+    with entered(built, phase):
+        return estimate(
+            built.model,
+            lambda model: build_optimizer(settings.optimizer, model, phase.settings, built.blocks),
+            (settings.train.batch_size, *settings.data.size),
+            compute.dtype,
+            build_loss(settings.loss),
+        )
+
+
+def estimated(cost: StepCost) -> Facts:
+    """Give what a step costs by estimate."""
+    return {"step_flops": cost.flops, "step_bytes": cost.memory}
+
+
+def measured(phase: Phase, settings: RunSettings) -> Facts:
+    """Give what a step of a phase takes, measured in a process of its own."""
+    taken = measure(partial(_job, settings, phase))
+    return {"measured_seconds": taken.seconds, "measured_bytes": taken.memory}
+
+
+def _job(settings: RunSettings, phase: Phase) -> tuple[Callable[[], None], torch.device]:
+    """Set up steps of a phase on pictures of noise: neither these nor the weights' values change what a step costs."""
+    compute = choose_compute(settings.train)
+    backbone = replace(settings.backbone, weights="none")
+    built = build_model(backbone, settings.taps, settings.decoder, [phase.settings.cut] if phase.settings.cut else [])
+    model = compute.place(built.model)
+    enter(built, phase)
+    optimizer = build_optimizer(settings.optimizer, model, phase.settings, built.blocks)
+    size = (settings.train.batch_size, 3, *settings.data.size)
+    images = torch.randint(256, size, dtype=torch.uint8, device=compute.device)
+    masks = (images[:, :1] > 127).to(torch.uint8)
+    loss_fn = build_loss(settings.loss)
+
+    def step() -> None:
+        with compute.autocast():
+            logits = model(images)
+        loss_fn(logits, masks).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step, compute.device
+
+
+def everything(phase: Phase) -> Phase:
+    """Give the phase that trains all there is, otherwise as a given one: the measure for what freezing saves."""
+    settings = replace(phase.settings, backbone="all", decoder="all", cut=None, batchnorm="train")
+    return Phase("everything", settings, Scope(("backbone", "decoder")))
+
+
+def announce(phases: Sequence[Phase], number: int, of_phase: Facts) -> None:
+    """Print the heading of a phase, counted from 1."""
+    phase = phases[number - 1]
+    banner(f"phase {number}/{len(phases)}: {phase.name}", brief(of_phase, phase.settings))
+
+
+def brief(of_phase: Facts, phase: PhaseSettings) -> list[str]:
+    """Give the facts of a phase in a few lines."""
+    length = f"epochs  {phase.epochs}" if phase.steps is None else f"steps   {phase.steps}"
+    if phase.until:
+        length += f" at most, until {phase.patience} epochs bring no better Dice"
+    rates = f"{length}, {of_phase['optimizer']} at {phase.lr:g}"
+    if of_phase["trains"] != "decoder":
+        rates += f", the backbone at {phase.lr * phase.backbone_lr_scale:g}"
+        if phase.layer_decay < 1:
+            rates += f" times {phase.layer_decay:g} for each block further from the decoder"
+    frozen = of_phase["frozen"] or "nothing"
+    if phase.batchnorm == "frozen" and of_phase["trains"] != "decoder":
+        frozen += "; BatchNorm of all the backbone"
+    return [
+        f"trains  {of_phase['trains']}",
+        f"frozen  {frozen}",
+        f"{of_phase['trainable']:,} of {of_phase['parameters']:,} parameters train, "
+        f"{of_phase['optimizer_bytes'] / 1e6:,.1f} MB of optimizer state",
+        f"no gradient goes below {of_phase['backward_stops']}",
+        rates,
+    ]
+
+
+def _spans(parts: Mapping[str, tuple[int, int]], chosen: Callable[[int, int], bool]) -> str:
+    """Name the chosen parts, neighbouring blocks of the backbone as a span: `block4 … block8, decoder`."""
+    spans: list[list[str]] = [[]]
+    for name, (trainable, total) in parts.items():
+        if name == "decoder" or not chosen(trainable, total):
+            spans.append([])
+        if chosen(trainable, total):
+            spans[-1].append(name)
+    return ", ".join(span[0] if len(span) == 1 else f"{span[0]} … {span[-1]}" for span in spans if span)

@@ -1,0 +1,131 @@
+"""From a freezing policy to phases that can be trained: who trains in each, checked before anything does."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from segtune.config.schema import PhaseSettings, RunSettings
+from segtune.errors import UserError, some
+from segtune.models.build import BuiltModel
+from segtune.models.module_paths import owners, within
+from segtune.training.freezing import Scope, choose, find_reached, freeze, train_mode, unchanged
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase, worked out for a model: `scope` is who trains."""
+
+    name: str
+    settings: PhaseSettings
+    scope: Scope
+
+
+@dataclass(frozen=True)
+class Span:
+    """How long a phase lasts at most: `epochs`, of `batches` each but for the `last`, and optimizer `steps` in all."""
+
+    epochs: int
+    batches: int
+    last: int
+    steps: int
+
+    def of(self, epoch: int) -> int:
+        """Give the batches of an epoch, counted from 0."""
+        return self.last if epoch == self.epochs - 1 else self.batches
+
+
+def span_of(phase: PhaseSettings, batches: int, accumulate: int) -> Span:
+    """Work out a phase's length from the batches of a whole epoch, `accumulate` of which make a step."""
+    steps = -(-batches // accumulate)
+    if phase.steps is None:
+        epochs = phase.epochs or 0
+        return Span(epochs, batches, batches, epochs * steps)
+    epochs = -(-phase.steps // steps)
+    rest = phase.steps - (epochs - 1) * steps
+    return Span(epochs, batches, min(batches, rest * accumulate), phase.steps)
+
+
+def plan_phases(settings: RunSettings, built: BuiltModel) -> list[Phase]:
+    """Work out who trains in each phase.
+
+    Raises:
+        UserError: A name or pattern matches nothing; nothing would train; a cut leaves nothing to train; or layers
+            would be frozen that have random weights.
+    """
+    phases = []
+    fresh = [path for path in owners(built.model) if within(path, built.new)]
+    for name, given in settings.freeze.phases.items():
+        phase = given if built.weights.source else _all_trains(name, given)
+        reached = _reached(built, phase, name)
+        new = [path.removeprefix("backbone.") for path in built.new if path.startswith("backbone.")]
+        scope = choose(built.model, name, phase, built.blocks, new, reached)
+        if frozen := [path for path in fresh if not scope.holds(path)]:
+            raise UserError(
+                f"freeze.phases.{name} freezes {some(frozen, 3)}, of random weights that no phase before has trained. "
+                "Let them train, or give them weights first (restore.checkpoint=FILE)."
+            )
+        fresh = []
+        if phase != given:
+            log.warning("Phase %s trains everything, at one rate: the backbone has random weights.", name)
+        phases.append(Phase(name, phase, scope))
+    return phases
+
+
+def enter(built: BuiltModel, phase: Phase) -> None:
+    """Set the model up for a phase: where gradients stop, which parameters they reach, and who is in training mode."""
+    _stop_at(built, phase.settings.cut)
+    freeze(built.model, phase.scope)
+    train_mode(built.model, phase.scope)
+
+
+@contextmanager
+def entered(built: BuiltModel, phase: Phase) -> Iterator[None]:
+    """Set the model up for a phase inside the block, and leave it as it was."""
+    with _unchanged_stops(built), unchanged(built.model):
+        enter(built, phase)
+        yield
+
+
+def _all_trains(name: str, phase: PhaseSettings) -> PhaseSettings:
+    """Random weights are never frozen: train all at one rate, or refuse what asks by name for something else."""
+    if phase.cut or isinstance(phase.backbone, list):
+        what = f"cut={phase.cut}" if phase.cut else f"backbone=[{','.join(phase.backbone)}]"  # type: ignore[arg-type]
+        raise UserError(
+            f"freeze.phases.{name}: {what} would freeze layers of random weights, for the backbone has no pretrained "
+            "ones. Give some (backbone.weights=PATH or restore.checkpoint=FILE), or train all (backbone: all, no cut)."
+        )
+    return replace(phase, backbone="all", backbone_lr_scale=1.0, layer_decay=1.0, batchnorm="train")
+
+
+def _reached(built: BuiltModel, phase: PhaseSettings, name: str) -> set[str] | None:
+    if phase.cut is None:
+        return None
+    stop = built.stops[phase.cut]
+    with _unchanged_stops(built):
+        _stop_at(built, phase.cut)
+        stop.passed = False
+        reached, passed = find_reached(built.model), stop.passed
+    if not passed:
+        raise UserError(
+            f"freeze.phases.{name}.cut={phase.cut}: the model computes nothing with this module itself, so no gradient "
+            "can be stopped there. Name one of the modules inside it."
+        )
+    return reached
+
+
+@contextmanager
+def _unchanged_stops(built: BuiltModel) -> Iterator[None]:
+    before = [(stop, stop.active, stop.passed) for stop in built.stops.values()]
+    try:
+        yield
+    finally:
+        for stop, active, passed in before:
+            stop.active, stop.passed = active, passed
+
+
+def _stop_at(built: BuiltModel, cut: str | None) -> None:
+    for name, stop in built.stops.items():
+        stop.active = name == cut

@@ -1,0 +1,39 @@
+"""Signals that end a training run: it stops behind a step, and is saved."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from segtune.runtime import distributed
+from segtune.runtime.console import say
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a wish to stop; a second one ends the program at once.
+
+    Of several processes each may get a signal twice, from a batch system and from torchrun, which ends by force what
+    takes too long: there a second one means nothing.
+    """
+    asked = threading.Event()
+    previous: dict[signal.Signals, Any] = {}
+
+    def ask(number: int, _: object) -> None:
+        if distributed.world() == 1:
+            signal.signal(number, previous[signal.Signals(number)])
+            say("Stopping after this step; once more stops at once, without saving.")
+        elif not asked.is_set():
+            say("Stopping after this step.")
+        asked.set()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.getsignal(number)
+            signal.signal(number, ask)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

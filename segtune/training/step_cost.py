@@ -1,0 +1,140 @@
+"""What a step of training costs: estimated without computing anything, or measured in a process of its own."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one step costs, as estimated: `flops`, the tensors it holds in bytes, and where its backward pass ends.
+
+    `flops` counts multiplications and additions of convolutions and matrix products, forward and backward, with
+    what trains now; `segtune.models.forward_cost` has the multiply-adds of a forward pass alone, by the same counter.
+    `activations` is what the forward pass keeps for the backward pass, `weights` all parameters and buffers.
+    `optimizer_tensors` gives the bytes of optimizer state by the name of the parameter that owns it.
+    `backward_stops` is the first layer, in the order of computation, whose output gets a gradient.
+    """
+
+    flops: int
+    activations: int
+    gradients: int
+    optimizer_tensors: Mapping[str, int]
+    weights: int
+    backward_stops: str
+
+    @property
+    def optimizer_state(self) -> int:
+        """Bytes of the optimizer's state."""
+        return sum(self.optimizer_tensors.values())
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all these tensors together; passing ones and the libraries' working space come on top."""
+        return self.weights + self.gradients + self.optimizer_state + self.activations
+
+
+def _sum(logits: Tensor, _target: Tensor) -> Tensor:
+    return logits.sum()
+
+
+def estimate(
+    model: nn.Module,
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    loss: Callable[[Tensor, Tensor], Tensor] = _sum,
+) -> StepCost:
+    """Estimate what a step costs, with what trains and the training modes as they are set on the model.
+
+    A twin of the model does a whole step on PyTorch's fake tensors, which have a shape, a type, a device and a storage
+    but no values: nothing is computed, the model stays as it is, and no optimizer's or layer's formula is needed. The
+    copies of weights that autocast makes, if the backward pass needs them, count as activations.
+
+    Args:
+        model: From (N, 3, H, W), uint8, to logits (N, 1, H, W). Something of it must train.
+        make_optimizer: Makes a fresh optimizer over what trains of a given model.
+        shape: Pictures of a batch, height and width in pixels.
+        dtype: The type autocast computes in; float32 stands for no autocast.
+        loss: A scalar of the logits and of a target (N, 1, H, W) of booleans. Without it, what the loss keeps for the
+            backward pass is left out: some maps of the logits' size.
+    """
+    batch, *size = shape
+    fake = FakeTensorMode()
+    with FakeCopyMode(fake):
+        twin = copy.deepcopy(model)
+    for module in twin.modules():
+        if isinstance(module, nn.SyncBatchNorm):  # it insists on GPUs and on other processes
+            module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
+    order, reached = _watch_gradients(twin)
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[id(storage)] = storage  # one object a storage, and its id stays taken as long as it is kept here
+        return tensor
+
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward_flops})
+    device = next(model.parameters()).device
+    with fake:
+        optimizer = make_optimizer(twin)
+        with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            images = torch.empty(batch, 3, *size, dtype=torch.uint8, device=device)
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                logits = twin(images)
+            target = torch.zeros(batch, 1, *size, dtype=torch.bool, device=device)
+            loss(logits, target).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    parameters = dict(twin.named_parameters())
+    weights = _storages([*parameters.values(), *twin.buffers()])
+    state = {name: _storages(optimizer.state.get(p, {}).values()) for name, p in parameters.items()}
+    return StepCost(
+        flops=counter.get_total_flops(),
+        activations=_bytes({key: storage for key, storage in kept.items() if key not in weights}),
+        gradients=_bytes(_storages(p.grad for p in parameters.values())),
+        optimizer_tensors={name: _bytes(storages) for name, storages in state.items() if storages},
+        weights=_bytes(weights),
+        backward_stops=next((name for name in order if name in reached), ""),
+    )
+
+
+def _watch_gradients(model: nn.Module) -> tuple[list[str], set[str]]:
+    """Collect the names of layers in the order of computation, and of those whose output gets a gradient."""
+    order: list[str] = []
+    reached: set[str] = set()
+
+    def watch(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        order.append(name)
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(lambda _: reached.add(name))  # type: ignore[no-untyped-call]
+
+    for name, module in model.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(partial(watch, name))
+    return order, reached
+
+
+def _conv_backward_flops(gradient: Any, x: Any, weight: Any, *options: Any, out_shape: Any = None) -> int:
+    """Count as the forward pass for each gradient wanted: PyTorch's own formula is too high for grouped convolutions.
+
+    There the gradient of the weights counts as many times as there are groups.
+    """
+    transposed, (of_input, of_weight, _) = options[4], options[-1]
+    return conv_flop_count(x, weight, gradient, transposed) * (int(of_input) + int(of_weight))
+
+
+def _storages(values: Iterable[Any]) -> dict[int, torch.UntypedStorage]:
+    """The storages of the tensors among the values, each once."""
+    storages = (value.untyped_storage() for value in values if isinstance(value, Tensor))
+    return {id(storage): storage for storage in storages}
+
+
+def _bytes(storages: Mapping[int, torch.UntypedStorage]) -> int:
+    return sum(storage.nbytes() for storage in storages.values())

@@ -1,0 +1,202 @@
+"""What `plan` says of a phase, against counts made by hand and by other ways."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from segtune.commands import plan as commands
+from segtune.commands.plan import tensor_lines
+from segtune.config.command_settings import PlanSettings
+from segtune.config.parse import parse
+from segtune.errors import UserError
+from segtune.models.backbones.registry import BACKBONES
+from segtune.models.build import BuiltModel
+from segtune.models.start import build_start
+from segtune.runtime.device import choose_compute
+from segtune.training import phase_summary as plan
+from segtune.training.freezing import find_reached
+from segtune.training.optim import build_optimizer
+from segtune.training.phase_summary import brief, cost_of, everything, facts
+from segtune.training.phases import enter, entered, plan_phases
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "resnet50.safetensors"
+    save_file(BACKBONES["resnet50"].build().state_dict(), path)
+    return path
+
+
+def settings(weights: Path | str, phases: dict, **more) -> PlanSettings:
+    return parse(
+        PlanSettings,
+        {
+            "backbone": {"name": "resnet50", "weights": str(weights)},
+            "taps": {"low": "layer1.0.act2", "high": "layer2.0.act2"},
+            "decoder": {"name": "deeplabv3plus", "channels": 16, "low_channels": 8},
+            "freeze": {"phases": phases},
+            "data": {"name": "folder", "root": "there/is/none", "image_size": 64},
+            "augment": {},
+            "loss": {"name": "dice_bce"},
+            "optimizer": {"name": "adamw"},
+            "train": {"batch_size": 2, "workers": 0, "precision": "fp32", "device": "cpu"},
+            "checkpoint": {},
+            **more,
+        },
+    )
+
+
+PHASES = {
+    "head": {"backbone": 0, "epochs": 1, "lr": 1e-3},
+    "deep": {"backbone": 1, "steps": 7, "lr": 1e-4, "optimizer": "sgd", "backbone_lr_scale": 0.5, "layer_decay": 0.5},
+    "all": {"epochs": 2, "lr": 1e-5, "until": "plateau", "batchnorm": "frozen"},
+}
+
+
+def test_the_facts_of_each_phase(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = settings(weights, PHASES, output=str(tmp_path / "plan.json"), details=True)
+    shown = commands.plan(chosen)
+    assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8")) == {"phases": shown}
+    head, deep, last = shown
+    assert [(f["trains"], f["frozen"]) for f in (head, deep)] == [
+        ("decoder", "stem … layer2"),
+        ("layer2, decoder", "stem … layer1"),
+    ]
+    assert (head["backward_stops"], deep["backward_stops"]) == ("decoder.project.0", "backbone.layer2.0.conv1")
+    assert last["parts"]["stem"] == {
+        "trainable": 3 * 64 * 49,
+        "parameters": 3 * 64 * 49 + 2 * 64,
+    }
+    model = build_start(chosen).model
+    decoder = sum(p.numel() for p in model.decoder.parameters())
+    tensors = len(list(model.decoder.parameters()))
+    assert (head["trainable"], head["optimizer_tensors"]) == (decoder, tensors)
+    assert head["optimizer_bytes"] == 8 * decoder + 4 * tensors  # two moments of four bytes, and a counter for each
+    assert deep["optimizer_bytes"] == 4 * deep["trainable"]  # SGD keeps the momentum alone
+    costs = [f["step_flops"] for f in shown]
+    assert costs[0] < costs[1] < costs[2] <= last["everything"]["step_flops"]
+    assert head["step_bytes"] < deep["step_bytes"] < last["everything"]["step_bytes"]
+    out = capsys.readouterr().out
+    assert "decoder.classifier.bias" in out
+    assert out.count("frozen") > 50
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.fixture(scope="module")
+def planned(weights: Path) -> list[dict[str, Any]]:
+    return commands.plan(settings(weights, PHASES))
+
+
+def test_the_optimizers_bytes_are_those_of_a_real_one(weights: Path, planned: list[dict[str, Any]]) -> None:
+    chosen = settings(weights, PHASES)
+    built = build_start(chosen)
+    for phase, shown in zip(plan_phases(chosen, built), planned, strict=True):
+        enter(built, phase)
+        optimizer = build_optimizer(chosen.optimizer, built.model, phase.settings, built.blocks)
+        built.model.eval()
+        built.model(torch.zeros(2, 3, 64, 64)).sum().backward()
+        optimizer.step()
+        held = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
+        assert shown["optimizer_bytes"] == sum(t.numel() * t.element_size() for t in held)
+        built.model.zero_grad()
+
+
+def test_the_heading_of_a_phase(weights: Path, planned: list[dict[str, Any]]) -> None:
+    chosen = settings(weights, PHASES)
+    lines = [brief(f, phase) for f, phase in zip(planned, chosen.freeze.phases.values(), strict=True)]
+    assert lines[0][:2] == ["trains  decoder", "frozen  stem … layer2"]
+    assert lines[0][3:] == ["no gradient goes below decoder.project.0", "epochs  1, adamw at 0.001"]
+    assert lines[1][-1] == (
+        "steps   7, sgd at 0.0001, the backbone at 5e-05 times 0.5 for each block further from the decoder"
+    )
+    assert lines[2][1].endswith("BatchNorm of all the backbone")
+    assert lines[2][-1].startswith("epochs  2 at most, until 3 epochs bring no better Dice, adamw at 1e-05")
+
+
+def test_random_weights_are_never_frozen() -> None:
+    shown = commands.plan(settings("none", {"head": PHASES["head"]}))
+    assert shown[0]["trainable"] == shown[0]["parameters"]
+    assert shown[0]["step_flops"] == shown[0]["everything"]["step_flops"]
+
+
+def test_everything_is_everything(weights: Path) -> None:
+    chosen = settings(weights, {"head": PHASES["head"] | {"cut": "layer1"}})
+    built = build_start(chosen)
+    enter(built, everything(plan_phases(chosen, built)[0]))
+    assert all(p.requires_grad for p in built.model.parameters())
+    assert not any(stop.active for stop in built.stops.values())
+
+
+def traces(built: BuiltModel) -> dict[str, object]:
+    """All that a question could leave behind on a model, down to the bits of its tensors."""
+
+    def bits(tensor: torch.Tensor | None) -> bytes | None:
+        return None if tensor is None else tensor.detach().contiguous().numpy().tobytes()
+
+    parameters, modules = dict(built.model.named_parameters()), dict(built.model.named_modules())
+    return {
+        "tensors": {name: bits(tensor) for name, tensor in built.model.state_dict().items()},
+        "gradients": {name: (p.requires_grad, id(p.grad), bits(p.grad)) for name, p in parameters.items()},
+        "modes": {name: module.training for name, module in modules.items()},
+        "hooks": {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in modules.items()},
+        "stops": {name: (stop.active, stop.passed) for name, stop in built.stops.items()},
+    }
+
+
+CUTS = {"head": PHASES["head"], "behind": PHASES["all"] | {"cut": "layer1"}, "score": {"cut": "decoder.refine"}}
+CUTS["score"] |= {"epochs": 1, "lr": 1e-3}
+
+
+@pytest.mark.parametrize("state", ["built", "eval", "closed", "in a phase", "with gradients"])
+def test_questions_leave_the_model_as_it_was(weights: Path, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = settings(weights, CUTS)
+    built, compute = build_start(chosen), choose_compute(chosen.train)
+    phases = plan_phases(chosen, built)
+    match state:
+        case "eval":
+            built.model.eval()
+        case "closed":
+            built.model.requires_grad_(False)
+        case "in a phase" | "with gradients":
+            enter(built, phases[1])
+            if state == "with gradients":
+                built.model(torch.zeros(2, 3, 64, 64)).sum().backward()
+    before = traces(built)
+    plan_phases(chosen, built)
+    assert traces(built) == before
+    for phase in [*phases, everything(phases[0])]:
+        for ask in (facts, cost_of, lambda *given: tensor_lines(*given)):
+            ask(built, phase, chosen, compute)
+            assert traces(built) == before
+    monkeypatch.setattr(plan, "estimate", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cost_of(built, phases[2], chosen, compute)
+    wrong = settings(weights, {"head": PHASES["head"] | {"cut": "decoder.refine"}})
+    monkeypatch.setattr(built.stops["decoder.refine"], "forward", lambda x: x)  # as of a module that is never called
+    with pytest.raises(UserError, match="the model computes nothing with this module itself"):
+        plan_phases(wrong, built)
+    assert traces(built) == before
+    assert "decoder.classifier" in find_reached(built.model)
+    assert traces(built) | {"stops": before["stops"]} == before  # a stop remembers that values came
+
+
+def test_a_phase_is_entered_inside_the_block_alone(weights: Path) -> None:
+    chosen = settings(weights, CUTS)
+    built = build_start(chosen)
+    phases, before = plan_phases(chosen, built), traces(built)
+    with entered(built, phases[1]):
+        inside = traces(built)
+    enter(built, phases[1])
+    assert inside == traces(built) != before
+
+
+@pytest.mark.slow
+def test_measured_steps(weights: Path) -> None:
+    chosen = settings(weights, {"head": PHASES["head"]}, measure=True)
+    shown = commands.plan(chosen)[0]
+    assert shown["measured_seconds"] > 0  # how much less it is, on a busy machine nobody can say
+    assert 0 < shown["measured_bytes"] < shown["everything"]["measured_bytes"]

@@ -1,0 +1,398 @@
+"""The command predict, with a real checkpoint: what it finds, writes, refuses and leaves."""
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from segtune.__main__ import main
+from segtune.commands import predict
+from segtune.inference import predictor
+from segtune.inference.inputs import find_pictures, find_video, unique_names
+from segtune.models.backbones.registry import BACKBONES
+from segtune.runtime.device import Compute
+from segtune.training import phase_summary as plan
+from segtune.training.step_cost import StepCost
+
+pytestmark = pytest.mark.trains
+CPU = Compute(torch.device("cpu"), torch.float32)
+TRAINING = (
+    "data=folder",
+    "data.root=photos",
+    "data.image_size=64",
+    "backbone=resnet50",
+    "backbone.weights=none",
+    "taps.low=layer1.0.act2",
+    "taps.high=layer1.2.act2",
+    "decoder.channels=8",
+    "freeze=none",
+    "freeze.phases.all.epochs=1",
+    "train.workers=0",
+    "run_dir=run",
+)
+
+
+@pytest.fixture(scope="module")
+def home(network_of: Callable[[str], nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the checkpoint `run/checkpoints/best.pt` of a short training."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("images", "masks"):
+        (home / "photos" / name).mkdir(parents=True)
+    photos, masks = home / "photos" / "images", home / "photos" / "masks"
+    for i in range(8):
+        mask = np.zeros((64, 64), np.uint8)
+        cv2.circle(mask, (20 + 3 * i, 32), 12 + i, 255, -1)
+        cv2.imwrite(str(masks / f"d{i}.png"), mask)
+        cv2.imwrite(str(photos / f"d{i}.png"), np.dstack([mask, mask // 3 + 9 * i, 200 - mask // 2]))
+    cost = StepCost(flops=0, activations=0, gradients=0, optimizer_tensors={}, weights=0, backward_stops="conv1")
+    network_of("resnet50")  # kept from here on
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
+        patch.setattr(plan, "estimate", lambda *_: cost)
+        patch.chdir(home)
+        assert main(["train", *TRAINING]) == 0
+        yield home
+
+
+@pytest.fixture
+def place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def red(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of a network: the probability is the red of a pixel, so a picture tells what its mask must be."""
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        return torch.logit(images[:, :1].float() / 255, eps=1e-6)
+
+    monkeypatch.setattr(predict, "load_as", lambda s: predictor.Predictor(network, (32, 32), 0.5, CPU, tile=s.tile))
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str, home: Path | None = None) -> tuple[int, str, str]:
+    """Run in this process: exit code, and what was said and complained about."""
+    checkpoint = home / "run" / "checkpoints" / "best.pt" if home else Path("none.pt")
+    if not home:
+        checkpoint.touch()  # it is looked for, and not read: see the fixture `red`
+    code = main(["predict", f"checkpoint={checkpoint}", *arguments])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return code, out.strip(), err.strip()
+
+
+def half_red(height: int = 40, width: int = 60) -> np.ndarray:
+    """The left third red, the rest blue."""
+    picture = np.full((height, width, 3), (0, 0, 200), np.uint8)
+    picture[:, : width // 3] = (255, 0, 0)
+    return picture
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_with_a_trained_model(place: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "in" / "tief").mkdir(parents=True)
+    for name in ("eins.png", "tief/zwei.jpg", ".hidden.png", "notes.txt"):
+        (place / "in" / name).write_bytes((home / "photos" / "images" / "d3.png").read_bytes())
+    code, out, err = call(capsys, "input=in", "probabilities=true", home=home)
+    assert (code, err) == (0, "")
+    names = ["eins", "tief/zwei"]
+    expected = [f"{kind}/{name}.{end}" for kind, end in KINDS for name in names]
+    assert files(place / "predictions") == expected
+    mask = np.array(Image.open(place / "predictions" / "masks" / "eins.png"))
+    probability = np.array(Image.open(place / "predictions" / "probabilities" / "eins.png"))
+    assert mask.shape == probability.shape == (64, 64)
+    assert set(np.unique(mask)) <= {0, 255}
+    assert probability.dtype == np.uint16
+    assert ((probability > 32768) == (mask > 0)).mean() > 0.999
+    assert out.splitlines()[0].startswith("2 pictures; each seen as 64 x 64 pixels, object above 0.5, on ")
+    share = f"{100 * (mask > 0).mean():.1f} % object on average"
+    assert out.splitlines()[-1].startswith(f"2 pictures in predictions: {share}, ")
+
+
+KINDS = [("masks", "png"), ("overlays", "jpg"), ("probabilities", "png")]
+
+
+@pytest.mark.parametrize("tile", ["null", "128"])
+def test_masks_of_all_kinds_of_files(place: Path, red: None, capsys: pytest.CaptureFixture[str], tile: str) -> None:
+    """Every file is a picture whose left third is red as one sees it, and 40 x 60 pixels large."""
+    (place / "in").mkdir()
+    picture = half_red()
+    image = Image.fromarray(picture)
+    image.save(place / "in" / "plain.png")
+    image.save(place / "in" / "Grüße (1) 中.png")
+    image.convert("CMYK").save(place / "in" / "cmyk.tif")
+    image.save(place / "in" / "BIG.BMP")
+    cv2.imwrite(str(place / "in" / "deep.png"), picture[..., ::-1].astype(np.uint16) * 257)
+    grey = Image.fromarray(np.where(picture[..., 0] > 0, 255, 0).astype(np.uint8))
+    grey.save(place / "in" / "grey.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: to be turned by 90 degrees clockwise
+    image.transpose(Image.Transpose.ROTATE_90).save(place / "in" / "turned.jpg", exif=exif, quality=95)
+    assert Image.open(place / "in" / "turned.jpg").size == (40, 60)
+    code, _, err = call(capsys, "input=in", f"tile={tile}", "probabilities=true")
+    assert (code, err) == (0, "")
+    assert len(files(place / "predictions")) == 3 * 7
+    for path in (place / "predictions" / "masks").iterdir():
+        mask = np.array(Image.open(path))
+        assert mask.shape == (40, 60), path
+        assert mask.dtype == np.uint8
+        assert set(np.unique(mask)) == {0, 255}
+        wrong = (mask > 0) != (picture[..., 0] > 0)
+        assert wrong.mean() < 0.06, path  # 32 pixels of the network's for 60
+        assert not wrong[:, [0, 10, 30, 50]].any()
+    overlay = Image.open(place / "predictions" / "overlays" / "turned.jpg")
+    assert overlay.size == (60, 40)
+    assert not overlay.getexif()
+    assert np.array(overlay)[20, 5, 1] > 50  # red is tinted
+    assert np.abs(np.array(overlay)[20, 50].astype(int) - (0, 0, 200)).max() < 30  # blue is left alone
+    probability = np.array(Image.open(place / "predictions" / "probabilities" / "plain.png"))
+    assert probability[20, 5] == 65535
+    assert probability[20, 50] == 0
+
+
+def test_overlays_leave_the_photo_as_it_is() -> None:
+    photo = half_red()
+    before, mask = photo.copy(), photo[..., 0] > 0
+    shown = predict.overlay(photo, mask)
+    assert (photo == before).all()
+    assert (shown[~mask] == photo[~mask]).all()
+    assert (shown[:, 3:15] != photo[:, 3:15]).any(axis=2).all()
+
+
+def test_unreadable_files_are_named_and_the_others_done(
+    place: Path, red: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "in").mkdir()
+    content = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(content, "JPEG")
+    (place / "in" / "cut.jpg").write_bytes(content.getvalue()[:900])
+    (place / "in" / "empty.png").touch()
+    (place / "in" / "text.png").write_text("no picture")
+    Image.fromarray(half_red()).save(place / "in" / "good.png")
+    code, out, err = call(capsys, "input=in")
+    assert code == 1
+    assert err == "segtune predict: 3 of 4 pictures could not be read: cut.jpg, empty.png, text.png."
+    assert "left out: in/cut.jpg: cannot be read: " in out
+    assert "left out: in/empty.png: the file is empty" in out
+    assert "left out: in/text.png: not a JPEG, PNG, BMP, TIFF or WebP picture, or damaged" in out
+    assert files(place / "predictions") == ["masks/good.png", "overlays/good.jpg"]
+
+
+def test_results_are_not_overwritten_unasked(place: Path, capsys: pytest.CaptureFixture[str], red: None) -> None:
+    (place / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(half_red()).save(place / "in" / name)
+    assert call(capsys, "input=in/a.png")[0] == 0
+    (place / "predictions" / "masks" / "a.png").write_bytes(b"precious")
+    code, _, err = call(capsys, "input=in")
+    assert code == 2
+    assert err == (
+        "segtune predict: 2 results are there already, such as predictions/masks/a.png; nothing was written. "
+        "Give another folder (output=…), or overwrite=true to replace them."
+    )
+    assert files(place / "predictions") == ["masks/a.png", "overlays/a.jpg"]
+    assert (place / "predictions" / "masks" / "a.png").read_bytes() == b"precious"
+    assert call(capsys, "input=in", "frames=2")[2] == (
+        "segtune predict: frames=2 is of a video or a camera, and input=in is neither."
+    )
+    assert call(capsys, "input=in", "overwrite=true")[0] == 0
+    assert np.array(Image.open(place / "predictions" / "masks" / "a.png")).shape == (40, 60)
+
+
+def test_own_results_are_no_input(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(half_red()).save(place / "a.png")
+    for output in ("out", "."):
+        for pattern in (".", "**/*.*"):
+            for _ in range(2):  # the second time the results of the first are there
+                code, out, err = call(capsys, f"input={pattern}", f"output={output}", "overwrite=true")
+                assert code == 0, err
+                assert "\n1 picture in " in out
+        shutil.rmtree("out", ignore_errors=True)
+
+
+def test_loops_of_links_end(tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    Image.fromarray(half_red()).save(tmp_path / "in" / "sub" / "a.png")
+    (tmp_path / "in" / "sub" / "back").symlink_to(tmp_path / "in")
+    (tmp_path / "elsewhere").mkdir()
+    Image.fromarray(half_red()).save(tmp_path / "elsewhere" / "b.png")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert [source.name for source in find_pictures(str(tmp_path / "in"))] == ["linked/b", "sub/a"]
+    assert [source.name for source in find_pictures(f"{tmp_path}/in/**/*.png")][-1] == "sub/a"
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a.jpg", "b.png"], ["a", "b"]),
+        (["a.jpg", "a.png"], ["a.jpg", "a.png"]),
+        (["A.jpg", "a.png"], ["A.jpg", "a.png"]),
+        (["x/a.jpg", "y/a.jpg"], ["x/a", "y/a"]),
+        (["a.b.jpg", "a.c.jpg"], ["a.b", "a.c"]),
+        (["a.jpg", "a.png", "a.png.jpg"], ["a.jpg", "a.png", "a.png.jpg"]),
+    ],
+)
+def test_results_have_names_of_their_own(paths: list[str], names: list[str]) -> None:
+    assert unique_names(map(Path, paths)) == names
+
+
+def test_patterns(tmp_path: Path) -> None:
+    for name in ("a.jpg", "x/b.jpg", "x/y/c.JPG", "x/d.txt", "x/.e.jpg", ".z/f.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def names(pattern: str) -> list[str]:
+        return [source.name for source in find_pictures(f"{tmp_path}/{pattern}")]
+
+    assert names("*") == ["a"]
+    assert names("x/*") == ["b"]
+    assert names("**/*.jpg") == ["a", "x/b"]
+    assert names("**") == ["a", "x/b", "x/y/c"]
+    assert names("x/**/*.[jJ]*") == ["b", "y/c"]
+    assert find_pictures(str(tmp_path / "x" / ".e.jpg"))[0].name == ".e"  # asked for by name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("input=nowhere",),
+            "input=nowhere: there is no such file or folder. "
+            "Expected a photo, a folder, a pattern such as 'photos/*.jpg', a video, or camera:0.",
+        ),
+        (
+            ("input=empty",),
+            "input=empty: no pictures found in this folder and the folders in it. Looked for files that end in "
+            ".bmp .jpeg .jpg .png .tif .tiff .webp; hidden ones, and results in the output folder, are passed over.",
+        ),
+        (
+            ("input=empty/*.jpg",),
+            "input=empty/*.jpg: no pictures found that match. Looked for files that end in "
+            ".bmp .jpeg .jpg .png .tif .tiff .webp; hidden ones, and results in the output folder, are passed over.",
+        ),
+        (("input=camera:front",), "input=camera:front: expected a camera by its number, such as camera:0."),
+        (
+            ("input=a.png", "masks=false", "overlays=false"),
+            "Nothing is to be written: give at least one of masks=true, probabilities=true, overlays=true.",
+        ),
+        (("input=a.png",), "Cannot read the checkpoint none.pt: it is damaged, or of another program (EOFError)."),
+        (
+            ("input=a.png", "tile=256", "image_size=128"),
+            "tile=256 predicts a picture at its own size, image_size=128 at this one: give one of them.",
+        ),
+        (("input=a.png", "tile=9"), "One setting is wrong:\n  tile: came 9; expected: greater than or equal to 128."),
+        (("input=broken.mp4",), "broken.mp4: cannot be opened as a video; it is damaged, or OpenCV has no decoder "),
+        ((), "input is not set, and it has no default. Give input=…"),
+    ],
+)
+def test_what_cannot_be_used(place: Path, capsys: pytest.CaptureFixture[str], arguments, expected: str) -> None:
+    (place / "empty").mkdir()
+    Image.fromarray(half_red()).save(place / "a.png")
+    (place / "broken.mp4").write_bytes(b"no video")
+    code, _, err = call(capsys, *arguments)
+    assert code == 2
+    assert err.startswith(f"segtune predict: {expected}")
+    assert not (place / "predictions").exists()
+
+
+def make_video(path: Path, count: int = 6, size: tuple[int, int] = (60, 40), rate: float = 12.5) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), rate, size)
+    for _ in range(count):
+        writer.write(np.ascontiguousarray(half_red(size[1], size[0])[..., ::-1]))
+    writer.release()
+
+
+def test_a_video(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(place / "film.avi")
+    code, out, err = call(capsys, "input=film.avi", "probabilities=true")
+    assert (code, err) == (0, "")
+    assert "6 frames in predictions: 3" in out
+    numbers = [f"{number:06d}.png" for number in range(1, 7)]
+    assert files(place / "predictions") == [
+        *(f"masks/film/{number}" for number in numbers),
+        "overlays/film.mp4",
+        *(f"probabilities/film/{number}" for number in numbers),
+    ]
+    mask = np.array(Image.open(place / "predictions" / "masks" / "film" / "000006.png"))
+    assert mask[:, [2, 10]].all()
+    assert not mask[:, [30, 50]].any()
+    overlay = cv2.VideoCapture(str(place / "predictions" / "overlays" / "film.mp4"))
+    assert overlay.get(cv2.CAP_PROP_FPS) == 12.5
+    shown = []
+    while (frame := overlay.read())[0]:
+        shown.append(frame[1])
+    assert [frame.shape for frame in shown] == [(40, 60, 3)] * 6
+    assert shown[5][20, 5, 1] > 50  # red is tinted
+    code, _, err = call(capsys, "input=film.avi", "frames=2")
+    assert code == 2
+    assert err.startswith("segtune predict: 7 results are there already, such as predictions/masks/film/000001.png; ")
+    code, out, _ = call(capsys, "input=film.avi", "frames=2", "overwrite=true")
+    assert code == 0
+    assert out.startswith("2 frames; ")
+    assert files(place / "predictions" / "masks") == ["film/000001.png", "film/000002.png"]  # no old ones behind them
+
+
+def test_odd_frames(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Masks have every pixel; an MP4 of this codec cannot have odd sides."""
+    make_video(place / "odd.avi", count=2, size=(61, 41))
+    assert call(capsys, "input=odd.avi")[0] == 0
+    taken = cv2.VideoCapture(str(place / "odd.avi")).read()[1].shape[:2]
+    assert np.array(Image.open(place / "predictions" / "masks" / "odd" / "000001.png")).shape == taken
+    assert cv2.VideoCapture(str(place / "predictions" / "overlays" / "odd.mp4")).read()[1].shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("source", ["film.avi", "camera:0", "in"])
+def test_ctrl_c_keeps_what_was_written(
+    place: Path, red: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    """For a camera it is the way to end. A file stands in for the camera."""
+    make_video(place / "film.avi")
+    (place / "in").mkdir()
+    for number in range(6):
+        Image.fromarray(half_red()).save(place / "in" / f"{number}.png")
+    open_file = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: open_file(str(place / "film.avi")))
+    seen, original = [], predictor.Predictor.predict
+
+    def interrupted(self: predictor.Predictor, image: np.ndarray) -> predictor.Prediction:
+        seen.append(image)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return original(self, image)
+
+    monkeypatch.setattr(predictor.Predictor, "predict", interrupted)
+    code, out, err = call(capsys, f"input={source}")
+    if source == "camera:0":
+        assert (code, err) == (0, "")
+        assert out.startswith("an unknown number of frames; ")
+        assert "3 frames in predictions: " in out
+    else:
+        assert code == 130
+        what = "3 of 6 pictures" if source == "in" else "3 frames"
+        assert err == f"Stopped after {what}; what is done is in predictions."
+    assert len(list((place / "predictions" / "masks").rglob("*.png"))) == 3
+    if source != "in":
+        monkeypatch.undo()
+        name = "camera0" if source == "camera:0" else "film"
+        film = cv2.VideoCapture(str(place / "predictions" / "overlays" / f"{name}.mp4"))
+        assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert not [name for name in files(place / "predictions") if "partial" in name]
+
+
+def test_what_counts_as_a_video(tmp_path: Path) -> None:
+    (tmp_path / "a.MP4").touch()
+    assert find_video(str(tmp_path / "a.MP4")) == tmp_path / "a.MP4"
+    assert find_video(str(tmp_path / "b.mp4")) is None
+    assert find_video(str(tmp_path)) is None
+    assert find_video("camera:12") == 12

@@ -1,0 +1,129 @@
+import pytest
+import yaml
+
+from segtune.cli.help import config_folder
+from segtune.config.parse import parse
+from segtune.config.schema import Settings
+from segtune.errors import UserError, nearest
+
+ROOT = config_folder()
+
+
+def load(name: str):
+    return yaml.safe_load((ROOT / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def values():
+    return {
+        "backbone": load("backbone/xception"),
+        "taps": load("taps/xception_deeplabv3plus"),
+        "decoder": load("decoder/deeplabv3plus"),
+        "freeze": {"phases": {"all": {"epochs": 1, "lr": 1e-3}}},
+        "data": {"name": "folder", "root": "photos"},
+        "augment": {},
+        "loss": {"name": "dice"},
+        "optimizer": {"name": "adamw"},
+        "train": {},
+        "checkpoint": {},
+    }
+
+
+def problems(changes) -> str:
+    settings = values()
+    for name, value in changes.items():
+        *groups, key = name.split(".")
+        place = settings
+        for group in groups:
+            place = place[group]
+        place[key] = value
+    with pytest.raises(UserError) as error:
+        parse(Settings, settings)
+    return str(error.value)
+
+
+def test_settings_are_frozen_and_typed() -> None:
+    settings = parse(Settings, values())
+    assert settings.data.size == (256, 256)
+    with pytest.raises(AttributeError):
+        settings.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"backbone.name": ["resnet50"]}, "backbone.name: came ['resnet50']; expected: a valid string."),
+        ({"backbone.output_stride": 4}, "backbone.output_stride: came 4; expected: 8, 16 or 32."),
+        ({"train.batch_size": "abc"}, "train.batch_size: came 'abc'; expected: a valid integer."),
+        ({"train.batchsize": 3}, "train.batchsize: there is no such setting. Did you mean batch_size?"),
+        ({"train.batch_size": 0}, "train.batch_size: came 0; expected: greater than or equal to 1."),
+        (
+            {"data.foreground": "white"},
+            "data.foreground: came 'white'; expected: 'auto' or 'nonzero', or a valid integer, or a valid list.",
+        ),
+        (
+            {"freeze.phases": {}},
+            "freeze: phases is empty: at least one phase must train something.",
+        ),
+        (
+            {"freeze.phases": {"head": {"epochs": 1, "lr": 1, "backbone": "top"}}},
+            "freeze.phases.head.backbone: came 'top'; expected: a number of blocks, all, or a list of module paths.",
+        ),
+        (
+            {"decoder.atrous_rates": [6, 12]},
+            "decoder: atrous_rates must be three dilation rates, such as [6, 12, 18]; came [6, 12].",
+        ),
+        (
+            {"data.image_size": None},
+            "data.image_size: came None; expected: a valid integer, or a valid list.",
+        ),
+        ({"data.val_share": 0.9}, "data: val_share and test_share together leave nothing to train on."),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_came_and_what_was_expected(changes, text: str) -> None:
+    assert problems({**changes, **({"data.test_share": 0.2} if "data.val_share" in changes else {})}) == (
+        f"One setting is wrong:\n  {text}"
+    )
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    text = problems({"seed": -1, "train.workers": "many", "loss.name": "focal", "optimizer.momentum": 2})
+    assert text.startswith("4 settings are wrong:\n")
+    named = {line.split(":")[0].strip() for line in text.splitlines()[1:]}
+    assert named == {"seed", "train.workers", "loss.name", "optimizer.momentum"}
+
+
+def test_a_missing_setting_is_named() -> None:
+    settings = values()
+    del settings["data"]["root"]
+    with pytest.raises(UserError, match=r"data\.root: not set, and it has no default\. Give data\.root=…"):
+        parse(Settings, settings)
+
+
+def test_a_folder_named_by_a_number_is_a_text() -> None:
+    settings = values()
+    settings["data"]["root"] = 2024
+    assert parse(Settings, settings).data.root == "2024"
+
+
+def test_nearest() -> None:
+    assert nearest("bacth_size", ["batch_size", "clip"]) == " Did you mean batch_size?"
+    assert nearest("qqq", ["batch_size"]) == ""
+
+
+def test_defaults_of_the_schema_are_those_of_the_yaml_files() -> None:
+    """One truth: a setting left out means what the file says."""
+    from dataclasses import fields
+
+    from segtune.config.schema import DeepLabV3PlusSettings, LossSettings, OptimizerSettings, TrainSettings
+
+    for schema, file in (
+        (TrainSettings, "train/default"),
+        (DeepLabV3PlusSettings, "decoder/deeplabv3plus"),
+        (LossSettings, "loss/dice_bce"),
+        (OptimizerSettings, "optimizer/adamw"),
+    ):
+        full = load(file)
+        bare = schema(**{"name": full["name"]} if "name" in full else {})
+        for item in fields(schema):
+            if item.name in full:
+                assert getattr(bare, item.name) == full[item.name], f"{file}: {item.name}"

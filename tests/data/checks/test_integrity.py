@@ -1,0 +1,195 @@
+"""Every kind of problem, planted by hand in small data sets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtune.data.checks.integrity import check_data, report
+from segtune.data.images import Foreground
+from segtune.data.sources.base import Pair, Problem
+
+SHAPE = (12, 16)
+
+
+class Folder:
+    """Writes pairs with a random photo each and a mask of given values."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.rng = np.random.default_rng(0)
+        for folder in ("images", "masks"):
+            (root / folder).mkdir()
+
+    def pair(self, name: str, mask: np.ndarray, photo: np.ndarray | None = None, suffix: str = "png") -> Pair:
+        if photo is None:
+            photo = self.rng.integers(0, 256, (*SHAPE, 3), np.uint8)
+        pair = Pair(name, self.root / f"images/{name}.png", self.root / f"masks/{name}.{suffix}")
+        Image.fromarray(photo).save(pair.photo)
+        Image.fromarray(mask).save(pair.mask)
+        return pair
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def half(*values: int, dtype: type = np.uint8) -> np.ndarray:
+    """A mask that is 0 in its left half and shares the rest among values."""
+    mask = np.zeros(SHAPE, dtype)
+    mask[:, 8:] = np.resize(values, (SHAPE[0], 8))
+    return mask
+
+
+def problems(rule: object = "auto", invert: bool = False, **splits: list[Pair]) -> list[str]:
+    return [str(problem) for problem in check_data(splits, Foreground(rule, invert), workers=2)]
+
+
+@pytest.mark.parametrize("value", [1, 255, 128])
+def test_sound_data_has_no_problem(folder: Folder, value: int) -> None:
+    assert problems(train=[folder.pair("a", half(value)), folder.pair("b", half(value))]) == []
+
+
+def test_progress_counts_every_pair(folder: Folder) -> None:
+    pairs = [folder.pair(name, half(1)) for name in "abc"]
+    calls: list[tuple[int, int]] = []
+    check_data({"train": pairs}, Foreground(), workers=1, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_unreadable_files_are_all_listed(folder: Folder) -> None:
+    pairs = [folder.pair(name, half(1)) for name in "abc"]
+    pairs[0].photo.write_bytes(b"")
+    pairs[0].mask.write_bytes(b"junk")
+    whole = pairs[1].photo.read_bytes()
+    pairs[1].photo.write_bytes(whole[: len(whole) // 2])
+    found = problems(train=pairs)
+    assert found[:2] == [
+        "error: images/a.png: unreadable: the file is empty",
+        "error: masks/a.png: unreadable: not a JPEG, PNG, BMP, TIFF or WebP picture, or damaged",
+    ]
+    assert found[2].startswith("error: images/b.png: unreadable: ")
+    assert len(found) == 3
+
+
+def test_sizes_that_differ(folder: Folder) -> None:
+    pairs = [folder.pair("a", half(1)[:-2]), folder.pair("b", np.ascontiguousarray(half(1).T))]
+    assert problems(train=pairs) == [
+        "error: a: sizes differ: photo 12 x 16, mask 10 x 16 (height x width); a mask needs the size of its photo",
+        "error: b: sizes differ: photo 12 x 16, mask 16 x 12 (height x width); they are each other's "
+        "transpose: the photo "
+        "is turned by its EXIF orientation and the mask was perhaps made without it; rotate the mask",
+    ]
+
+
+def test_a_rotated_photo_fits_the_mask_of_what_it_shows(folder: Folder) -> None:
+    pair = folder.pair("a", np.ascontiguousarray(half(1).T))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(pair.photo).save(pair.photo, exif=exif)
+    assert problems(train=[pair]) == []
+
+
+def test_several_ids_are_ambiguous_only_under_auto(folder: Folder) -> None:
+    pairs = [folder.pair("a", half(1, 2)), folder.pair("b", half(2)), folder.pair("c", half(255))]
+    assert problems(train=pairs) == [
+        "error: masks: ambiguous mask values: data.foreground=auto needs one value beside 0, found 3; "
+        "values (in so many "
+        "masks): 1 in 1, 2 in 2, 255 in 1. This looks like ids of several classes: name those you want, as "
+        "in "
+        "data.foreground=[2], or take all of them with data.foreground=nonzero."
+    ]
+    for rule in ("nonzero", 1, (1, 2, 255)):
+        assert problems(rule, train=pairs) == []
+
+
+def test_grey_edges_are_told_from_ids(folder: Folder) -> None:
+    blurred = folder.pair("a", half(*range(56, 256, 4)))
+    assert problems(train=[blurred]) == [
+        "error: masks: ambiguous mask values: data.foreground=auto needs one value beside 0, found 50; "
+        "values (in so many "
+        "masks): 56 in 1, 60 in 1, 64 in 1, 68 in 1, 72 in 1, 76 in 1, 80 in 1, 84 in 1, .... This looks "
+        "like grey edges "
+        "from JPEG or anti-aliasing (51 values in one mask): take the bright half with data.foreground=126."
+    ]
+    jpeg = folder.pair("b", half(255), suffix="jpg")
+    ringing = np.asarray(Image.open(jpeg.mask)).copy()
+    assert len(np.unique(ringing)) >= 2
+    ringing[0, 0], ringing[0, 1] = 3, 252  # few values, yet a JPEG
+    Image.fromarray(ringing).save(jpeg.mask, format="PNG")
+    (found,) = problems(train=[jpeg])
+    assert found.endswith("take the bright half with data.foreground=128.")
+    assert problems(128, train=[jpeg]) == []
+
+
+def test_rules_that_nothing_meets(folder: Folder) -> None:
+    pairs = [folder.pair("a", half(1, 2)), folder.pair("b", half(2))]
+    values = "values (in so many masks): 0 in 2, 1 in 1, 2 in 2"
+    assert problems((2, 7, 9), train=pairs) == [
+        f"error: masks: ids of data.foreground that occur in no mask: 7, 9; {values}"
+    ]
+    assert problems(128, train=pairs) == [
+        f"error: masks: no mask reaches data.foreground=128: the greatest value is 2; {values}"
+    ]
+
+
+def test_wide_masks_are_counted_too(folder: Folder) -> None:
+    pair = folder.pair("a", half(40_000, dtype=np.uint16))
+    assert problems(train=[pair]) == []
+    assert problems(40_001, train=[pair]) == [
+        "error: masks: no mask reaches data.foreground=40001: the greatest value is 40000; values (in so "
+        "many masks): 0 in "
+        "1, 40000 in 1"
+    ]
+
+
+def test_masks_without_foreground(folder: Folder) -> None:
+    train = [folder.pair("a", half(1))] + [folder.pair(f"e{i}", half(0)) for i in range(6)]
+    val = [folder.pair("v", half(0))]
+    assert problems(train=train, val=val) == [
+        "warning: masks: no foreground: 7 of 8 masks (87.5%): train e0, train e1, train e2, train e3, "
+        "train e4 and 2 more"
+    ]
+
+
+def test_training_masks_of_one_class(folder: Folder) -> None:
+    empty, full = folder.pair("e", half(0)), folder.pair("f", np.ones(SHAPE, np.uint8))
+    both = folder.pair("v", half(1))
+    check = "check data.foreground and data.invert"
+    no_foreground = f"error: train: no training mask has any foreground: all 1 are empty; {check}"
+    no_background = f"error: train: no training mask has any background: all 1 are full; {check}"
+    assert problems(train=[empty], val=[both]) == [no_foreground]
+    assert problems(train=[full], val=[both]) == [no_background]
+    assert problems(invert=True, train=[full], val=[both]) == [no_foreground]
+    assert problems(train=[both], val=[full]) == []
+
+
+def test_the_same_picture_twice(folder: Folder) -> None:
+    photo = np.arange(SHAPE[0] * SHAPE[1] * 3, dtype=np.uint8).reshape(*SHAPE, 3)
+    a, b, c = (folder.pair(name, half(1), photo) for name in "abc")
+    copy = Pair("c", c.photo.with_suffix(".bmp"), c.mask)
+    Image.open(c.photo).save(copy.photo)  # other bytes, the same pixels
+    near = folder.pair("d", half(1), photo ^ np.uint8(1))
+    assert problems(train=[a, near], val=[copy]) == [
+        "error: a: the same picture in two splits: scores would be too good; keep one of train a, val c"
+    ]
+    assert problems(train=[a, b]) == ["warning: a: the same picture twice in one split: train a, train b"]
+
+
+def test_the_report_puts_errors_first_and_cuts_each_kind() -> None:
+    missing = [Problem("error", f"images/{i}.jpg", f"photo without mask: no masks/{i}.*") for i in range(25)]
+    found = [
+        Problem("warning", "masks", "no foreground: 1"),
+        *missing,
+        Problem("error", "a", "sizes differ: 1, 2"),
+    ]
+    lines = report(found).splitlines()
+    assert lines[0] == "error: images/0.jpg: photo without mask: no masks/0.*"
+    assert lines[20:] == [
+        "... and 5 more of this kind",
+        "error: a: sizes differ: 1, 2",
+        "warning: masks: no foreground: 1",
+    ]
+    assert report([]) == ""

@@ -1,0 +1,157 @@
+"""Finding and dividing pairs, against folders made by hand."""
+
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from segtune.data.sources.base import Pair, Problem
+from segtune.data.sources.folder import find_pairs
+from segtune.data.splits import split_pairs
+from segtune.errors import UserError
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+def pairs_named(*names: str) -> list[Pair]:
+    return [Pair(name, Path(f"images/{name}.jpg"), Path(f"masks/{name}.png")) for name in names]
+
+
+def error(call: object, *args: object, **named: object) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*args, **named)  # type: ignore[operator]
+    return str(caught.value)
+
+
+def test_pairs_are_sorted_and_junk_is_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "images/b.JPG", "images/a.1.png", "masks/a.1.tif", "masks/b.png")
+    touch(tmp_path, "images/.DS_Store", "images/._b.JPG", "masks/Thumbs.db", "masks/desktop.ini")
+    pairs, problems = find_pairs(tmp_path)
+    assert pairs == [
+        Pair("a.1", tmp_path / "images/a.1.png", tmp_path / "masks/a.1.tif"),
+        Pair("b", tmp_path / "images/b.JPG", tmp_path / "masks/b.png"),
+    ]
+    assert problems == []
+
+
+def test_composed_and_decomposed_accents_are_one_name(tmp_path: Path) -> None:
+    touch(tmp_path, "images/caf\u00e9.jpg", "masks/cafe\u0301.png")
+    assert [pair.name for pair in find_pairs(tmp_path)[0]] == ["caf\u00e9"]
+
+
+def test_every_kind_of_problem_is_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "images/a.png", "images/b.jpg", "images/notes.txt", "images/sub/x.jpg")
+    touch(tmp_path, "masks/a.png", "masks/c.png")
+    pairs, problems = find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == ["a"]
+    assert [str(problem) for problem in problems] == [
+        "error: images/a.png: two files of one name: images/a.jpg is there as well",
+        "warning: images/: ignored: 2 that are no pictures (notes.txt, sub/)",
+        "error: images/b.jpg: photo without mask: no masks/b.*",
+        "error: masks/c.png: mask without photo: no images/c.*",
+    ]
+
+
+def test_missing_folders_name_what_is_there(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "Labels/a.png", "readme.txt", ".git/x")
+    assert error(find_pairs, tmp_path) == (
+        f"No folder masks/ in {tmp_path}. Expected images/ with the photos and masks/ with masks of the "
+        "same names; "
+        "there is: Labels/, images/, readme.txt. Perhaps rename Labels/ to masks/."
+    )
+    assert error(find_pairs, tmp_path / "images") == (
+        f"No folder images/ in {tmp_path}/images. Expected images/ with the photos and masks/ with masks "
+        "of the same "
+        "names; there is: a.jpg."
+    )
+    assert error(find_pairs, tmp_path / "gone") == (
+        f"data.root={tmp_path}/gone is not a folder (seen from {Path.cwd()}). Give your data set's folder."
+    )
+
+
+def test_no_pair_at_all_shows_both_folders(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"images/p{i}.jpg" for i in range(7)), "masks/p0_mask.png")
+    assert error(find_pairs, tmp_path) == (
+        f"No photo in {tmp_path} has a mask: images/ holds p0.jpg, p1.jpg, p2.jpg, p3.jpg, p4.jpg and 2 more; "
+        "masks/ holds p0_mask.png. Photo and mask need the same name up to the extension, directly in "
+        "these folders, "
+        "as in images/a.jpg and masks/a.png. Extensions: .bmp .jpeg .jpg .png .tif .tiff .webp."
+    )
+
+
+def names(splits: dict[str, list[Pair]]) -> dict[str, list[str]]:
+    return {split: [pair.name for pair in pairs] for split, pairs in splits.items()}
+
+
+def test_lists_are_read_as_people_write_them(tmp_path: Path) -> None:
+    pairs = pairs_named("a", "b", "c.jpg", "d")
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbfb\r\n\r\n# held back: d\r\na.PNG\r\n")
+    (tmp_path / "val.txt").write_text("  c.jpg  ")
+    splits, problems = split_pairs(pairs, tmp_path, seed=0)
+    assert names(splits) == {"train": ["a", "b"], "val": ["c.jpg"], "test": []}
+    assert problems == [Problem("warning", str(tmp_path), "pairs in no list, not used: d")]
+
+
+def test_problems_of_lists_name_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a\n\nx.jpg\na\n")
+    (tmp_path / "val.txt").write_text("b\na.png\n")
+    (tmp_path / "test.txt").write_text("# nothing yet\n")
+    splits, problems = split_pairs(pairs_named("a", "b"), tmp_path, seed=0)
+    assert names(splits) == {"train": ["a"], "val": ["b"], "test": []}
+    assert [str(problem) for problem in problems] == [
+        "error: train.txt, line 3: no such pair: 'x.jpg' has no photo with a mask",
+        "warning: train.txt, line 4: listed twice: 'a' is also in train.txt, line 1",
+        "error: val.txt, line 2: in two splits: 'a' is also in train.txt, line 1",
+        "error: test.txt: empty list: it names no pair",
+    ]
+
+
+def test_half_a_set_of_lists_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "train.txt", "test.txt")
+    assert error(split_pairs, pairs_named("a"), tmp_path, seed=0) == (
+        f"{tmp_path} has train.txt, test.txt but not val.txt. Give train.txt and val.txt (test.txt may be "
+        "left out), "
+        "or no list at all for a split by seed."
+    )
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(3, (1, 1, 1)), (10, (6, 2, 2)), (100, (70, 15, 15))])
+def test_the_split_by_seed_has_exact_sizes_and_loses_nothing(
+    tmp_path: Path, count: int, sizes: tuple[int, ...]
+) -> None:
+    pairs = pairs_named(*(f"p{i:03}" for i in range(count)))
+    splits, problems = split_pairs(pairs, tmp_path, seed=3)
+    assert tuple(len(splits[split]) for split in ("train", "val", "test")) == sizes
+    assert sorted(chain(*splits.values()), key=lambda pair: pair.name) == pairs
+    assert problems == []
+
+
+def test_the_split_by_seed_follows_names_and_seed_alone(tmp_path: Path) -> None:
+    pairs = pairs_named(*(f"p{i}" for i in range(60)))
+    splits, _ = split_pairs(pairs, tmp_path, seed=0)
+    assert split_pairs(pairs[::-1], tmp_path, seed=0)[0] == splits
+    assert split_pairs(pairs, tmp_path, seed=1)[0] != splits
+
+
+def test_added_pictures_move_few_and_none_between_val_and_test(tmp_path: Path) -> None:
+    before, _ = split_pairs(pairs_named(*(f"p{i}" for i in range(100))), tmp_path, seed=0)
+    after, _ = split_pairs(pairs_named(*(f"p{i}" for i in range(110))), tmp_path, seed=0)
+    place = {pair.name: split for split, pairs in after.items() for pair in pairs}
+    moves = [
+        (split, place[pair.name]) for split, pairs in before.items() for pair in pairs if place[pair.name] != split
+    ]
+    assert len(moves) <= 4
+    assert not {("val", "test"), ("test", "val")} & set(moves)
+
+
+def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
+    assert error(split_pairs, pairs_named("a", "b"), tmp_path, seed=0) == (
+        "2 pairs cannot be split into train, val and test: at least 3 are needed."
+    )
+    assert error(split_pairs, pairs_named(*"abcd"), tmp_path, seed=0, fractions=(0.5, 0.5)) == (
+        "Shares of 0.5 (val) and 0.5 (test) leave none of 4 pairs to train on."
+    )

@@ -1,0 +1,134 @@
+"""What an evaluation says, by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from segtune.evaluation.evaluator import Details, Evaluation
+from segtune.evaluation.summary import assess, choose_threshold, compare_pictures, dice_at, scores_of_pictures
+from segtune.metrics.curves import BINS, histogram
+from segtune.metrics.overlap import summarise
+from segtune.reporting.wording import sentences
+from segtune.runtime.files import without_nan
+
+#: TP, FP, FN, TN: Dice 0.8, 0.5, empty and clean, empty with a false alarm, 1.
+COUNTS = torch.tensor([[4, 1, 1, 94], [2, 2, 2, 94], [0, 0, 0, 100], [0, 5, 0, 95], [7, 0, 0, 93]])
+
+
+def evaluation(counts: torch.Tensor = COUNTS) -> Evaluation:
+    """An evaluation with these counts, all probabilities 0.9 or 0.1."""
+    found = []
+    for tp, fp, fn, tn in counts.tolist():
+        probability = torch.tensor([0.9] * (tp + fp) + [0.1] * (fn + tn))
+        found.append(histogram(probability, torch.tensor([1] * tp + [0] * fp + [1] * fn + [0] * tn)))
+    boundaries = torch.tensor([[3, 4, 3, 4], [1, 4, 1, 4], [0, 0, 0, 0], [0, 5, 0, 0], [6, 6, 6, 6]])[: len(counts)]
+    boundaries = torch.where((counts[:, :3].sum(1) > 0)[:, None], boundaries, 0)
+    details = Details(torch.stack(found), boundaries, torch.zeros(len(counts)), torch.zeros(len(counts)))
+    return Evaluation(summarise(counts), 0.1, counts, None, details)
+
+
+def test_scores_with_both_means() -> None:
+    facts = assess(evaluation(), "one", 200)
+    assert facts["dice_mean"] == pytest.approx((0.8 + 0.5 + 1 + 0 + 1) / 5)
+    assert facts["boundary_f_mean"] == pytest.approx((0.75 + 0.25 + 1 + 0 + 1) / 5)
+    assert facts["dice_pooled"] == pytest.approx(26 / (26 + 8 + 3))
+    assert facts["precision"] == pytest.approx(13 / 21)
+    precision, recall = 10 / 19, 10 / 14
+    assert facts["boundary_f_pooled"] == pytest.approx(2 * precision * recall / (precision + recall))
+    assert facts["intervals"].keys() == {
+        *(f"{name}_mean" for name in ("dice", "iou", "precision", "recall", "boundary_f")),
+        *("dice_pooled", "iou_pooled", "precision", "recall", "boundary_f_pooled"),
+    }
+    for name, (low, high) in facts["intervals"].items():
+        assert low <= facts[name] <= high
+
+
+def test_empty_pictures_are_counted_apart() -> None:
+    facts = assess(evaluation(), "one", 200)
+    assert facts["empty_pictures"] == {
+        "images": 2,
+        "with_false_alarm": 1,
+        "dice_mean_of_others": pytest.approx((0.8 + 0.5 + 1) / 3),
+    }
+
+
+@pytest.mark.parametrize(("empty", "boundary"), [("one", [1, 0]), ("zero", [0, 0]), ("skip", [np.nan, np.nan])])
+def test_the_rule_for_empty_pictures_holds_for_boundaries_too(empty: str, boundary: list[float]) -> None:
+    scores = scores_of_pictures(evaluation(), empty)["boundary_f"]  # type: ignore[arg-type]
+    assert scores[2:4].tolist() == pytest.approx(boundary, nan_ok=True)
+    assert scores[4] == 1
+
+
+@pytest.mark.parametrize(("empty", "score"), [("one", 1.0), ("zero", 0.0), ("skip", None)])
+def test_of_empty_pictures_alone_every_score_follows_the_rule(empty: str, score: float | None) -> None:
+    facts = without_nan(assess(evaluation(COUNTS[[2, 2, 2]]), empty, 100, {"all": ["x"] * 3}))  # type: ignore[arg-type]
+    names = facts["intervals"].keys()
+    assert {name: facts[name] for name in names} == dict.fromkeys(names, score)
+    assert facts["intervals"] == {name: [score, score] for name in names}
+    assert facts["groups"]["all"][0]["dice_pooled"] == score
+    assert facts["gaps"] == {}
+    assert (choose_threshold(evaluation(COUNTS[[2, 2]]), empty) is None) == (empty == "skip")  # type: ignore[arg-type]
+
+
+def test_groups_and_the_gap_between_them() -> None:
+    counts = COUNTS[[0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 4]]
+    result = evaluation(counts[:5])
+    result = replace(
+        evaluation(COUNTS[:1]),
+        counts=counts,
+        details=Details(
+            torch.zeros(11, 2, BINS, dtype=torch.int64),
+            torch.zeros(11, 4, dtype=torch.int64),
+            torch.zeros(11),
+            torch.zeros(11),
+        ),
+    )
+    labels = ["x"] * 5 + ["y"] * 5 + ["few"]
+    facts = assess(result, "one", 200, {"camera": labels, "nothing": [""] * 11})
+    assert [(row["group"], row["images"], row["dice_mean"]) for row in facts["groups"]["camera"]] == [
+        ("few", 1, 1.0),
+        ("x", 5, pytest.approx(0.8)),
+        ("y", 5, pytest.approx(0.5)),
+    ]
+    assert [np.isnan(row["interval"]).any() for row in facts["groups"]["camera"]] == [True, False, False]
+    assert facts["gaps"] == {"camera": {"gap": pytest.approx(0.3), "best": "x", "worst": "y"}}  # one picture is too few
+    assert "nothing" not in facts["groups"]
+
+
+def test_a_threshold_is_chosen_and_applied_elsewhere() -> None:
+    truth = torch.tensor([1] * 30 + [0] * 70)
+    shy = torch.tensor([0.35] * 30 + [0.2] * 70)  # right from a threshold of 0.205 to one of 0.35
+    details = Details(histogram(shy, truth)[None], torch.zeros(1, 4), torch.zeros(1), torch.zeros(1))
+    result = replace(evaluation(COUNTS[:1]), details=details)
+    threshold, dice = choose_threshold(result, "one")
+    assert dice == 1
+    assert 0.27 <= threshold <= 0.29  # the middle
+    assert dice_at(result, 0.5, "one").tolist() == [0]
+    assert dice_at(result, threshold, "one").tolist() == [1]
+
+
+def test_pictures_compared_in_pairs() -> None:
+    first, second = np.array([0.5, 0.6, 0.7, np.nan, 0.9]), np.array([0.6, 0.7, 0.8, 0.9, 0.9])
+    found = compare_pictures(first, second, 500)
+    assert found["difference"] == pytest.approx(0.075)
+    assert (found["better"], found["worse"], found["images"]) == (3, 0, 4)
+    low, high = found["interval"]
+    assert 0 < low <= 0.075 <= high <= 0.1  # though the pictures differ by more than that
+
+
+def test_the_sentences() -> None:
+    facts = assess(evaluation(), "one", 200)
+    against = {"difference": 0.01, "interval": [-0.002, 0.021], "better": 3, "worse": 1, "images": 5}
+    tuned = {"threshold": 0.4, "chosen_on": "val", "dice_mean": 0.67, "against_usual": against}
+    facts |= {"empty": "one", "threshold": 0.5, "tuned": tuned}
+    facts["compared"] = {"checkpoint": "b.pt", "dice_mean": 0.65} | against
+    assert sentences(facts) == [
+        "A picture without foreground counts as 1 if nothing is predicted, else 0 (train.empty=one): there are 2, 1 "
+        "with a false alarm; the others have a mean Dice of 0.7667.",
+        "Threshold 0.5. The best on the val pictures is 0.4; here it gives 0.6700, a difference of +0.0100 (95 %: "
+        "-0.0020 to +0.0210).",
+        "b.pt has 0.6500: a difference of +0.0100 (95 %: -0.0020 to +0.0210) per picture; better in 3, worse in 1 of "
+        "5.",
+    ]

@@ -1,0 +1,77 @@
+"""Bootstrap intervals: against the normal theory, and do they cover as often as they say?"""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from segtune.evaluation.summary import _pooled
+from segtune.metrics.bootstrap import interval, mean_interval
+
+
+def test_a_mean_of_many_has_the_interval_of_the_normal_theory() -> None:
+    values = np.random.default_rng(0).normal(0.8, 0.1, 400)
+    low, high = mean_interval(values, 5000)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.0007)
+    assert high == pytest.approx(values.mean() + half, abs=0.0007)
+
+
+def test_a_mean_of_few_has_students_interval() -> None:
+    values = np.random.default_rng(0).normal(0.8, 0.1, 8)
+    low, high = mean_interval(values, 20_000)
+    half = stats.t.ppf(0.975, 7) * values.std(ddof=1) / np.sqrt(8)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.05)  # the normal theory's is 17 % narrower
+
+
+def test_the_same_pictures_give_the_same_interval() -> None:
+    values = np.random.default_rng(1).beta(8, 2, 30)
+    assert mean_interval(values, 500) == mean_interval(values, 500)
+
+
+def test_undefined_values_are_left_out() -> None:
+    values = np.random.default_rng(2).beta(8, 2, 30)
+    holed = np.insert(values, [3, 20], np.nan)
+    assert mean_interval(holed, 500) == mean_interval(values, 500)
+
+
+def test_one_picture_says_nothing() -> None:
+    assert np.isnan(mean_interval(np.array([0.8]), 500)).all()
+    assert np.isnan(mean_interval(np.array([0.8, np.nan]), 500)).all()
+
+
+def test_columns_of_a_picture_stay_together() -> None:
+    tp = np.random.default_rng(3).integers(1, 100, 40) * 2.0
+    low, high = interval(
+        partial(_pooled, "dice", "one"), [tp, 0.5 * tp, 0.5 * tp], 500
+    )  # Dice is 2/3 whatever is drawn, if they do
+    assert low == pytest.approx(2 / 3)
+    assert high == pytest.approx(2 / 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pictures", [30, 90])
+def test_95_percent_intervals_cover_about_95_percent(pictures: int) -> None:
+    """Dice as of real models: most high, some low; the pooled one with pictures of very different sizes."""
+    rng = np.random.default_rng(4)
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+        dices = np.where(rng.random(count) < 0.1, rng.beta(2, 3, count), rng.beta(14, 2, count))
+        return dices, rng.lognormal(0, 0.8, count)
+
+    def counted(dices: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+        return [np.round(1e4 * part * sizes) for part in (dices, 1 - dices, 1 - dices)]  # of 2 TP / (2 TP + FP + FN)
+
+    dices, sizes = draw(2_000_000)
+    mean, pooled = dices.mean(), (dices * sizes).sum() / sizes.sum()
+    hits = np.zeros(2)
+    for _ in range(1000):
+        dices, sizes = draw(pictures)
+        found = mean_interval(dices, 600), interval(partial(_pooled, "dice", "one"), counted(dices, sizes), 600)
+        hits += [low <= true <= high for (low, high), true in zip(found, (mean, pooled), strict=True)]
+    # Pooled scores lean on few large objects, of which few pictures hold too few: the bootstrap is too narrow there.
+    # Measured: 0.917 and 0.875, 0.948 and 0.915; 3 sigma of 1000 trials are 0.02 to 0.03.
+    least = {30: (0.89, 0.83), 90: (0.93, 0.895)}[pictures]
+    assert (hits / 1000 >= least).all(), hits
+    assert (hits / 1000 <= 0.975).all(), hits

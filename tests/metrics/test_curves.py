@@ -1,0 +1,99 @@
+"""Curves over thresholds against thresholding itself and torchmetrics."""
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional import classification as tm
+
+from segtune.metrics.curves import (
+    BINS,
+    THRESHOLDS,
+    best_threshold,
+    calibration,
+    counts_at,
+    dice_curve,
+    histogram,
+    precision_recall,
+)
+from segtune.metrics.overlap import counts, per_image
+
+
+@pytest.fixture
+def pictures() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    rng = torch.Generator().manual_seed(0)
+    found = []
+    for size in ((21, 33), (40, 17), (9, 9)):
+        truth = (torch.rand(size, generator=rng) < 0.3).to(torch.uint8)
+        noise = torch.rand(size, generator=rng)
+        found.append(((0.55 * noise + 0.45 * truth * torch.rand(size, generator=rng)).clamp(0, 1), truth))
+    found[2] = (found[2][0], torch.zeros(9, 9, dtype=torch.uint8))
+    return found
+
+
+def stacked(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    return torch.stack([histogram(probability, truth) for probability, truth in pictures])
+
+
+def test_every_threshold_counts_what_it_selects(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    histograms = stacked(pictures)
+    for step in (1, 57, 100, 141, 199):
+        expected = [counts((p * BINS >= step)[None], t[None])[0] for p, t in pictures]
+        assert torch.equal(counts_at(histograms, THRESHOLDS[step - 1]), torch.stack(expected))
+
+
+def test_the_ends_of_the_range_are_counted() -> None:
+    probability = torch.tensor([0.0, 1.0, 1.0, 0.4999])
+    found = histogram(probability, torch.tensor([0, 1, 0, 1]))
+    assert found.sum() == 4
+    assert found[0, 0] == found[1, -1] == found[0, -1] == found[1, 99] == 1
+
+
+def test_dice_by_threshold(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    curve = dice_curve(stacked(pictures), "one")
+    expected = [per_image(counts((p * BINS >= 60)[None], t[None]))["dice"].item() for p, t in pictures]
+    assert curve[59] == pytest.approx(np.mean(expected))
+    assert curve.shape == THRESHOLDS.shape
+
+
+def test_the_best_threshold_is_the_middle_of_the_best() -> None:
+    dices = np.zeros(BINS - 1)
+    dices[[10, 11, 12, 50]] = 0.9, 0.9, 0.9, 0.8
+    assert best_threshold(dices) == THRESHOLDS[11]
+    dices[0] = np.nan
+    assert best_threshold(dices) == THRESHOLDS[11]
+
+
+def test_average_precision_is_torchmetrics(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    found = precision_recall(stacked(pictures))
+    probabilities = torch.cat([p.flatten() for p, _ in pictures])
+    truths = torch.cat([t.flatten() for _, t in pictures]).long()
+    rounded = (probabilities * BINS).floor() / BINS
+    assert found.average_precision == pytest.approx(tm.binary_average_precision(rounded, truths).item(), abs=1e-6)
+    assert found.average_precision == pytest.approx(tm.binary_average_precision(probabilities, truths).item(), abs=0.01)
+    chosen = probabilities * BINS >= 100
+    assert found.precision[99] == pytest.approx(tm.binary_precision(chosen, truths).item())
+    assert found.recall[99] == pytest.approx(tm.binary_recall(chosen, truths).item())
+
+
+def test_without_any_object_there_is_no_average_precision() -> None:
+    found = precision_recall(histogram(torch.rand(50), torch.zeros(50))[None])
+    assert np.isnan(found.average_precision)
+    assert (found.recall == 1).all()
+
+
+def test_calibration_is_torchmetrics(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    found = calibration(stacked(pictures))
+    probabilities = torch.cat([p.flatten() for p, _ in pictures])
+    truths = torch.cat([t.flatten() for _, t in pictures]).long()
+    middles = ((probabilities * BINS).floor() + 0.5) / BINS
+    assert found.error == pytest.approx(tm.binary_calibration_error(middles, truths, n_bins=10).item(), abs=1e-6)
+    assert found.error == pytest.approx(tm.binary_calibration_error(probabilities, truths, n_bins=10).item(), abs=0.003)
+    assert found.pixels.sum() == len(truths)
+
+
+def test_true_probabilities_are_calibrated() -> None:
+    rng = torch.Generator().manual_seed(1)
+    probability = torch.rand(400_000, generator=rng)
+    truth = torch.rand(400_000, generator=rng) < probability
+    assert calibration(histogram(probability, truth.long())[None]).error < 0.005
+    assert calibration(histogram(probability**2, truth.long())[None]).error > 0.1

@@ -1,0 +1,323 @@
+"""Checkpoints: what is saved comes back, files of before can be used, and what is wrong with others is said."""
+
+import importlib
+import os
+import pickle
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import segtune
+from segtune.__main__ import main
+from segtune.config.parse import parse
+from segtune.config.schema import RestoreSettings, Settings
+from segtune.errors import UserError
+from segtune.models.backbones.registry import BACKBONES
+from segtune.models.build import BuiltModel, build_model
+from segtune.models.checkpoint import Checkpoint
+from segtune.models.restore import restore
+
+#: What a file of format 2 holds under its settings, written out: it must be read as long as the format is 2.
+SETTINGS: dict[str, Any] = {
+    "backbone": {"name": "resnet50", "weights": "none", "output_stride": None},
+    "taps": {"low": "auto", "high": "auto"},
+    "decoder": {"name": "deeplabv3plus", "channels": 8, "low_channels": 4, "outputs": 2},
+    "freeze": {"phases": {"all": {"epochs": 1, "lr": 1e-3, "backbone": "all"}}},
+    "data": {"name": "folder", "root": "photos", "image_size": 64, "split": "val"},
+    "augment": {"transforms": {}},
+    "loss": {"name": "bce"},
+    "optimizer": {"name": "adamw"},
+    "train": {"batch_size": 2, "workers": 0, "threshold": 0.6},
+    "checkpoint": {"minutes": 10.0},
+    "seed": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def built(network_of: Callable[[str], nn.Module]) -> Iterator[BuiltModel]:
+    """A small model, with the backbone at hand for those that are rebuilt."""
+    network_of("resnet50")  # kept from here on
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
+        settings = parse(Settings, SETTINGS)
+        torch.manual_seed(0)
+        yield build_model(settings.backbone, {"low": "act1", "high": "layer1"}, settings.decoder)
+
+
+def content(**more: Any) -> dict[str, Any]:
+    """What a file holds, by hand."""
+    return {
+        "format": 2,
+        "settings": SETTINGS,
+        "taps": {"low": "act1", "high": "layer1.2.act3"},
+        "weights": {"source": "resnet50.safetensors", "new": ["decoder"]},
+        "model": {"weight": torch.arange(6.0).reshape(2, 3)},
+        **more,
+    }
+
+
+@pytest.fixture
+def before(built: BuiltModel, tmp_path: Path) -> Path:
+    """A file with all that a training wrote in format 2."""
+    more = {"state": {"rows": [], "step": 0}, "movers": {"optimizer": {}, "schedule": {}, "scaler": {}}}
+    torch.save(content(model=built.model.state_dict(), **more), tmp_path / "best.pt")
+    return tmp_path / "best.pt"
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as error:
+        Checkpoint.load(path)
+    return str(error.value).replace(str(path), "FILE")
+
+
+def test_what_is_saved_comes_back(built: BuiltModel, tmp_path: Path) -> None:
+    path, state = tmp_path / "checkpoints" / "last.pt", {"rows": [{"epoch": 1, "loss": 0.5}]}
+    settings, moved = parse(Settings, SETTINGS), {"optimizer": {"state": {0: torch.ones(2)}}}
+    Checkpoint.of(built, settings, state, moved).save(path)
+    assert sorted(os.listdir(path.parent)) == ["last.pt"]
+    found = Checkpoint.load(path)
+    assert found.name == str(path)
+    assert found.settings == settings
+    assert found.taps == {role: feature.node for role, feature in built.model.features.items()}
+    assert (found.source, found.new) == (None, ("decoder",))
+    assert found.state == state
+    torch.testing.assert_close(found.optimizer, moved, rtol=0, atol=0)
+    torch.testing.assert_close(dict(found.model), dict(built.model.state_dict()), rtol=0, atol=0)
+    Checkpoint.of(built, settings).save(path)
+    assert (Checkpoint.load(path).state, Checkpoint.load(path).optimizer) == (None, None)
+
+
+def test_what_is_written_is_format_2(built: BuiltModel, tmp_path: Path) -> None:
+    settings = parse(Settings, SETTINGS)
+    Checkpoint.of(built, settings, {"step": 1}, {"optimizer": {}}).save(tmp_path / "last.pt")
+    written = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert list(written) == ["format", "settings", "taps", "weights", "model", "state", "movers"]
+    assert written["settings"] == asdict(settings)
+    assert written["taps"] == {role: feature.node for role, feature in built.model.features.items()}
+    assert {name: value for name, value in written.items() if name not in ("settings", "taps", "model")} == {
+        "format": 2,
+        "weights": {"source": None, "new": ["decoder"]},
+        "state": {"step": 1},
+        "movers": {"optimizer": {}},
+    }
+
+
+def test_a_file_of_before_is_rebuilt_and_restored_from(built: BuiltModel, before: Path) -> None:
+    checkpoint = Checkpoint.load(before)
+    assert (checkpoint.settings.seed, checkpoint.settings.train.threshold) == (3, 0.6)
+    again = checkpoint.rebuild()
+    assert (again.weights.source, again.new) == ("resnet50.safetensors", ("decoder",))
+    assert list(again.model.features) == ["low", "high"]
+    images = torch.randint(256, (1, 3, 40, 50), dtype=torch.uint8)
+    assert torch.equal(again.model.eval()(images), built.model.eval()(images))
+    with torch.no_grad():
+        again.model.decoder.classifier.weight.zero_()
+    report = restore(again.model, RestoreSettings(str(before)))
+    assert (report.missing, report.unexpected, report.misshapen) == ((), (), {})
+    assert torch.equal(again.model(images), built.model(images))
+
+
+def test_a_resume_may_stop_gradients_elsewhere(before: Path) -> None:
+    checkpoint = Checkpoint.load(before)
+    phases = {"late": {"epochs": 1, "lr": 1e-3, "backbone": "all", "cut": "layer1"}}
+    assert not checkpoint.rebuild().stops
+    assert list(checkpoint.rebuild(parse(Settings, SETTINGS | {"freeze": {"phases": phases}})).stops) == ["layer1"]
+
+
+def test_a_model_that_does_not_fit_is_refused(before: Path) -> None:
+    written = torch.load(before)
+    del written["model"]["decoder.classifier.bias"]
+    written["model"] |= {"decoder.classifier.weight": torch.ones(3, 8, 1, 1), "other": torch.ones(1)}
+    torch.save(written, before)
+    with pytest.raises(UserError) as error:
+        Checkpoint.load(before).rebuild()
+    assert str(error.value) == (
+        f"The checkpoint {before} cannot be used: of its tensors and those of the model that it describes, 3 are "
+        "missing on one side or differ in shape: decoder.classifier.weight, decoder.classifier.bias, other."
+    )
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[type]:
+    """The schemas that are parsed from here on, in whatever module."""
+    schemas: list[type] = []
+
+    def counted(schema: type, values: Any) -> Any:
+        schemas.append(schema)
+        return parse(schema, values)
+
+    names = [found.name for found in pkgutil.walk_packages(segtune.__path__, "segtune.")]
+    for module in map(importlib.import_module, names):
+        if getattr(module, "parse", None) is parse:
+            monkeypatch.setattr(module, "parse", counted)
+    return schemas
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for kind, shape in {"images": (40, 50, 3), "masks": (40, 50)}.items():
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for name in ("a", "b", "c"):
+            values = np.random.default_rng(ord(name)).integers(0, 2, shape)
+            cv2.imwrite(str(tmp_path / "photos" / kind / f"{name}.png"), (255 * values).astype(np.uint8))
+    for name, split in {"a": "train", "b": "val", "c": "test"}.items():
+        (tmp_path / "photos" / f"{split}.txt").write_text(name)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_evaluate_parses_the_settings_of_each_file_once(
+    before: Path, photos: Path, parsed: list[type], count: int
+) -> None:
+    names = str(before) if count == 1 else f"[{before},{before}]"
+    data = ["data=folder", f"data.root={photos}", f"run_dir={photos.parent / 'out'}"]
+    assert main(["evaluate", f"checkpoint={names}", *data, "train.device=cpu", "train.workers=0"]) == 0
+    assert parsed.count(Settings) == count
+
+
+def test_predict_and_export_parse_the_settings_once(before: Path, photos: Path, parsed: list[type]) -> None:
+    output = f"output={photos.parent / 'out'}"
+    assert main(["predict", f"checkpoint={before}", f"input={photos}/images", output, "train.device=cpu"]) == 0
+    assert parsed.count(Settings) == 1
+    assert main(["export", f"checkpoint={before}", "format=torch", output + ".pt2"]) == 0
+    assert parsed.count(Settings) == 2
+    segtune.load(before, device="cpu")
+    assert parsed.count(Settings) == 3
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(
+    built: BuiltModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, checkpoint = tmp_path / "last.pt", Checkpoint.of(built, parse(Settings, SETTINGS))
+    checkpoint.save(path)
+    before = path.read_bytes()
+
+    def full(_: object, file: BinaryIO) -> None:
+        file.write(b"half a checkpoint")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError) as error:
+        checkpoint.save(path)
+    assert str(error.value) == (
+        f"Cannot write {path}: [Errno 28] No space left on device\n"
+        "What was there before is untouched. If the disk is full, free some space; a run can then be resumed."
+    )
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["last.pt"]
+
+
+def test_a_missing_checkpoint_names_those_that_are_there(tmp_path: Path) -> None:
+    torch.save(content(), tmp_path / "best.pt")
+    with pytest.raises(
+        UserError, match=re.escape(f"No checkpoint at {tmp_path / 'bst.pt'}. There are: {tmp_path / 'best.pt'}.")
+    ):
+        Checkpoint.load(tmp_path / "bst.pt")
+    with pytest.raises(UserError, match=r"Expected a file such as RUN/checkpoints/best\.pt\."):
+        Checkpoint.load(tmp_path / "nowhere" / "best.pt")
+
+
+@pytest.mark.parametrize("damage", ["text", "empty", "truncated"])
+def test_an_unreadable_checkpoint_is_said_so(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "best.pt"
+    torch.save(content(), path)
+    whole = path.read_bytes()
+    path.write_bytes({"text": b"hello, not a checkpoint", "empty": b"", "truncated": whole[: len(whole) // 2]}[damage])
+    assert refused(path).startswith("Cannot read the checkpoint FILE: ")
+
+
+@pytest.mark.parametrize("other", [{"state_dict": {}}, {"model": {}}, {"settings": {}}, [1, 2]])
+def test_another_programs_file_is_refused(tmp_path: Path, other: Any) -> None:
+    torch.save(other, tmp_path / "other.pt")
+    assert refused(tmp_path / "other.pt") == (
+        "FILE is not a checkpoint of segtune: it lacks the entries 'settings' and 'model'."
+    )
+
+
+@pytest.mark.parametrize("number", [1, 99, None])
+def test_another_format_is_refused(tmp_path: Path, number: int | None) -> None:
+    torch.save(content(format=number), tmp_path / "new.pt")
+    assert refused(tmp_path / "new.pt") == (
+        f"FILE has checkpoint format {number}; this version of segtune reads format 2."
+    )
+
+
+WEIGHTS = "the 'source' of the weights and a list of what is 'new'."
+
+
+@pytest.mark.parametrize(
+    ("entry", "came", "expected"),
+    [
+        ("taps", None, "it lacks the entry 'taps', the tapped layer of each role."),
+        ("weights", None, f"it lacks the entry 'weights', {WEIGHTS}"),
+        ("settings", [1], "entry 'settings': got list; expected the settings by name."),
+        (
+            "taps",
+            {"low": 4, "high": "a"},
+            "entry 'taps': got a dict of int, str; expected the tapped layer of each role.",
+        ),
+        ("taps", ("low", "high"), "entry 'taps': got tuple; expected the tapped layer of each role."),
+        (
+            "weights",
+            "none",
+            f"entry 'weights': got str; expected {WEIGHTS}",
+        ),
+        (
+            "weights",
+            {"source": None},
+            f"entry 'weights': got a dict of NoneType; expected {WEIGHTS}",
+        ),
+        (
+            "weights",
+            {"source": 1, "new": []},
+            f"entry 'weights': got a dict of int, list; expected {WEIGHTS}",
+        ),
+        ("model", {"a": 1.0}, "entry 'model': got a dict of float; expected the tensors by name."),
+        ("model", torch.ones(2), "entry 'model': got Tensor; expected the tensors by name."),
+        ("state", 3, "entry 'state': got int; expected the training's state by name."),
+        ("movers", [], "entry 'movers': got list; expected the optimizer's states by name."),
+    ],
+)
+def test_entries_that_cannot_be_used(tmp_path: Path, entry: str, came: Any, expected: str) -> None:
+    written = content() if came is None else content(**{entry: came})
+    if came is None:
+        del written[entry]
+    torch.save(written, tmp_path / "best.pt")
+    assert refused(tmp_path / "best.pt") == f"The checkpoint FILE cannot be used: {expected}"
+
+
+def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
+    torch.save(content(settings=SETTINGS | {"seed": "x", "sede": 1}), tmp_path / "best.pt")
+    assert refused(tmp_path / "best.pt") == (
+        "The settings in the checkpoint FILE cannot be used. 2 settings are wrong:\n"
+        "  sede: there is no such setting. Did you mean seed?\n"
+        "  seed: came 'x'; expected: a valid integer."
+    )
+
+
+class Payload:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return (os.system, (f"touch {self.target}",))
+
+
+@pytest.mark.parametrize("writer", [torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj))])
+def test_a_checkpoint_with_code_runs_nothing_and_is_refused(
+    tmp_path: Path, writer: Callable[[Any, Path], object]
+) -> None:
+    path, target = tmp_path / "evil.pt", tmp_path / "executed"
+    writer(content(extra=Payload(target)), path)
+    with pytest.raises(UserError, match="Cannot read the checkpoint"):
+        Checkpoint.load(path)
+    assert not target.exists()

@@ -1,0 +1,270 @@
+"""The probe's classifiers against least squares, brute force and data whose answer is known."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segtune.config.schema import DataSettings
+from segtune.data.dataset import build_dataset
+from segtune.data.sources.base import Pair
+from segtune.errors import UserError
+from segtune.metrics.overlap import counts, per_image
+from segtune.models.backbones.spec import BackboneSpec
+from segtune.models.layer_info import Anatomy, Layer
+from segtune.probing.linear_classifier import Classifier, Moments, discriminant
+from segtune.probing.probe import Probe, _above_each, _at, _draw, _scores, thresholds
+from segtune.probing.tap_search import search
+from segtune.runtime.device import Compute
+
+
+def moments_of(parts: list[dict[str, Tensor]]) -> Moments:
+    moments, names = Moments(), sorted(parts[0])
+    for part in parts:
+        moments.count += len(part[names[0]])
+        moments.add(part, names, [(a, b) for a in names for b in names if a <= b])
+    return moments
+
+
+def test_moments_over_parts_are_those_of_the_whole() -> None:
+    whole = {"a": torch.randn(60, 3), "b": torch.randn(60, 2) + 5}
+    parts = [{name: values[n : n + 20] for name, values in whole.items()} for n in (0, 20, 40)]
+    together = np.concatenate([whole["b"].numpy(), whole["a"].numpy()], axis=1)
+    moments = moments_of(parts)
+    np.testing.assert_allclose(moments.mean(("b", "a")), together.mean(0), atol=1e-5)
+    np.testing.assert_allclose(moments.covariance(("b", "a")), np.cov(together.T, bias=True), atol=1e-4)
+
+
+def test_the_discriminant_is_the_direction_of_least_squares() -> None:
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(4, 4))
+    classes = [rng.normal(size=(500, 4)) @ mixing + shift for shift in (0, [1, 0, -2, 3])]
+    parts = [{"a": torch.tensor(values[:, :2]).float(), "b": torch.tensor(values[:, 2:]).float()} for values in classes]
+    found = discriminant(*(moments_of([part]) for part in parts), ("a", "b"), ridge=1e-9)
+    x = np.concatenate(classes)
+    x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    expected = np.linalg.lstsq(x, np.repeat([-1.0, 1.0], 500), rcond=None)[0][:4]
+    direction = torch.cat([found.weights["a"], found.weights["b"]]).numpy()
+    assert direction @ expected / np.linalg.norm(direction) / np.linalg.norm(expected) == pytest.approx(1, abs=1e-6)
+    scores = [values @ direction + found.offset for values in classes]
+    assert scores[0].mean() == pytest.approx(-scores[1].mean())
+    assert scores[1].mean() > 0
+    assert found.spread == pytest.approx(np.sqrt((scores[0].var() + scores[1].var()) / 2), rel=1e-4)
+
+
+def test_the_discriminant_does_not_depend_on_the_scale_of_a_channel() -> None:
+    torch.manual_seed(0)
+    classes = [torch.randn(200, 3), torch.randn(200, 3) + torch.tensor([1.0, 2, 0])]
+    scale = torch.tensor([1e3, 1e-3, 1.0])
+    plain, scaled = (
+        discriminant(*(moments_of([{"a": values * factor}]) for values in classes), ("a",), ridge=0.5)
+        for factor in (1.0, scale)
+    )
+    torch.testing.assert_close(scaled.weights["a"] * scale, plain.weights["a"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_channel_that_never_varies_is_left_alone() -> None:
+    classes = [torch.cat([torch.randn(50, 1) + shift, torch.full((50, 1), 7.0)], dim=1) for shift in (0, 3)]
+    found = discriminant(*(moments_of([{"a": values}]) for values in classes), ("a",), ridge=0.01)
+    assert torch.isfinite(found.weights["a"]).all()
+    assert found.weights["a"][1] == 0
+
+
+@pytest.mark.parametrize(
+    ("objects", "drawn"), [(500, (50, 50)), (30, (70, 30)), (970, (30, 70)), (0, (100, 0)), (1000, (0, 100))]
+)
+def test_pixels_are_drawn_of_both_classes_alike(objects: int, drawn: tuple[int, int]) -> None:
+    mask = torch.zeros(1, 20, 50, dtype=torch.uint8)
+    mask.view(-1)[torch.randperm(1000)[:objects]] = 1
+    places = _draw(mask, 100, (0, 7))
+    assert len(places.unique()) == len(places)
+    labels = mask.view(-1)[places]
+    assert (int((labels == 0).sum()), int((labels == 1).sum())) == drawn
+    assert torch.equal(places, _draw(mask, 100, (0, 7)))
+    assert not torch.equal(places, _draw(mask, 100, (1, 7)))
+
+
+def test_fewer_pixels_than_asked_for_are_all_taken() -> None:
+    mask = torch.tensor([[[0, 1, 0], [1, 1, 0]]])
+    assert _draw(mask, 100, (0, 0)).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_features_at_places_are_those_of_the_enlarged_map() -> None:
+    features, size = torch.randn(2, 3, 5, 7), (20, 42)
+    enlarged = F.interpolate(features, size=size, mode="bilinear", align_corners=False).flatten(2)
+    places = [torch.randperm(20 * 42)[:50] for _ in range(2)]
+    expected = torch.cat([enlarged[i, :, place].T for i, place in enumerate(places)])
+    torch.testing.assert_close(_at(features, places, size), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_are_those_of_enlarged_features() -> None:
+    features = {"a": torch.randn(2, 3, 4, 4), "b": torch.randn(2, 2, 8, 8)}
+    classifier = Classifier({"a": torch.randn(3), "b": torch.randn(2)}, 0.7, 1.0)
+    alone = Classifier({"b": torch.randn(2)}, -1.0, 1.0)
+    enlarged = [F.interpolate(x, size=(16, 16), mode="bilinear", align_corners=False) for x in features.values()]
+    weights = torch.cat(list(classifier.weights.values()))
+    expected = torch.einsum("nchw,c->nhw", torch.cat(enlarged, 1), weights)[:, None] + 0.7
+    found = _scores([alone, classifier], features, torch.zeros(2, 1, 16, 16))
+    torch.testing.assert_close(found[:, 1:], expected, rtol=1e-4, atol=1e-5)
+    expected = torch.einsum("nchw,c->nhw", enlarged[1], alone.weights["b"]) - 1
+    torch.testing.assert_close(found[:, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_counts_above_each_threshold_are_those_made_one_by_one() -> None:
+    scores, masks = torch.randn(3, 2, 9, 9), torch.rand(3, 1, 9, 9) > 0.6
+    scores[0, 0, 0, :2] = torch.tensor([-1e3, 1e3])
+    found = _above_each(scores, masks, torch.tensor([0.2, 0.7]))
+    assert found.shape == (3, 2, 511, 4)
+    for column, spread in enumerate((0.2, 0.7)):
+        edges = thresholds(spread)
+        assert edges[255] == 0
+        for n in (0, 100, 255, 400, 510):
+            assert torch.equal(found[:, column, n], counts(scores[:, column : column + 1] > edges[n], masks))
+
+
+# --- a trunk whose layers are known ---
+
+
+class Channels(nn.Module):
+    """Three layers: the red and the green channel, and noise that follows from neither."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        blue = torch.sin(1e4 * x[:, 2:3])
+        return {"red": x[:, :1], "green": F.avg_pool2d(x[:, 1:2], 2), "noise": blue}
+
+
+def write_pictures(folder: Path, count: int, rule: str) -> list[Pair]:
+    pairs = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        photo = np.repeat(np.repeat(rng.integers(0, 256, (8, 8, 3), np.uint8), 4, 0), 4, 1)
+        red, green = photo[..., 0].astype(int), photo[..., 1].astype(int)
+        mask = {"red": red > 150, "both": red + green > 280, "none": red < 0}[rule]
+        pair = Pair(f"p{number}", folder / f"p{number}.png", folder / f"m{number}.png")
+        cv2.imwrite(str(pair.photo), photo[..., ::-1])
+        cv2.imwrite(str(pair.mask), 255 * mask.astype(np.uint8))
+        pairs.append(pair)
+    return pairs
+
+
+def probe_of(folder: Path, rule: str, **changes: object) -> Probe:
+    pairs = write_pictures(folder, 10, rule)
+    data = DataSettings(name="folder", root=str(folder), image_size=32)
+    options = {"batch_size": 3, "workers": 0, "pixels": 200, "ridge": 1e-3, "seed": 0, "empty": "one"} | changes
+    training, validation = (build_dataset(each, data, None) for each in (pairs[:6], pairs[6:]))
+    half, cpu = torch.full((3,), 0.5), Compute(torch.device("cpu"), torch.float32)
+    return Probe(Channels(), half, half, cpu, training, validation, **options)  # type: ignore[arg-type]
+
+
+SINGLES = [("red",), ("green",), ("noise",)]
+
+
+def test_the_layer_that_tells_everything_gets_a_dice_of_one(tmp_path: Path) -> None:
+    probe = probe_of(tmp_path, "red")
+    found = probe.measure(probe.fit(SINGLES))
+    assert found["red",] > 0.98  # the threshold lies on one of 511 places
+    assert found["noise",] < found["green",] + 0.1 < 0.9
+
+
+def test_layers_together_tell_what_none_tells_alone(tmp_path: Path) -> None:
+    probe = probe_of(tmp_path, "both")
+    alone = probe.measure(probe.fit(SINGLES))
+    pairs = [("red", "green"), ("red", "noise"), ("green", "noise")]
+    together = probe.measure(probe.fit(pairs))
+    assert max(together, key=together.__getitem__) == ("red", "green")
+    assert together["red", "green"] > max(alone.values()) + 0.1
+    assert together["red", "noise"] == pytest.approx(alone["red",], abs=0.02)
+
+
+def test_pairs_fitted_later_are_the_same_as_at_once(tmp_path: Path) -> None:
+    first, second = (probe_of(tmp_path, "both") for _ in range(2))
+    first.fit(SINGLES)
+    late, at_once = first.fit([("red", "green")]), second.fit([*SINGLES, ("red", "green")])
+    pair = ("red", "green")
+    assert late[pair].threshold == at_once[pair].threshold
+    assert all(torch.equal(late[pair].weights[name], at_once[pair].weights[name]) for name in pair)
+    assert first.classes[0].count == second.classes[0].count
+
+
+def test_batches_do_not_matter(tmp_path: Path) -> None:
+    one, many = (probe_of(tmp_path, "both", batch_size=size) for size in (1, 6))
+    a, b = (probe.fit([("red", "green")])["red", "green"] for probe in (one, many))
+    torch.testing.assert_close(a.weights, b.weights, rtol=1e-5, atol=1e-7)
+
+
+def test_the_threshold_is_the_best_of_all_on_every_second_training_picture(tmp_path: Path) -> None:
+    probe = probe_of(tmp_path, "both")
+    classifier = probe.fit([("green",)])["green",]
+    places = thresholds(classifier.spread).tolist()
+
+    def dice(threshold: float) -> float:
+        rows = [
+            counts(_scores([classifier], features, masks) > threshold, masks)
+            for features, masks, _ in probe._batches("half")
+        ]
+        return per_image(torch.cat(rows))["dice"].mean().item()
+
+    assert dice(classifier.threshold) == pytest.approx(max(dice(place) for place in places), abs=1e-12)
+    assert classifier.threshold in places
+
+
+def test_every_picture_moves_the_bar(tmp_path: Path) -> None:
+    seen: list[int] = []
+    probe = probe_of(tmp_path, "red", advance=seen.append)
+    probe.measure(probe.fit(SINGLES))
+    assert sum(seen) == 6 + 3 + 4 == probe.pictures
+
+
+def test_pictures_without_the_object(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        probe_of(tmp_path, "none").fit(SINGLES)
+    assert str(caught.value) == (
+        "The training pictures hold no pixel of the object, so nothing can be told apart. Check data.foreground and "
+        "data.invert, and that the masks are of these pictures."
+    )
+
+
+# --- the search ---
+
+
+def anatomy(**strides: int) -> Anatomy:
+    spec = BackboneSpec("channels", nn.Identity, "channels", (0.5,) * 3, (0.5,) * 3, {})
+    layers = [
+        Layer(name, "", "all", 1, stride, 32, 32, (1, 1), False, 0, index, True)
+        for index, (name, stride) in enumerate(strides.items())
+    ]
+    count = len(layers)
+    return Anatomy(
+        spec, tuple(layers), 0, count, tuple(strides), np.ones(count, np.int64), np.eye(count, dtype=np.int64)
+    )
+
+
+def test_the_search_is_greedy_and_gives_layers_in_the_order_of_depth(tmp_path: Path) -> None:
+    found = search(probe_of(tmp_path, "both"), ["green", "red", "noise"], 2, [], anatomy(green=1, noise=1, red=1))
+    assert found.best == ("green", "red")
+    first = max(found.at_step(0), key=found.at_step(0).__getitem__)
+    assert set(found.steps[1]) == {"green", "red", "noise"} - {first}
+    assert all(first in group for group in found.steps[1].values())
+    assert found.dices[found.best] == max(found.at_step(1).values())
+
+
+def test_a_finer_layer_never_comes_behind_a_coarser_one(tmp_path: Path) -> None:
+    found = search(probe_of(tmp_path, "both"), ["red", "noise", "green"], 2, [], anatomy(red=2, noise=2, green=1))
+    assert ("red", "green") not in found.dices
+
+
+def test_other_groups_are_measured_as_well(tmp_path: Path) -> None:
+    also = [("noise",), ("red", "green", "noise")]
+    found = search(probe_of(tmp_path, "both"), ["red", "green"], 2, also, anatomy(red=1, green=1, noise=1))
+    assert set(found.dices) == {("red",), ("green",), ("red", "green"), *also}
+    assert found.best == ("red", "green")
+
+
+def test_too_few_candidates(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        search(probe_of(tmp_path, "both"), ["red"], 2, [], anatomy(red=1, green=1, noise=1))
+    assert str(caught.value) == "1 candidates are too few for 2 taps. Name more (layers=[…])."

@@ -1,0 +1,464 @@
+"""Training on a tiny data set at 64 px: what it leaves behind, that it stops well and goes on as if it had not."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from segtune.commands import train as commands
+from segtune.commands.evaluate import evaluate
+from segtune.config.command_settings import EvaluateSettings
+from segtune.config.parse import parse
+from segtune.config.schema import OptimizerSettings, PhaseSettings, Settings
+from segtune.data.sources.base import Pair
+from segtune.data.splits import build_splits
+from segtune.errors import DivergedError, Interrupted, UserError
+from segtune.losses import build_loss
+from segtune.models.backbones.registry import BACKBONES
+from segtune.models.build import BuiltModel, build_model
+from segtune.models.checkpoint import Checkpoint
+from segtune.models.pretrained import LoadedWeights
+from segtune.runtime.device import choose_compute
+from segtune.training import loop as engine
+from segtune.training import phase_summary as plan
+from segtune.training.optim import build_optimizer, build_schedule
+from segtune.training.phases import Phase, plan_phases
+from segtune.training.step_cost import StepCost
+
+pytestmark = pytest.mark.trains
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(network_of: Callable[[str], nn.Module]) -> Iterator[None]:
+    """Leave out what takes longer than these trainings: building a whole ResNet50, estimating what a phase costs."""
+    cost = StepCost(flops=0, activations=0, gradients=0, optimizer_tensors={}, weights=0, backward_stops="conv1")
+    network_of("resnet50")  # kept from here on
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
+        patch.setattr(plan, "estimate", lambda *_: cost)
+        yield
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten discs on noise, of odd sizes, with train.txt of 5 (a last batch of one), val.txt and test.txt."""
+    root = tmp_path_factory.mktemp("discs")
+    generator = np.random.default_rng(0)
+    (root / "images").mkdir()
+    (root / "masks").mkdir()
+    names = [f"disc{i}" for i in range(10)]
+    for i, name in enumerate(names):
+        mask = np.zeros((70 + i, 90 - i), np.uint8)
+        cv2.circle(mask, (30 + 3 * i, 35), 14 + i, 255, -1)
+        photo = generator.integers(0, 120, (*mask.shape, 3)).astype(np.uint8) + (mask > 0)[..., None] * np.uint8(100)
+        cv2.imwrite(str(root / "images" / f"{name}.png"), photo)
+        cv2.imwrite(str(root / "masks" / f"{name}.png"), mask)
+    for split, part in {"train": names[:5], "val": names[5:8], "test": names[8:]}.items():
+        (root / f"{split}.txt").write_text("\n".join(part) + "\n")
+    return root
+
+
+def settings(root: Path, phases: dict | None = None, **train) -> Settings:
+    return parse(
+        Settings,
+        {
+            "backbone": {"name": "resnet50", "weights": "none"},
+            "taps": {"low": "layer1.0.act2", "high": "layer1.2.act2"},
+            "decoder": {"name": "deeplabv3plus", "channels": 16, "low_channels": 8},
+            "freeze": {"phases": phases or {"one": {"epochs": 2, "lr": 1e-3}, "two": {"epochs": 1, "lr": 1e-4}}},
+            "data": {"name": "folder", "root": str(root), "image_size": 64},
+            "augment": {"transforms": {"HorizontalFlip": {"p": 0.5}}},
+            "loss": {"name": "dice_bce"},
+            "optimizer": {"name": "adamw"},
+            "train": {"batch_size": 2, "workers": 0, "samples": 2, "device": "cpu", **train},
+            "checkpoint": {},
+        },
+    )
+
+
+def weights_of(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    return Checkpoint.load(folder / "checkpoints" / name).model
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_reports() -> Iterator[None]:
+    """Leave out the evaluation and the report at the end of a run: test_evaluate.py has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "_conclude", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    return folder, commands.train(settings(photos), folder)
+
+
+def test_a_run_leaves_what_the_design_promises(finished: tuple[Path, dict]) -> None:
+    folder, summary = finished
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8")) == summary
+    wanted = {"val_dice", "best_epoch", "seconds", "images_per_second", "parameters", "trainable_parameters"}
+    assert wanted <= summary.keys()
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["phase"] for row in rows] == ["one", "one", "two"]
+    assert summary["val_dice"] == max(float(row["val_dice"]) for row in rows)
+    assert int(rows[summary["best_epoch"] - 1]["epoch"]) == summary["best_epoch"]
+    assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]["image_size"] == 64
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == [f"epoch_00{n}.png" for n in (1, 2, 3)]
+    picture = cv2.imread(str(folder / "samples" / "epoch_001.png"))
+    assert picture.shape == (2 * 64 + 4, 3 * 64, 3)
+    assert list((folder / "tensorboard").glob("events*"))
+    assert sum(summary["trainable_parameters"].values()) == 2 * summary["parameters"]
+
+
+def test_the_same_settings_give_the_same_bits(finished: tuple[Path, dict], photos: Path, tmp_path: Path) -> None:
+    commands.train(settings(photos, workers=2), tmp_path / "again")
+    assert same(weights_of(finished[0]), weights_of(tmp_path / "again"))
+    assert (finished[0] / "metrics.csv").read_bytes() == (tmp_path / "again" / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 8])
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
+    finished: tuple[Path, dict], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Three batches an epoch: the steps lie within, at the end of, and behind an epoch, and in the second phase."""
+    folder, count, one_step = tmp_path / "run", 0, engine._step
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def stop_after(*arguments) -> None:
+        nonlocal count
+        one_step(*arguments)
+        count += 1
+        if count == step:
+            os.kill(os.getpid(), signal.SIGINT if step % 2 else signal.SIGTERM)
+
+    monkeypatch.setattr(engine, "_step", stop_after)
+    chosen = settings(photos)
+    with pytest.raises(Interrupted, match="To go on: python -m segtune train resume="):
+        commands.train(chosen, folder)
+    assert count == step
+    commands.train(replace(chosen, resume=str(folder)), folder)
+    assert same(weights_of(finished[0]), weights_of(folder))
+    assert same(weights_of(finished[0], "best.pt"), weights_of(folder, "best.pt"))
+    assert (finished[0] / "metrics.csv").read_bytes() == (folder / "metrics.csv").read_bytes()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.parametrize(("step", "begun"), [(1, ["one"]), (6, ["one"]), (7, ["one", "two"])])
+def test_facts_are_worked_out_once_for_each_phase_and_announced_when_it_begins_or_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, begun: list[str]
+) -> None:
+    """They reach the run's summary as they were when the phase began, whatever is asked later."""
+    asked, announced, folder = [], [], tmp_path / "run"
+
+    def facts(_built: BuiltModel, phase: Phase, *_: object) -> dict:
+        asked.append(phase.name)
+        return {"trainable": len(asked)}
+
+    monkeypatch.setattr(commands, "facts", facts)
+    monkeypatch.setattr(
+        commands, "announce", lambda phases, number, facts: announced.append((phases[number - 1].name, facts))
+    )
+    with monkeypatch.context() as patch:
+        stop_after(step, "_step", patch)
+        with pytest.raises(Interrupted):
+            commands.train(settings(photos), folder)
+    one, two = ("one", {"trainable": 1}), ("two", {"trainable": 2})
+    assert asked == ["one", "two"]
+    assert announced == [one, two][: len(begun)]
+    asked.extend(["resumed"] * 2)
+    summary = commands.train(replace(settings(photos), resume=str(folder)), folder)
+    if begun == ["one"]:
+        two = ("two", {"trainable": 5})
+    assert asked[4:] == ["two"] * (begun == ["one"])
+    assert announced[len(begun) :] == ([two] if step == 7 else [one, two])
+    assert summary["phases"] == dict([one, two])
+    assert summary["trainable_parameters"] == {"one": 1, "two": two[1]["trainable"]}
+
+
+def stop_after(count: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send SIGTERM to this process behind the `count`-th call of a function of the engine."""
+    calls, original = 0, getattr(engine, name)
+
+    def then_stop(*arguments: object) -> None:
+        nonlocal calls
+        original(*arguments)
+        calls += 1
+        if calls == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(engine, name, then_stop)
+
+
+def stopped_and_resumed(chosen: Settings, folder: Path, stop: Callable[[pytest.MonkeyPatch], None]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop(patch)
+        with pytest.raises(Interrupted):
+            commands.train(chosen, folder)
+    commands.train(replace(chosen, resume=str(folder)), folder)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    assert same(weights_of(one), weights_of(other))
+    assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_starts_anew(
+    finished: tuple[Path, dict], photos: Path, tmp_path: Path
+) -> None:
+    shutil.copy(finished[0] / "config.yaml", tmp_path)
+    commands.train(replace(settings(photos), resume=str(tmp_path)), tmp_path)
+    assert_same_end(finished[0], tmp_path)
+
+
+def test_a_phase_that_has_converged_hands_over(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The best Dice comes in epoch 2; epoch 4 equals it, which is no better."""
+    row, dices = engine._row, [0.3, 0.5, 0.4, 0.5, 0.1, 0.2, 0.9]
+    monkeypatch.setattr(engine, "_row", lambda run, *more: row(run, *more) | {"val_dice": dices[len(run.state.rows)]})
+    phases = {
+        "flat": {"epochs": 6, "lr": 1e-3, "until": "plateau", "patience": 2},
+        "next": {"epochs": 3, "lr": 1e-3, "until": "plateau", "patience": 1},
+    }
+    summary = commands.train(settings(photos, phases), tmp_path / "straight")
+    assert [row["phase"] for row in rows_of(tmp_path / "straight")] == 4 * ["flat"] + 3 * ["next"]
+    assert summary["best_epoch"] == 7
+    said = "flat  has converged: no better validation Dice for 2 epochs, after 4 of at most 6"
+    out = capsys.readouterr().out
+    assert said in out
+    assert "next  has converged" not in out
+    stopped_and_resumed(
+        settings(photos, phases), tmp_path / "stopped", lambda patch: stop_after(4, "_finish_epoch", patch)
+    )
+    before, _, after = capsys.readouterr().out.partition("run folder")[2].partition("run folder")
+    assert said in before  # and it was stopped at this very place
+    assert "next  epoch" not in before
+    assert "flat  epoch" not in after
+    assert_same_end(tmp_path / "straight", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 4), (2, 3)])
+def test_a_phase_of_steps_makes_just_these(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int, steps: int
+) -> None:
+    """Three batches an epoch: the second epoch is cut after its first step."""
+    made, one_step = [], engine._step
+
+    def counted(run: engine.Run, *more) -> None:
+        one_step(run, *more)
+        made.append((run.state.epoch, run.state.step, run.state.lr))
+
+    monkeypatch.setattr(engine, "_step", counted)
+    chosen = settings(photos, {"few": {"steps": steps, "lr": 1e-2, "warmup": 0.0}}, accumulate=accumulate)
+    commands.train(chosen, tmp_path / "straight")
+    expected = {1: [(0, 1), (0, 2), (0, 3), (1, 1)], 2: [(0, 2), (0, 3), (1, 2)]}[accumulate]
+    rates = [0.5 * (1 + np.cos(np.pi * i / steps)) * 1e-2 for i in range(steps)]
+    assert [step[:2] for step in made] == expected
+    assert [step[2] for step in made] == pytest.approx(rates, rel=1e-6)
+    assert len(rows_of(tmp_path / "straight")) == 2
+    stopped_and_resumed(chosen, tmp_path / "stopped", lambda patch: stop_after(steps, "_step", patch))
+    assert made[steps:] == made[:steps]
+    assert_same_end(tmp_path / "straight", tmp_path / "stopped")
+    longer = replace(chosen.freeze, phases={"few": replace(chosen.freeze.phases["few"], steps=steps + 1)})
+    with pytest.raises(UserError) as error:
+        commands.train(replace(chosen, freeze=longer, resume=str(tmp_path / "stopped")), tmp_path / "stopped")
+    assert str(error.value) == (
+        f"freeze.phases.few: this phase has ended after {steps} steps, within an epoch, and cannot become longer. "
+        "Add a phase: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+    )
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard writes in a thread
+@pytest.mark.parametrize("trouble", ["at the start", "later"])
+def test_a_tensorboard_file_that_cannot_be_written_only_warns(
+    finished: tuple[Path, dict],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trouble: str,
+) -> None:
+    """At first its folder is a file; later the disk is full."""
+    finish, place = engine._finish_epoch, tmp_path / "tensorboard"
+
+    def then_fill_the_disk(*arguments) -> None:
+        finish(*arguments)
+        for file in place.iterdir():
+            file.unlink()
+            file.symlink_to("/dev/full")
+
+    if trouble == "at the start":
+        place.write_text("")
+    else:
+        monkeypatch.setattr(engine, "_finish_epoch", then_fill_the_disk)
+    commands.train(settings(photos), tmp_path)
+    out, err = capsys.readouterr()
+    assert " ".join(out.split()).count("The TensorBoard file cannot be written") == 1
+    assert "Traceback" not in out + err
+    assert_same_end(finished[0], tmp_path)
+
+
+def test_a_finished_run_is_not_written_over(finished: tuple[Path, dict], photos: Path) -> None:
+    with pytest.raises(UserError, match=r"There is a run in .* already\. Go on with it"):
+        commands.train(settings(photos), finished[0])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, calls = build_loss(settings(photos).loss), 0
+
+    def ruined(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += logits.requires_grad
+        return good(logits, target) * (float("nan") if calls == 5 and logits.requires_grad else 1.0)
+
+    monkeypatch.setattr(engine, "build_loss", lambda _: ruined)
+    with pytest.raises(DivergedError) as error:
+        commands.train(settings(photos), tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    assert str(error.value) == (
+        f"Training stopped in phase one, epoch 2, step 2: the loss is nan.\nThe last good checkpoint is {last}. "
+        "A lower rate (freeze.phases.one.lr=…) or train.precision=fp32 is what helps most often."
+    )
+    good = Checkpoint.load(last)
+    assert good.state["epoch"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in good.model.values())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_too(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steep(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (logits - logits.detach()).abs().sqrt().mean()  # 0, with an infinite slope
+
+    monkeypatch.setattr(engine, "build_loss", lambda _: steep)
+    with pytest.raises(DivergedError, match=r"phase one, epoch 1, step 2: the gradient's norm is (nan|inf)"):
+        commands.train(settings(photos), tmp_path / "run")
+
+
+def fit(chosen: Settings, built: BuiltModel, splits: dict[str, list[Pair]], folder: Path) -> None:
+    phases = plan_phases(chosen, built)
+    facts = {phase.name: {"trainable": 0} for phase in phases}
+    engine.fit(chosen, built, phases, facts, splits, folder, choose_compute(chosen.train))
+
+
+def test_frozen_modules_are_bit_identical_after_their_phase(photos: Path, tmp_path: Path) -> None:
+    chosen = settings(photos, {"head": {"epochs": 2, "lr": 1e-2, "backbone": 1}})
+    chosen = replace(chosen, taps={"low": "layer1", "high": "layer2"})
+    built = build_model(chosen.backbone, chosen.taps, chosen.decoder)
+    built = replace(built, weights=LoadedWeights("a file"))  # weights of our own, so freezing is allowed
+    before = {name: tensor.clone() for name, tensor in built.model.state_dict().items()}
+    splits = build_splits(chosen.data, 0, 0)
+    fit(chosen, built, splits, tmp_path / "run")
+    for name, tensor in built.model.state_dict().items():
+        trains = name.startswith(("backbone.layer2.", "decoder."))
+        assert torch.equal(tensor, before[name]) != trains, name
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_path: Path) -> None:
+    """Without BatchNorm in training mode, dropout, clipping and per-batch terms the two are one computation."""
+    results = []
+    for size, accumulate in ((4, 1), (2, 2)):
+        more = {"batch_size": size, "accumulate": accumulate, "clip": 0, "precision": "fp32"}
+        chosen = settings(photos, {"head": {"epochs": 1, "lr": 0.1}}, **more)
+        chosen = replace(
+            chosen,
+            decoder=parse_fcn(),
+            taps={"pool3": "layer1.0.act2", "pool4": "layer1.1.act2", "high": "layer1.2.act2"},
+            optimizer=OptimizerSettings("sgd", momentum=0.0, weight_decay=0.0, schedule="constant", warmup=0.0),
+            freeze=replace(chosen.freeze, phases={"head": PhaseSettings(epochs=1, lr=0.1, backbone=0)}),
+            data=replace(chosen.data, limit=4),
+        )
+        torch.manual_seed(0)
+        built = replace(build_model(chosen.backbone, chosen.taps, chosen.decoder), weights=LoadedWeights("a file"))
+        folder = tmp_path / str(accumulate)
+        fit(chosen, built, build_splits(chosen.data, 0, 0), folder)
+        results.append(weights_of(folder))
+    assert all(torch.allclose(results[0][name], results[1][name], atol=1e-6) for name in results[0])
+
+
+def parse_fcn():
+    from segtune.config.schema import FCN8sSettings
+
+    return FCN8sSettings()
+
+
+def test_validation_dice_is_what_evaluate_measures(finished: tuple[Path, dict], photos: Path, tmp_path: Path) -> None:
+    folder, summary = finished
+    report = evaluate(
+        parse(
+            EvaluateSettings,
+            {
+                "checkpoint": str(folder / "checkpoints" / "best.pt"),
+                "data": {"name": "folder", "root": str(photos), "image_size": None, "split": "val"},
+                "train": {"device": "cpu", "workers": 0, "batch_size": 2, "threshold": None},
+            },
+        ),
+        tmp_path / "evaluation",
+    )
+    assert report["dice_mean"] == summary["val_dice"]
+    assert json.loads((tmp_path / "evaluation" / "evaluation.json").read_text(encoding="utf-8")) == report
+    assert {"dice_mean", "dice_pooled", "iou_mean", "precision", "recall", "images"} <= report.keys()
+    with (tmp_path / "evaluation" / "per_image.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["disc5", "disc6", "disc7"]
+    sizes = [int(row["tp"]) + int(row["fp"]) + int(row["fn"]) + int(row["tn"]) for row in rows]
+    assert sizes == [75 * 85, 76 * 84, 77 * 83]  # counted at the photos' own size
+    assert np.mean([float(row["dice"]) for row in rows]) == pytest.approx(report["dice_mean"], abs=1e-6)
+
+
+def test_the_rate_warms_up_and_decays(photos: Path) -> None:
+    model = build_model(*[getattr(settings(photos), name) for name in ("backbone", "taps", "decoder")]).model
+    phase = PhaseSettings(epochs=1, lr=1e-2, backbone_lr_scale=0.1)
+    for schedule, middle in (("cosine", 0.5), ("poly", 0.5**0.9), ("constant", 1.0)):
+        options = OptimizerSettings("sgd", schedule=schedule, warmup=0.2)
+        optimizer = build_optimizer(options, model, phase, BACKBONES["resnet50"].blocks)
+        course = build_schedule(options, optimizer, phase, 100)
+        rates = []
+        for _ in range(100):
+            rates.append([group["lr"] for group in optimizer.param_groups])
+            optimizer.step()
+            course.step()
+        decoder, backbone = max(rates[30]), min(rates[30])
+        assert backbone == pytest.approx(0.1 * decoder)
+        assert max(rates[0]) == pytest.approx(1e-2 / 21)
+        assert max(rates[20]) == pytest.approx(1e-2)
+        assert max(rates[60]) == pytest.approx(1e-2 * middle)
+
+
+def test_the_optimizer_holds_what_trains_and_nothing_else(photos: Path) -> None:
+    chosen = settings(photos)
+    model = build_model(chosen.backbone, chosen.taps, chosen.decoder).model
+    model.requires_grad_(False)
+    model.decoder.requires_grad_(True)
+    held = [
+        p
+        for g in build_optimizer(
+            chosen.optimizer, model, PhaseSettings(epochs=1, lr=1e-3), BACKBONES["resnet50"].blocks
+        ).param_groups
+        for p in g["params"]
+    ]
+    assert {id(p) for p in held} == {id(p) for p in model.decoder.parameters()}
