@@ -50,7 +50,7 @@ def usual_signals() -> Iterator[None]:
 
 
 def enliven(network: "nn.Module") -> None:
-    """Give every BatchNorm random values, as training would: fresh ones of residual branches multiply by zero."""
+    """Return every BatchNorm random values, as training would: fresh ones of residual branches multiply by zero."""
     from torch import nn
 
     for module in network.modules():
@@ -63,7 +63,7 @@ def enliven(network: "nn.Module") -> None:
 
 @pytest.fixture(scope="session")
 def network_of() -> Callable[[str], "nn.Module"]:
-    """Give a fresh copy of a whole backbone by name, in evaluation mode, with random weights."""
+    """Return a fresh copy of a whole backbone by name, in evaluation mode, with random weights."""
     import timm
     import torch
 
@@ -90,7 +90,7 @@ def network_of() -> Callable[[str], "nn.Module"]:
 
 @pytest.fixture(scope="session")
 def built_of(network_of: Callable[[str], "nn.Module"]) -> Callable[[str], "BuiltModel"]:
-    """Give a fresh copy of a model by BACKBONE_DECODER, with the taps of `conf/taps` and a narrow decoder."""
+    """Return a fresh copy of a model by BACKBONE_DECODER, with the taps of `conf/taps` and a narrow decoder."""
     import torch
 
     from segtune.config.schema import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings

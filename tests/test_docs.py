@@ -149,7 +149,7 @@ SEGTUNE: dict[str, Run] = {
     "train data.image_size=[192,256]": Run(f"{XCEPTION} {SHORT}", {"data.image_size=64": ""}),
     "train freeze=progressive": Run(f"{XCEPTION} {PROGRESSIVE}"),
     "train freeze=progressive augment=medium": Run(f"{XCEPTION} {PROGRESSIVE}"),
-    "train freeze=none freeze.phases.all.cut=block5": Run(f"{XCEPTION} freeze.phases.all.epochs=1"),
+    "train freeze=none freeze.phases.all.stop_gradient=block5": Run(f"{XCEPTION} freeze.phases.all.epochs=1"),
     "train freeze=head_only \"freeze.phases.head.backbone=[block8,'re:block7\\.rep\\..*']\"": Run(
         f"{XCEPTION} freeze.phases.head.epochs=1"
     ),

@@ -18,10 +18,10 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help can do withou
 
     from segtune.config.schema import PhaseSettings
     from segtune.models.build import BuiltModel
-    from segtune.runtime.device import Compute
+    from segtune.runtime.device import Device
 
 
-def step_seconds(built: BuiltModel, compute: Compute, phase: PhaseSettings, images: torch.Tensor) -> float:
+def step_seconds(built: BuiltModel, compute: Device, phase: PhaseSettings, images: torch.Tensor) -> float:
     """Return the seconds of one training step, optimizer included."""
     import torch
 
@@ -48,7 +48,7 @@ def step_seconds(built: BuiltModel, compute: Compute, phase: PhaseSettings, imag
     return time.perf_counter() - began
 
 
-def _synchronize(compute: Compute) -> None:
+def _synchronize(compute: Device) -> None:
     import torch
 
     if compute.device.type != "cpu":
@@ -65,11 +65,11 @@ def compare(options: argparse.Namespace) -> None:
     from segtune.cli.help import config_folder
     from segtune.config.schema import BackboneSettings, DeepLabV3PlusSettings, PhaseSettings, TrainSettings
     from segtune.models.build import build_model
-    from segtune.runtime.device import Compute, choose_compute
+    from segtune.runtime.device import Device, resolve_device
 
     taps = yaml.safe_load((config_folder() / "taps" / f"{options.backbone}_deeplabv3plus.yaml").read_text("utf-8"))
     built = build_model(BackboneSettings(options.backbone, "none"), taps, DeepLabV3PlusSettings())
-    compute = choose_compute(TrainSettings(device=options.device))
+    compute = resolve_device(TrainSettings(device=options.device))
     shape = (options.batch, 3, options.size, options.size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=compute.device)
     phases = {
@@ -77,7 +77,7 @@ def compare(options: argparse.Namespace) -> None:
         "backbone frozen": PhaseSettings(epochs=1, lr=1e-5, backbone=0),
     }
     precisions = dict.fromkeys((torch.float32, compute.dtype))  # one where `auto` is fp32
-    places = [Compute(compute.device, dtype) for dtype in precisions]
+    places = [Device(compute.device, dtype) for dtype in precisions]
     variants = {f"{name}, {at.precision}": (at, phase) for name, phase in phases.items() for at in places}
     best = dict.fromkeys(variants, float("inf"))
     for number in range(options.rounds + 1):

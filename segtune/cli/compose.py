@@ -22,6 +22,7 @@ from segtune.cli.help import config_folder
 from segtune.config.command_settings import (
     EvaluateSettings,
 )
+from segtune.config.renamed import new_name, with_new_names
 from segtune.config.schema import Settings
 from segtune.errors import FailedError, UserError, nearest
 
@@ -56,7 +57,7 @@ def compose(
         )
     # Hydra reads the command line itself; and it would answer errors in its own way, with exit code 1.
     # Its flags must not stand between overrides.
-    overrides = [quoted(each) for each in arguments if OVERRIDE.match(each)]
+    overrides = [quoted(_renamed(each)) for each in arguments if OVERRIDE.match(each)]
     flags = [each for each in arguments if not OVERRIDE.match(each)]
     sys.argv = [f"segtune {command}", *flags, *(f"++{each}" if OPEN.match(each) else each for each in overrides)]
     OmegaConf.register_new_resolver(
@@ -102,6 +103,20 @@ def _hydra_raises() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
+def _renamed(override: str) -> str:
+    """Put the new name of a setting in the place of an old one, and say so."""
+    name, equals, value = override.partition("=")
+    plain = name.lstrip("+~")
+    new = new_name(plain)
+    if new != plain:
+        _announce(plain, new)
+    return name.removesuffix(plain) + new + equals + value
+
+
+def _announce(old: str, new: str) -> None:
+    print(f"The setting {old} is now called {new}; the old name still works.", file=sys.stderr)
+
+
 def quoted(argument: str) -> str:
     """Quote a value that Hydra's grammar has no place for, such as a path with accents or parentheses."""
     name, _, value = argument.partition("=")
@@ -126,7 +141,7 @@ def output_folder(settings: Settings | EvaluateSettings, name: str) -> Path:
 
 
 def command_line(command: str) -> str:
-    """Give the command line that does the same again; of a sweep's job, that of the job alone."""
+    """Return the command line that does the same again; of a sweep's job, that of the job alone."""
     config = HydraConfig.get()
     sweep = config.mode == RunMode.MULTIRUN
     overrides = [override.removeprefix("++") for override in config.overrides.task]
@@ -153,4 +168,7 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError("\n".join(f"{name} is not set, and it has no default. Give {name}=…" for name in missing))
-    return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    plain, used = with_new_names(dict(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+    for name in used:  # in a file of the user's
+        _announce(name, new_name(name))
+    return plain

@@ -81,7 +81,7 @@ def readable(error: Exception, command: str) -> str:
 
 
 def _files(command: str) -> list[str]:
-    """Give the YAML files of a command's settings: its own, and one that it builds on."""
+    """Return the YAML files of a command's settings: its own, and one that it builds on."""
     return [command, *(entry for entry in _defaults(command) if isinstance(entry, str) and entry != "_self_")]
 
 
@@ -90,7 +90,7 @@ def _defaults(name: str) -> list[Any]:
 
 
 def _groups(command: str) -> dict[str, str]:
-    """Give a command's groups with their default choices."""
+    """Return a command's groups with their default choices."""
     entries = [entry for name in _files(command) for entry in _defaults(name) if isinstance(entry, dict)]
     return {k: str(v) for entry in entries for k, v in entry.items() if " " not in k}
 

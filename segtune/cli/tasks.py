@@ -103,9 +103,9 @@ def _export(config: DictConfig) -> None:
 def _report(config: DictConfig) -> None:
     settings = parse(ReportSettings, to_plain(config))
     find_folder("folder", settings.folder)
-    from segtune.commands.report import rank_runs
+    from segtune.commands.report import report
 
-    rank_runs(settings)
+    report(settings)
 
 
 def find_data(data: DataSettings | EvaluationDataSettings) -> None:
@@ -132,10 +132,10 @@ def rank(folders: Iterable[str]) -> None:
     for folder in folders:
         if not any(Path(folder).rglob("summary.json")):
             continue
-        from segtune.commands.report import rank_runs
+        from segtune.commands.report import report
 
         try:
-            rank_runs(ReportSettings(folder))
+            report(ReportSettings(folder))
         except UserError:
             pass  # what there is cannot be read
         except Exception as error:  # it must not take the place of what the sweep itself has to say

@@ -11,15 +11,15 @@ from rich.table import Table
 from segtune.config.command_settings import CheckSettings
 from segtune.data.checks.contact_sheet import choose, contact_sheet
 from segtune.data.checks.integrity import findings, judge, report
-from segtune.data.checks.near_duplicates import Likeness, near_duplicates
-from segtune.data.checks.scan import Seen, survey
+from segtune.data.checks.near_duplicates import NearDuplicate, near_duplicates
+from segtune.data.checks.scan import SampleStats, scan
 from segtune.data.checks.statistics import Facts, facts
 from segtune.data.images import foreground
 from segtune.data.overlays import png
 from segtune.data.sources.base import Pair, Problem
 from segtune.data.splits import find_splits
 from segtune.errors import FailedError, UserError
-from segtune.models.layer_info import Layer
+from segtune.models.layer_info import LayerInfo
 from segtune.models.tapped import build_tapped
 from segtune.runtime.console import counting, print_table, say, set_up_logging, shown
 from segtune.runtime.files import write_atomically, write_json
@@ -50,7 +50,7 @@ def check(settings: CheckSettings, folder: Path) -> Facts:
         splits, problems = _find(settings, root, progress)
         sizes = {name: settings.data.size if name == "train" else settings.data.evaluation_size for name in splits}
         rule, workers = foreground(settings.data), max(1, settings.train.workers)
-        seen, wrong = survey(splits, rule, workers=workers, sizes=sizes, progress=progress)
+        seen, wrong = scan(splits, rule, workers=workers, sizes=sizes, progress=progress)
     near, within, counts = ([], [], {}) if settings.near is None else near_duplicates(seen, settings.near)
     problems += wrong + judge(seen, rule) + findings(seen, near)
     found: Facts = {"data": str(root), "tap": deepest.name} | facts(seen, deepest.stride)
@@ -70,7 +70,7 @@ def _refuse_data_folder(folder: Path, root: Path) -> None:
         raise UserError(f"run_dir={folder} is the data set's own folder, in which nothing is changed. Give another.")
 
 
-def _deepest(settings: CheckSettings) -> Layer:
+def _deepest(settings: CheckSettings) -> LayerInfo:
     """Describe the deepest tap: an object smaller than its stride shares a pixel of the map with what is around it."""
     with torch.device("meta"):
         tapped = build_tapped(settings, settings.data.size)
@@ -90,7 +90,7 @@ def _find(settings: CheckSettings, root: Path, progress: Callable[[int, int], No
     return {}, [Problem("error", str(root), f"no pairs: {reasons[0]}")]
 
 
-def _plain(each: Likeness) -> dict[str, Any]:
+def _plain(each: NearDuplicate) -> dict[str, Any]:
     return {
         "first": f"{each.first.split}/{each.first.pair.name}",
         "second": f"{each.second.split}/{each.second.pair.name}",
@@ -99,21 +99,21 @@ def _plain(each: Likeness) -> dict[str, Any]:
     }
 
 
-def _suspects(seen: Sequence[Seen], near: Sequence[Likeness], problems: Sequence[Problem]) -> set[str]:
+def _suspects(seen: Sequence[SampleStats], near: Sequence[NearDuplicate], problems: Sequence[Problem]) -> set[str]:
     """Name the pictures that a problem is about, in the file's name or that of the pair, or in a count of masks."""
     named = {Path(problem.where).stem if "/" in problem.where else problem.where for problem in problems}
     pairs = {each.pair.name for likeness in near for each in (likeness.first, likeness.second)}
     return named | pairs | {one.pair.name for one in seen if one.share in (0, 1)}
 
 
-def _draw(settings: CheckSettings, folder: Path, seen: Sequence[Seen], suspects: set[str]) -> None:
+def _draw(settings: CheckSettings, folder: Path, seen: Sequence[SampleStats], suspects: set[str]) -> None:
     chosen = choose(seen, suspects, settings.sheet)
     if chosen:
         sheet = contact_sheet(chosen, suspects, foreground(settings.data))
         write_atomically(folder / "contact_sheet.png", png(sheet))
 
 
-def _show(found: Facts, near: Sequence[Likeness], within: Sequence[Likeness]) -> None:
+def _show(found: Facts, near: Sequence[NearDuplicate], within: Sequence[NearDuplicate]) -> None:
     if not found["splits"]:
         return
     print_table(_splits_table(found))

@@ -17,7 +17,7 @@ from segtune.reporting.evaluation_report import Source, publish
 from segtune.reporting.evaluation_tables import show
 from segtune.runtime import distributed
 from segtune.runtime.console import say, set_up_logging, shown
-from segtune.runtime.device import choose_compute
+from segtune.runtime.device import resolve_device
 
 
 def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Facts:
@@ -34,8 +34,8 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     if settings.data.name == "folder":
         find_pairs(Path(settings.data.root).expanduser())  # before anything is loaded
     checkpoints = [Checkpoint.load(name) for name in names]
-    compute = choose_compute(settings.train)
-    with distributed.together(compute.device):
+    compute = resolve_device(settings.train)
+    with distributed.process_group(compute.device):
         subjects = [evaluated_model(settings, checkpoint, compute) for checkpoint in checkpoints]
         first, *others = subjects
         _check_truths(subjects)
@@ -54,7 +54,9 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
         scored = score(first, pairs, tune=tune, other=others[0] if others else None)
         if scored is None:
             return {}
-        publish(folder, scored.facts, scored.rows, source, lambda chosen: first.look([pairs[i] for i in chosen]))
+        publish(
+            folder, scored.facts, scored.rows, source, lambda chosen: first.predict_samples([pairs[i] for i in chosen])
+        )
         show(scored.facts)
         say(f"evaluation.json, per_image.csv and report.html are in {shown(folder)}.")
         return scored.facts

@@ -10,7 +10,7 @@ from segtune.config.schema import RunSettings
 from segtune.models.build import BuiltModel
 from segtune.models.start import build_start
 from segtune.runtime.console import print_table, say, set_up_logging
-from segtune.runtime.device import Compute, choose_compute
+from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import write_json
 from segtune.training.phase_summary import Facts, announce, cost_of, estimated, everything, facts, measured
 from segtune.training.phases import Phase, plan_phases
@@ -24,7 +24,7 @@ def plan(settings: PlanSettings) -> list[Facts]:
     """
     set_up_logging()
     torch.manual_seed(settings.seed)
-    compute = choose_compute(settings.train)
+    compute = resolve_device(settings.train)
     built = build_start(settings)
     compute.place(built.model)
     height, width = settings.data.size
@@ -76,7 +76,7 @@ def cost_table(of_phase: Facts) -> Table:
     return table
 
 
-def tensor_lines(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compute) -> list[str]:
+def tensor_lines(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Device) -> list[str]:
     """List every parameter in a phase, a line each: whether it trains, and the bytes the optimizer keeps for it."""
     owning = cost_of(built, phase, settings, compute).optimizer_tensors
     named = dict(built.model.named_parameters())

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from segtune.config.command_settings import PredictSettings
 from segtune.data.images import ImageError, read_photo
-from segtune.data.overlays import Mask, Picture, jpeg, tinted
+from segtune.data.overlays import Mask, RGBImage, jpeg, tinted
 from segtune.errors import FailedError, Interrupted, UserError, some
-from segtune.inference.inputs import Source, find_pictures, find_video
+from segtune.inference.inputs import Source, find_images, find_video
 from segtune.inference.predictor import Prediction, Predictor, load_as
 from segtune.inference.video import Video, clip
 from segtune.runtime.console import bar, say, set_up_logging
@@ -52,7 +52,7 @@ def predict(settings: PredictSettings) -> None:
 
 
 def _pictures(settings: PredictSettings, output: Path, kinds: Sequence[str]) -> None:
-    sources = find_pictures(settings.input, own=[output / kind for kind in ENDINGS])
+    sources = find_images(settings.input, own=[output / kind for kind in ENDINGS])
     if not settings.overwrite:
         _refuse([_target(output, kind, source.name) for source in sources for kind in kinds])
     predictor = load_as(settings)
@@ -80,10 +80,10 @@ def _pictures(settings: PredictSettings, output: Path, kinds: Sequence[str]) -> 
         raise FailedError(f"{len(unread)} of {_count(len(sources), 'picture')} could not be read: {some(unread)}.")
 
 
-def _read(sources: Sequence[Source]) -> Iterator[tuple[Source, Picture | ImageError]]:
+def _read(sources: Sequence[Source]) -> Iterator[tuple[Source, RGBImage | ImageError]]:
     """Read pictures, each while the one before is predicted."""
 
-    def read(source: Source) -> Picture | ImageError:
+    def read(source: Source) -> RGBImage | ImageError:
         try:
             return read_photo(source.path)
         except ImageError as error:
@@ -140,7 +140,7 @@ def _video(settings: PredictSettings, source: int | Path, output: Path, kinds: S
         say(f"{settings.input} should have {video.announced} frames, but ends after {len(shares)}.")
 
 
-def encoded(kind: str, photo: Picture, prediction: Prediction) -> bytes:
+def encoded(kind: str, photo: RGBImage, prediction: Prediction) -> bytes:
     """Encode a mask as 0 and 255, probabilities as 16 bits, of which 65535 is 1, or an overlay."""
     content: NDArray[np.unsignedinteger]
     match kind:
@@ -157,7 +157,7 @@ def encoded(kind: str, photo: Picture, prediction: Prediction) -> bytes:
     return data.tobytes()
 
 
-def overlay(photo: Picture, mask: Mask) -> Picture:
+def overlay(photo: RGBImage, mask: Mask) -> RGBImage:
     """Tint and outline the mask (H, W) on a copy of an RGB photo (H, W, 3); the line is wider on larger photos."""
     return tinted(photo, mask, _TINT, _OUTLINE, 0.4, max(1, round(max(mask.shape) / 600)))
 

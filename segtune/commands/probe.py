@@ -14,7 +14,7 @@ from segtune.data.splits import build_splits, look_for_data
 from segtune.errors import UserError
 from segtune.models.decoders.registry import DECODERS
 from segtune.models.forward_cost import model_macs
-from segtune.models.layer_info import Anatomy, Group
+from segtune.models.layer_info import BackboneSummary, Group
 from segtune.models.pretrained import load_weights
 from segtune.models.tapped import TappedBackbone, build_tapped
 from segtune.models.taps import cut
@@ -23,10 +23,10 @@ from segtune.probing.tap_search import MOST_CANDIDATES, Findings, candidates, pr
 from segtune.probing.tap_search import row as finding
 from segtune.reporting.probe_plot import draw_probe
 from segtune.runtime.console import bar, compact_table, counting, print_table, say, set_up_logging
-from segtune.runtime.device import Compute, choose_compute
+from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import write_csv
 from segtune.runtime.sampling import evenly_spaced
-from segtune.training.run_folder import keep_settings
+from segtune.training.run_folder import write_settings
 
 
 def probe(settings: ProbeSettings, folder: Path) -> Findings:
@@ -42,7 +42,7 @@ def probe(settings: ProbeSettings, folder: Path) -> Findings:
     if settings.restore.checkpoint:
         raise UserError("The probe reads no restore.checkpoint: it measures the backbone of backbone.weights.")
     look_for_data(settings.data, settings.seed, settings.train.workers)
-    compute = choose_compute(settings.train)
+    compute = resolve_device(settings.train)
     size = settings.data.evaluation_size
     tapped = build_tapped(settings, size)
     tapped.check_size(size)
@@ -84,7 +84,7 @@ def _check_pictures(train: list[Pair], val: list[Pair]) -> None:
         say(f"Only {len(val)} validation pictures: take the differences with care (data.val_share gives more).")
 
 
-def _group(layers: list[str], anatomy: Anatomy) -> Group:
+def _group(layers: list[str], anatomy: BackboneSummary) -> Group:
     return tuple(sorted({anatomy.find(name).name for name in layers}, key=list(anatomy.by_name).index))
 
 
@@ -93,7 +93,7 @@ def _make_probe(
     tapped: TappedBackbone,
     also: dict[str, Group],
     pairs: tuple[list[Pair], list[Pair]],
-    compute: Compute,
+    compute: Device,
 ) -> tuple[list[str], Probe]:
     """Choose the candidates and make the probe, with the backbone cut at them and at the layers to compare.
 
@@ -137,7 +137,7 @@ def _make_probe(
 
 
 def _report(
-    settings: ProbeSettings, anatomy: Anatomy, found: Findings, also: Mapping[str, Group], folder: Path
+    settings: ProbeSettings, anatomy: BackboneSummary, found: Findings, also: Mapping[str, Group], folder: Path
 ) -> None:
     """Write what was found, and show it."""
     notes: dict[Group, str] = {}
@@ -145,7 +145,7 @@ def _report(
         notes[group] = f"{notes[group]}, {name}" if group in notes else name
     rows = [finding(group, dice, anatomy, notes.get(group, "")) for group, dice in found.dices.items()]
     write_csv(folder / "probe.csv", rows)
-    keep_settings(folder, asdict(settings))
+    write_settings(folder, asdict(settings))
     title = f"{anatomy.spec.name}: what its layers tell about {Path(settings.data.root).name}"
     draw_probe(folder / "probe.png", anatomy, found.at_step(0), found.at_step(-1), found.best, title)
     print_table(_alone(anatomy, found))
@@ -158,7 +158,7 @@ def _report(
     )
 
 
-def _alone(anatomy: Anatomy, found: Findings) -> Table:
+def _alone(anatomy: BackboneSummary, found: Findings) -> Table:
     table = Table(title="each layer alone")
     table.add_column("layer")
     for heading in ("stride", "channels", "sees", "Dice", "multiply-adds"):
@@ -172,7 +172,7 @@ def _alone(anatomy: Anatomy, found: Findings) -> Table:
 
 
 def _together(
-    settings: ProbeSettings, anatomy: Anatomy, found: Findings, notes: Mapping[Group, str]
+    settings: ProbeSettings, anatomy: BackboneSummary, found: Findings, notes: Mapping[Group, str]
 ) -> tuple[Table, Table]:
     """Show the best groups, and those that were asked for, with what the whole model would cost.
 

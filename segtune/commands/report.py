@@ -4,15 +4,15 @@ from pathlib import Path
 
 from segtune.config.command_settings import ReportSettings
 from segtune.errors import UserError, some
-from segtune.reporting.charts import ranking_chart
+from segtune.reporting.charts import leaderboard_chart
 from segtune.reporting.html import render
-from segtune.reporting.leaderboard import Ran, differing, find_runs, leaderboard_tables, link_to
+from segtune.reporting.leaderboard import RunResult, differing, find_runs, leaderboard_tables, link_to
 from segtune.runtime.console import print_table, say, set_up_logging, shown
 from segtune.runtime.files import write_atomically
 from segtune.runtime.versions import versions
 
 
-def rank_runs(settings: ReportSettings) -> list[Ran]:
+def report(settings: ReportSettings) -> list[RunResult]:
     """Rank the finished runs in a folder by validation Dice, and write the page.
 
     Raises:
@@ -42,7 +42,7 @@ def rank_runs(settings: ReportSettings) -> list[Ran]:
             for run in runs
         ],
         "differing": names_of_settings,
-        "chart": ranking_chart([(names[run.folder], run.dices) for run in runs]),
+        "chart": leaderboard_chart([(names[run.folder], run.dices) for run in runs]),
         "same_pictures": len({run.pictures for run in runs if run.pictures}) < 2,
         "unfinished": [str(each.relative_to(folder)) for each in unfinished],
         "damaged": [str(each.relative_to(folder)) for each in damaged],

@@ -13,15 +13,15 @@ from rich.table import Table
 
 from segtune.config.command_settings import TapsSettings
 from segtune.models.forward_cost import Saving, measured_saving, saving
-from segtune.models.layer_info import Anatomy, Layer
+from segtune.models.layer_info import BackboneSummary, LayerInfo
 from segtune.models.tapped import TappedBackbone, build_tapped
 from segtune.probing.tap_search import field_of
 from segtune.reporting.network_plot import draw_network
 from segtune.runtime.console import compact_table, print_table, say, set_up_logging
 
 
-def row(layer: Layer, anatomy: Anatomy, role: str) -> dict[str, Any]:
-    """Give a layer's facts as plain values; shares are of the whole network, 0 to 1."""
+def row(layer: LayerInfo, anatomy: BackboneSummary, role: str) -> dict[str, Any]:
+    """Return a layer's facts as plain values; shares are of the whole network, 0 to 1."""
     height, width = layer.receptive_field
     return {
         "layer": layer.name,
@@ -42,7 +42,7 @@ def row(layer: Layer, anatomy: Anatomy, role: str) -> dict[str, Any]:
     }
 
 
-def layer_tables(anatomy: Anatomy, taps: Mapping[str, Layer], *, details: bool) -> Iterator[Table]:
+def layer_tables(anatomy: BackboneSummary, taps: Mapping[str, LayerInfo], *, details: bool) -> Iterator[Table]:
     """Show layers in the order of computation: the ends of blocks and the taps, or all of them; the widest table first.
 
     A narrower one leaves out what follows from the rest, and the narrowest writes Keras's names under the others.
@@ -93,7 +93,9 @@ _NARROWEST = {"block": "block", "layer": "both"} | {
 }
 
 
-def _layer_rows(anatomy: Anatomy, taps: Mapping[str, Layer], *, details: bool) -> Iterator[tuple[dict[str, str], str]]:
+def _layer_rows(
+    anatomy: BackboneSummary, taps: Mapping[str, LayerInfo], *, details: bool
+) -> Iterator[tuple[dict[str, str], str]]:
     """Yield the cells of each layer that is shown, by name, and the row's style."""
     roles = {layer.name: role for role, layer in taps.items()}
     deepest = max(anatomy.layers.index(layer) for layer in taps.values())

@@ -20,12 +20,12 @@ from segtune.reporting.evaluation_report import Source, publish
 from segtune.reporting.evaluation_tables import show
 from segtune.runtime import distributed
 from segtune.runtime.console import say, set_up_logging, shown
-from segtune.runtime.device import Compute, choose_compute
+from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import read_rows
 from segtune.training.loop import fit
 from segtune.training.phase_summary import announce, facts
 from segtune.training.phases import plan_phases
-from segtune.training.run_folder import claim, kept_command
+from segtune.training.run_folder import lock_run_folder, read_command
 
 
 def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]:
@@ -43,16 +43,16 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
             f"train.batch_size={settings.train.batch_size} is the batch of all {distributed.world()} processes "
             "together: each needs a picture of it. Give a larger one."
         )
-    compute = choose_compute(settings.train)
-    with distributed.together(compute.device):
-        folder = distributed.on_first(lambda: folder)
-        with claim(folder, resume=settings.resume is not None):
+    compute = resolve_device(settings.train)
+    with distributed.process_group(compute.device):
+        folder = distributed.on_rank_zero(lambda: folder)
+        with lock_run_folder(folder, resume=settings.resume is not None):
             last = folder / "checkpoints" / "last.pt"
-            begun = distributed.on_first(lambda: settings.resume is not None and last.exists())
+            begun = distributed.on_rank_zero(lambda: settings.resume is not None and last.exists())
             resumed = Checkpoint.load(last) if begun else None
             if resumed and (resumed.state is None or resumed.optimizer is None):
                 raise UserError(f"{last} holds no optimizer to go on with: it is not what this run wrote there last.")
-            distributed.on_first(lambda: look_for_data(settings.data, settings.seed, settings.train.workers))
+            distributed.on_rank_zero(lambda: look_for_data(settings.data, settings.seed, settings.train.workers))
             torch.manual_seed(settings.seed)
             built = resumed.rebuild(settings) if resumed else _start(settings, folder)
             splits = load_splits(settings.data, settings.seed, settings.train)
@@ -86,7 +86,7 @@ def _fit(
     built: BuiltModel,
     splits: Mapping[str, Sequence[Pair]],
     folder: Path,
-    compute: Compute,
+    compute: Device,
     resumed: Checkpoint | None,
     command: str,
 ) -> dict[str, Any]:
@@ -110,19 +110,21 @@ def _fit(
 
 
 def _conclude(
-    settings: Settings, folder: Path, pairs: Sequence[Pair], compute: Compute, summary: dict[str, Any]
+    settings: Settings, folder: Path, pairs: Sequence[Pair], compute: Device, summary: dict[str, Any]
 ) -> None:
     """Evaluate the best model on the validation pictures, and report what the run has done."""
     best = folder / "checkpoints" / "best.pt"
     model = compute.place(Checkpoint.load(best).rebuild().model)
     data = replace(settings.data, split="val")
     subject = EvaluatedModel(str(best), model, data, settings.train, settings.loss, compute)
-    rows = distributed.on_first(lambda: read_rows(folder / "metrics.csv"))
-    command = distributed.on_first(lambda: kept_command(folder))
+    rows = distributed.on_rank_zero(lambda: read_rows(folder / "metrics.csv"))
+    command = distributed.on_rank_zero(lambda: read_command(folder))
     if (scored := score(subject, pairs)) is None:
         return
     source = Source(command, asdict(settings), model.features, summary, rows)
-    publish(folder, scored.facts, scored.rows, source, lambda chosen: subject.look([pairs[i] for i in chosen]))
+    publish(
+        folder, scored.facts, scored.rows, source, lambda chosen: subject.predict_samples([pairs[i] for i in chosen])
+    )
     show(scored.facts)
     say(f"evaluation.json, per_image.csv and report.html are in {shown(folder)}.")
 

@@ -33,7 +33,7 @@ def _one_or_two(value: str | list[str]) -> str | list[str]:
 
 
 @dataclass(frozen=True, config=STRICT)
-class AveragingSettings:
+class TTASettings:
     """Test-time augmentation: predictions averaged over mirror images (`flips`) and sizes (`scales`, 1 as it is)."""
 
     flips: bool = False
@@ -92,7 +92,7 @@ class EvaluateSettings:
     checkpoint: Annotated[str | list[str], AfterValidator(_one_or_two)]
     data: EvaluationDataSettings
     train: ScoringSettings
-    average: AveragingSettings = field(default_factory=AveragingSettings)
+    tta: TTASettings = field(default_factory=TTASettings)
     tolerance: Annotated[float, Field(ge=0, le=1000)] = 2.0
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
     tune: bool = True
@@ -117,7 +117,7 @@ class PredictSettings:
     image_size: Size | None = None
     tile: Annotated[int, Field(ge=128, le=8192)] | None = None
     overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.25
-    average: AveragingSettings = field(default_factory=AveragingSettings)
+    tta: TTASettings = field(default_factory=TTASettings)
     masks: bool = True
     probabilities: bool = False
     overlays: bool = True

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from segtune.config.renamed import with_new_names
 from segtune.errors import UserError, nearest
 
 S = TypeVar("S")
@@ -17,7 +18,7 @@ def parse(schema: type[S], values: Mapping[str, Any]) -> S:
         UserError: Something is wrong; the message lists every problem.
     """
     try:
-        return TypeAdapter(schema).validate_python(values)
+        return TypeAdapter(schema).validate_python(with_new_names(values)[0])
     except ValidationError as error:
         problems: list[str] = list(_describe(error, TypeAdapter(schema).json_schema()))
     heading = "One setting is wrong:" if len(problems) == 1 else f"{len(problems)} settings are wrong:"

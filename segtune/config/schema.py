@@ -93,7 +93,7 @@ class PhaseSettings:
     """A span of training: what trains, for how long, at which rates.
 
     `backbone` is the number of its deepest blocks that train, `all`, or a list of blocks, module paths and `re:`
-    patterns; `decoder` is `all` or such a list. `cut` names a layer that no gradient passes. `epochs` or `steps` say
+    patterns; `decoder` is `all` or such a list. `stop_gradient` names a layer that no gradient passes. `epochs` or `steps` say
     how long, or, with `until: plateau`, how long at most: the phase ends after `patience` epochs without a better
     validation Dice. The rate of the backbone's deepest block is `lr` times `backbone_lr_scale`, and each block further
     from the decoder has `layer_decay` times the rate of the one behind it. What is None is the optimizer group's.
@@ -106,7 +106,7 @@ class PhaseSettings:
     patience: Count = 3
     backbone: Annotated[Annotated[int, Field(ge=0)] | str | list[str], AfterValidator(_all_or_count)] = "all"
     decoder: Annotated[str | list[str], AfterValidator(_all_or_list)] = "all"
-    cut: str | None = None
+    stop_gradient: str | None = None
     batchnorm: Literal["train", "frozen"] = "train"
     backbone_lr_scale: Positive = 1.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -62,7 +62,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return sample | {"truth": torch.from_numpy(truth)} if self.truth else sample
 
     def only(self, chosen: slice) -> "SegmentationDataset":
-        """Give the same data set of some pairs alone."""
+        """Return the same data set of some pairs alone."""
         return SegmentationDataset(self.pairs[chosen], self.foreground, self.transform, self.seed, truth=self.truth)
 
     def _seed(self, epoch: int, index: int) -> None:

@@ -117,7 +117,7 @@ def read_mask(path: Path) -> NDArray[np.integer[Any]]:
     return channels[..., 0].copy() if image.mode == "LA" else _labels_of_colours(path, channels[..., :3])
 
 
-def count_pictures(path: Path) -> int:
+def count_frames(path: Path) -> int:
     """Count the pictures in a PNG, TIFF or WebP file: frames or pages, of which the first is read.
 
     A JPEG may hold a preview beside its photo, which does not count.

@@ -41,7 +41,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         return -(-self.length // self.batch_size)
 
     def share_of(self, batch: int) -> tuple[int, int]:
-        """Give the pictures of a batch that are this process's, and those of all."""
+        """Return the pictures of a batch that are this process's, and those of all."""
         size = min(self.batch_size, self.length - batch * self.batch_size)
         return len(range(self.rank, size, self.world)), size
 

@@ -177,4 +177,4 @@ def load_splits(data: DataSettings, seed: int, train: DeviceSettings, *, whole: 
         with counting("preparing the data") as progress:
             return build_splits(data, seed, train.workers, progress, whole=whole)
 
-    return distributed.on_first(find)
+    return distributed.on_rank_zero(find)

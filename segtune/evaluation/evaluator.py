@@ -7,24 +7,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtune.config.command_settings import AveragingSettings
+from segtune.config.command_settings import TTASettings
 from segtune.config.schema import DataSettings, TrainSettings
 from segtune.data.dataset import build_dataset
 from segtune.data.loader import EpochBatches, make_loader
-from segtune.data.overlays import Picture, compare, stack
+from segtune.data.overlays import RGBImage, compare, stack
 from segtune.data.sources.base import Pair
 from segtune.errors import FailedError
 from segtune.evaluation.label_errors import label_error_score
-from segtune.evaluation.predictions import View, as_seen
+from segtune.evaluation.predictions import SamplePrediction, as_seen
 from segtune.evaluation.skin_tone import typology_angle
-from segtune.inference.tta import averaged
+from segtune.inference.tta import with_tta
 from segtune.losses import Loss
 from segtune.metrics.boundary import boundary_counts
 from segtune.metrics.curves import histogram
 from segtune.metrics.overlap import Scores, counts, logit_of, summarise
 from segtune.runtime import distributed
 from segtune.runtime.console import bar
-from segtune.runtime.device import Compute
+from segtune.runtime.device import Device
 from segtune.runtime.sampling import evenly_spaced
 
 
@@ -50,7 +50,7 @@ class Evaluation:
     scores: Scores
     loss: float
     counts: Tensor
-    samples: Picture | None
+    samples: RGBImage | None
     details: Details | None = None
 
     @property
@@ -73,15 +73,15 @@ class Evaluator:
         data: DataSettings,
         train: TrainSettings,
         loss: Loss,
-        compute: Compute,
+        compute: Device,
         *,
         samples: int = 0,
-        average: AveragingSettings | None = None,
+        tta: TTASettings | None = None,
         tolerance: float | None = None,
     ) -> None:
         self.pairs, self.train, self.loss, self.compute = pairs, train, loss, compute
-        self.average, self.tolerance = average or AveragingSettings(), tolerance
-        self.cut = logit_of(train.threshold)
+        self.tta, self.tolerance = tta or TTASettings(), tolerance
+        self.threshold_logit = logit_of(train.threshold)
         self.shown = set(evenly_spaced(range(len(pairs)), samples))
         self.mine = range(distributed.rank(), len(pairs), distributed.world())  # this process's share of the pictures
         dataset = build_dataset([pairs[index] for index in self.mine], data, None)
@@ -97,7 +97,7 @@ class Evaluator:
         The loss is taken at the size the network sees; everything else at the original size, to which the logits are
         resized bilinearly.
         """
-        network = averaged(model.eval(), flips=self.average.flips, scales=self.average.scales)
+        network = with_tta(model.eval(), flips=self.tta.flips, scales=self.tta.scales)
         rows, losses, pictures = list[tuple[Tensor, ...]](), [], {}
         stopped = False
         with bar("validation", len(self.mine)) as progress:
@@ -110,7 +110,7 @@ class Evaluator:
                     number = self.mine[int(batch["index"][i])]
                     look_closer = self.tolerance is not None or number in self.shown
                     view = (
-                        as_seen(batch["image"][i], batch["mask"][i], truth, logits[i], self.cut)
+                        as_seen(batch["image"][i], batch["mask"][i], truth, logits[i], self.threshold_logit)
                         if look_closer
                         else None
                     )
@@ -133,10 +133,10 @@ class Evaluator:
             Details(*details) if details else None,
         )
 
-    def _facts(self, logits: Tensor, truth: Tensor, view: View | None, name: str) -> tuple[Tensor, ...]:
+    def _facts(self, logits: Tensor, truth: Tensor, view: SamplePrediction | None, name: str) -> tuple[Tensor, ...]:
         """Count a picture at its original size: logits (1, 1, h, w), truth (H, W)."""
         logits = F.interpolate(logits, size=truth.shape, mode="bilinear", align_corners=False)
-        predicted = logits[:, 0].cpu() > self.cut
+        predicted = logits[:, 0].cpu() > self.threshold_logit
         counted = counts(predicted, truth[None])[0]
         if self.tolerance is None or view is None:
             return (counted,)

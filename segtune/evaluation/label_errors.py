@@ -4,18 +4,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segtune.evaluation.predictions import View
+from segtune.evaluation.predictions import SamplePrediction
 
 #: A network is confident where it gives the object a probability of this or more, or of 1 minus this or less.
 CONFIDENT = 0.95
 
 
-def contradicted(view: View) -> NDArray[np.bool_]:
+def contradicted(view: SamplePrediction) -> NDArray[np.bool_]:
     """Return where (h, w) the network confidently contradicts the mask."""
     return np.asarray(np.where(view.truth, 1 - view.probability, view.probability) >= CONFIDENT)
 
 
-def label_error_score(view: View) -> float:
+def label_error_score(view: SamplePrediction) -> float:
     """Measure the largest region of confident contradiction; strips of a pixel or two along edges are none."""
     regions = cv2.morphologyEx(contradicted(view).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     _, _, facts, _ = cv2.connectedComponentsWithStats(regions, connectivity=4)

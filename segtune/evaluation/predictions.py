@@ -9,58 +9,58 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from segtune.config.command_settings import AveragingSettings
+from segtune.config.command_settings import TTASettings
 from segtune.config.schema import DataSettings, TrainSettings
 from segtune.data.dataset import build_dataset
-from segtune.data.overlays import Mask, Picture
+from segtune.data.overlays import Mask, RGBImage
 from segtune.data.sources.base import Pair
-from segtune.inference.tta import averaged
+from segtune.inference.tta import with_tta
 from segtune.metrics.overlap import logit_of
-from segtune.runtime.device import Compute
+from segtune.runtime.device import Device
 
 
 @dataclass(frozen=True)
-class View:
+class SamplePrediction:
     """A photo (h, w, 3), its true mask, the predicted one and the probability (h, w), all as the network sees them.
 
     `size` is the photo's own height and width.
     """
 
     size: tuple[int, int]
-    photo: Picture
+    photo: RGBImage
     truth: Mask
     predicted: Mask
     probability: NDArray[np.float32]
 
 
-Pictures = Iterable[tuple[Pair, View]]
+Pictures = Iterable[tuple[Pair, SamplePrediction]]
 
 
-def look(
+def predict_samples(
     model: nn.Module,
     pairs: Sequence[Pair],
     data: DataSettings,
     train: TrainSettings,
-    compute: Compute,
-    average: AveragingSettings,
-) -> Iterator[View]:
+    compute: Device,
+    tta: TTASettings,
+) -> Iterator[SamplePrediction]:
     """Predict some pictures to be looked at, as the evaluator does."""
     dataset = build_dataset(pairs, data, None)
-    network = averaged(model.eval(), flips=average.flips, scales=average.scales)
-    cut = logit_of(train.threshold)
+    network = with_tta(model.eval(), flips=tta.flips, scales=tta.scales)
+    threshold_logit = logit_of(train.threshold)
     for index in range(len(pairs)):
         sample: dict[str, Any] = dataset[0, index]
         with torch.inference_mode(), compute.autocast():
             logits = network(sample["image"][None].to(compute.device))
-        yield as_seen(sample["image"], sample["mask"], sample["truth"], logits[0], cut)
+        yield as_seen(sample["image"], sample["mask"], sample["truth"], logits[0], threshold_logit)
 
 
-def as_seen(image: Tensor, mask: Tensor, truth: Tensor, logits: Tensor, cut: float) -> View:
-    """Return what was predicted of an image, at the size the network sees; `cut` is the threshold as a logit."""
-    return View(
+def as_seen(image: Tensor, mask: Tensor, truth: Tensor, logits: Tensor, threshold_logit: float) -> SamplePrediction:
+    """Return what was predicted of an image, at the size the network sees; `threshold_logit` is the threshold as a logit."""
+    return SamplePrediction(
         (truth.shape[0], truth.shape[1]),
         image.permute(1, 2, 0).numpy(),
         mask[0].numpy() > 0,
-        (logits[0] > cut).cpu().numpy(),
+        (logits[0] > threshold_logit).cpu().numpy(),
         logits[0].float().sigmoid().cpu().numpy(),
     )

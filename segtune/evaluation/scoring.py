@@ -4,21 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from segtune.config.command_settings import AveragingSettings, EvaluateSettings
+from segtune.config.command_settings import EvaluateSettings, TTASettings
 from segtune.config.schema import DataSettings, LossSettings, TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.evaluation.evaluator import Evaluation, Evaluator
-from segtune.evaluation.predictions import Pictures, look
-from segtune.evaluation.subgroups import Labels, size_groups, table_groups, tone_groups
+from segtune.evaluation.predictions import Pictures, predict_samples
+from segtune.evaluation.subgroups import Labels, groups_by_size, groups_by_tone, groups_of_table
 from segtune.evaluation.summary import (
     Array,
     Facts,
     assess,
     choose_threshold,
-    compare_pictures,
+    compare_paired,
     dice_at,
     mean,
-    scores_of_pictures,
+    scores_per_image,
 )
 from segtune.losses import build_loss
 from segtune.metrics.overlap import Empty
@@ -26,7 +26,7 @@ from segtune.models.checkpoint import Checkpoint
 from segtune.models.model import SegmentationModel
 from segtune.runtime import distributed
 from segtune.runtime.console import say
-from segtune.runtime.device import Compute
+from segtune.runtime.device import Device
 from segtune.runtime.files import without_nan
 
 
@@ -39,25 +39,25 @@ class EvaluatedModel:
     data: DataSettings
     options: TrainSettings
     loss: LossSettings
-    compute: Compute
-    average: AveragingSettings = field(default_factory=AveragingSettings)
+    compute: Device
+    tta: TTASettings = field(default_factory=TTASettings)
     tolerance: float = 2.0
     resamples: int = 2000
 
     def evaluate(self, pairs: Sequence[Pair]) -> Evaluation:
         """Evaluate with all details."""
-        loss, more = build_loss(self.loss), {"average": self.average, "tolerance": self.tolerance}
+        loss, more = build_loss(self.loss), {"tta": self.tta, "tolerance": self.tolerance}
         result = Evaluator(pairs, self.data, self.options, loss, self.compute, **more)(self.model)  # type: ignore[arg-type]
         assert result is not None  # nobody asked it to stop
         return result
 
-    def look(self, pairs: Sequence[Pair]) -> Pictures:
+    def predict_samples(self, pairs: Sequence[Pair]) -> Pictures:
         """Predict some pictures to be looked at."""
-        views = look(self.model, pairs, self.data, self.options, self.compute, self.average)
+        views = predict_samples(self.model, pairs, self.data, self.options, self.compute, self.tta)
         return zip(pairs, views, strict=True)
 
 
-def evaluated_model(settings: EvaluateSettings, checkpoint: Checkpoint, compute: Compute) -> EvaluatedModel:
+def evaluated_model(settings: EvaluateSettings, checkpoint: Checkpoint, compute: Device) -> EvaluatedModel:
     """Rebuild a checkpoint's model; what the settings leave open is as in its training."""
     trained = checkpoint.settings
     return EvaluatedModel(
@@ -67,7 +67,7 @@ def evaluated_model(settings: EvaluateSettings, checkpoint: Checkpoint, compute:
         settings.train.completed(trained.train),
         trained.loss,
         compute,
-        settings.average,
+        settings.tta,
         settings.tolerance,
         settings.resamples,
     )
@@ -105,12 +105,12 @@ def score(
         return None
     groups = _groups(subject.data, result) | tables
     facts = assess(result, empty, subject.resamples, groups) | _settings_of(subject, result)
-    each = scores_of_pictures(result, empty)
+    each = scores_per_image(result, empty)
     facts["tuned"] = _tuned(tuned, result, empty, subject, "val" if tune else "")
     rows = _rows(pairs, each, result, groups)
     if other and others:
-        theirs = scores_of_pictures(others, empty)["dice"]
-        facts["compared"] = {"checkpoint": other.name, "dice_mean": mean(theirs)} | compare_pictures(
+        theirs = scores_per_image(others, empty)["dice"]
+        facts["compared"] = {"checkpoint": other.name, "dice_mean": mean(theirs)} | compare_paired(
             each["dice"], theirs, subject.resamples
         )
         rows = [row | {"dice_of_other": round(dice, 6)} for row, dice in zip(rows, theirs.tolist(), strict=True)]
@@ -129,7 +129,7 @@ def _settings_of(subject: EvaluatedModel, result: Evaluation) -> Facts:
         "threshold": subject.options.threshold,
         "empty": subject.options.empty,
         "tolerance": subject.tolerance,
-        "average": asdict(subject.average),
+        "tta": asdict(subject.tta),
         "resamples": subject.resamples,
     }
 
@@ -140,15 +140,15 @@ def read_groups(data: DataSettings, pairs: Sequence[Pair]) -> dict[str, Labels]:
     Raises:
         UserError: It cannot be used.
     """
-    return table_groups(Path(data.groups).expanduser(), [pair.name for pair in pairs], say) if data.groups else {}
+    return groups_of_table(Path(data.groups).expanduser(), [pair.name for pair in pairs], say) if data.groups else {}
 
 
 def _groups(data: DataSettings, result: Evaluation) -> dict[str, Labels]:
     counted = result.counts.double()
     shares = ((counted[:, 0] + counted[:, 2]) / counted.sum(1)).numpy()
-    groups = {"object size": size_groups(shares)}
+    groups = {"object size": groups_by_size(shares)}
     if data.skin:
-        groups["skin tone"] = tone_groups(result.detailed.tones.numpy())
+        groups["skin tone"] = groups_by_tone(result.detailed.tones.numpy())
     return groups
 
 
@@ -157,13 +157,13 @@ def _tuned(tuned: Evaluation, result: Evaluation, empty: Empty, subject: Evaluat
     if not (chosen := choose_threshold(tuned, empty)):
         return None
     threshold, there = chosen
-    here, usual = dice_at(result, threshold, empty), scores_of_pictures(result, empty)["dice"]
+    here, usual = dice_at(result, threshold, empty), scores_per_image(result, empty)["dice"]
     return {
         "threshold": threshold,
         "chosen_on": on or "the same pictures",
         "dice_mean_there": there,
         "dice_mean": mean(here),
-        "against_usual": compare_pictures(usual, here, subject.resamples),
+        "against_usual": compare_paired(usual, here, subject.resamples),
     }
 
 

@@ -21,7 +21,7 @@ Labels = list[str]
 """The group of each picture; empty where it is in none."""
 
 
-def size_groups(shares: NDArray[np.float64]) -> Labels:
+def groups_by_size(shares: NDArray[np.float64]) -> Labels:
     """Divide pictures with foreground into thirds by its share of the picture (0 to 1)."""
     present = shares[shares > 0]
     if len(present) < 3:
@@ -31,13 +31,13 @@ def size_groups(shares: NDArray[np.float64]) -> Labels:
     return [names[int(share > low) + int(share > high)] if share > 0 else "" for share in shares]
 
 
-def tone_groups(angles: NDArray[np.float64]) -> Labels:
+def groups_by_tone(angles: NDArray[np.float64]) -> Labels:
     """Divide pictures by the class of their skin's typology angle, in degrees."""
     return [tone(angle) for angle in angles]
 
 
 def order(labels: Labels) -> list[str]:
-    """Give the groups in the order in which they are read best: tones from the lightest, sizes upwards."""
+    """Return the groups in the order in which they are read best: tones from the lightest, sizes upwards."""
     known = [name for name, _ in TONES] + ["small", "medium", "large"]
 
     def place(label: str) -> tuple[int, float, str]:
@@ -48,7 +48,7 @@ def order(labels: Labels) -> list[str]:
     return sorted(set(labels) - {""}, key=place)
 
 
-def table_groups(path: Path, names: Sequence[str], log: Callable[[str], None]) -> dict[str, Labels]:
+def groups_of_table(path: Path, names: Sequence[str], log: Callable[[str], None]) -> dict[str, Labels]:
     """Read the groups of pictures from a CSV file: a row a picture, its name in the first column.
 
     Columns of numbers with many values are divided into quarters.

@@ -25,8 +25,8 @@ SMALL_GROUP = 5
 _POOLED = {"dice_pooled": "dice", "iou_pooled": "iou", "precision": "precision", "recall": "recall"}
 
 
-def scores_of_pictures(result: Evaluation, empty: Empty) -> dict[str, Array]:
-    """Give Dice, IoU, precision, recall and boundary F-score of every picture, (N,) each; NaN where left out."""
+def scores_per_image(result: Evaluation, empty: Empty) -> dict[str, Array]:
+    """Return Dice, IoU, precision, recall and boundary F-score of every picture, (N,) each; NaN where left out."""
     each = {name: values.numpy() for name, values in per_image(result.counts, empty).items()}
     boundary = boundary_f(result.detailed.boundaries.numpy())
     return each | {"boundary_f": _ruled(boundary, _empty(result), empty)}
@@ -45,7 +45,7 @@ def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str
         `dice_mean`, `dice_pooled`, …, `intervals` (95 %, by the scores' names), `empty_pictures` (what happened in
         pictures without foreground), `curves`, `groups` and `gaps`.
     """
-    each = scores_of_pictures(result, empty)
+    each = scores_per_image(result, empty)
     scores, intervals = asdict(summarise(result.counts, empty)), dict[str, list[float]]()
     for name, values in each.items():
         scores[f"{name}_mean"] = mean(values)
@@ -65,7 +65,7 @@ def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str
 
 
 def choose_threshold(result: Evaluation, empty: Empty) -> tuple[float, float] | None:
-    """Give the threshold of the best mean Dice, and this Dice; None where no Dice is defined."""
+    """Return the threshold of the best mean Dice, and this Dice; None where no Dice is defined."""
     dices = dice_curve(result.detailed.histograms, empty)
     if np.isnan(dices).all():
         return None
@@ -73,11 +73,11 @@ def choose_threshold(result: Evaluation, empty: Empty) -> tuple[float, float] | 
 
 
 def dice_at(result: Evaluation, threshold: float, empty: Empty) -> Array:
-    """Give Dice of every picture at another threshold."""
+    """Return Dice of every picture at another threshold."""
     return per_image(counts_at(result.detailed.histograms, threshold), empty)["dice"].numpy()
 
 
-def compare_pictures(first: Array, second: Array, resamples: int) -> Facts:
+def compare_paired(first: Array, second: Array, resamples: int) -> Facts:
     """Compare two models picture by picture: the mean of second - first, with its interval."""
     differences = second - first
     low, high = mean_interval(differences, resamples)
@@ -150,7 +150,7 @@ def _empty(result: Evaluation) -> NDArray[np.bool_]:
 
 
 def mean(values: Array) -> float:
-    """Give the mean of what is defined; NaN where nothing is."""
+    """Return the mean of what is defined; NaN where nothing is."""
     return float(np.nanmean(values)) if (~np.isnan(values)).any() else float("nan")
 
 

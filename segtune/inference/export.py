@@ -126,7 +126,7 @@ def write_onnx(program: ExportedProgram, path: Path, description: Mapping[str, s
 
 
 def _tidy(model: Any) -> None:
-    """Give the sizes their names, and take out the notes PyTorch makes at nodes, with lines of source code."""
+    """Return the sizes their names, and take out the notes PyTorch makes at nodes, with lines of source code."""
     from onnxscript import ir
 
     for node in model.graph:

@@ -24,7 +24,7 @@ class Source:
 
 
 def find_video(text: str) -> int | Path | None:
-    """Give a camera's number, a video's file, or None where `text` is something else.
+    """Return a camera's number, a video's file, or None where `text` is something else.
 
     Raises:
         UserError: The camera has no number.
@@ -38,7 +38,7 @@ def find_video(text: str) -> int | Path | None:
     return path if path.suffix.lower() in VIDEOS and path.is_file() else None
 
 
-def find_pictures(text: str, own: Collection[Path] = ()) -> list[Source]:
+def find_images(text: str, own: Collection[Path] = ()) -> list[Source]:
     """Find the pictures of a file, a folder with all folders in it, or a pattern; sorted, hidden ones left out.
 
     Args:
@@ -100,7 +100,7 @@ def _in_folder(root: Path, results: Collection[str]) -> Iterator[Path]:
 
 
 def _matching(pattern: Path, results: Collection[str]) -> tuple[Path, list[Path]]:
-    """Give the part of a pattern without wildcards, and the files that match."""
+    """Return the part of a pattern without wildcards, and the files that match."""
     fixed = next(number for number, part in enumerate(pattern.parts) if _MAGIC.search(part))
     root, wild = Path(*pattern.parts[:fixed]), "/".join(pattern.parts[fixed:])
     try:

@@ -15,11 +15,11 @@ from segtune.config.command_settings import PredictSettings
 from segtune.config.parse import parse
 from segtune.data.transforms import build_transform
 from segtune.errors import UserError
-from segtune.inference.sliding_window import GRID, blend
-from segtune.inference.tta import Network, averaged
+from segtune.inference.sliding_window import GRID, predict_tiled
+from segtune.inference.tta import Network, with_tta
 from segtune.metrics.overlap import logit_of
 from segtune.models.checkpoint import Checkpoint
-from segtune.runtime.device import Compute, choose_compute
+from segtune.runtime.device import Device, resolve_device
 
 File = str | PathLike[str]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -48,7 +48,7 @@ class Predictor:
         network: Network,
         size: tuple[int, int],
         threshold: float,
-        compute: Compute,
+        compute: Device,
         *,
         tile: int | None = None,
         overlap: float = 0.25,
@@ -56,7 +56,7 @@ class Predictor:
         self.network, self.size, self.threshold, self.compute = network, size, threshold, compute
         self.tile, self.overlap = tile, overlap
         self._resized = build_transform(size, None, {})
-        self._cut = logit_of(threshold)
+        self._threshold_logit = logit_of(threshold)
 
     @torch.inference_mode()
     def predict(self, image: NDArray[np.uint8]) -> Prediction:
@@ -81,7 +81,7 @@ class Predictor:
             seen = _at_least(GRID, image)
             if max(height, width) <= self.tile:
                 return self._judged(self._logits(seen)[..., :height, :width], (height, width))
-            joined = blend(self._probability, seen, self.tile, self.overlap)[:height, :width]
+            joined = predict_tiled(self._probability, seen, self.tile, self.overlap)[:height, :width]
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The memory of {self.compute.device} is too small for a picture of {image.shape[0]} x "
@@ -100,7 +100,7 @@ class Predictor:
     def _judged(self, logits: Tensor, size: tuple[int, ...]) -> Prediction:
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        mask = (logits > self._cut)[0, 0].cpu().numpy()
+        mask = (logits > self._threshold_logit)[0, 0].cpu().numpy()
         return Prediction(mask, logits.sigmoid_()[0, 0].cpu().numpy())
 
 
@@ -123,7 +123,7 @@ def load(
         "image_size": size if size is None or isinstance(size, int) else list(size),
         "tile": tile,
         "overlap": overlap,
-        "average": {"flips": flips, "scales": list(scales)},
+        "tta": {"flips": flips, "scales": list(scales)},
         "train": {"threshold": threshold, "device": device, "precision": precision},
     }
     return load_as(parse(PredictSettings, plain))
@@ -141,7 +141,7 @@ def load_as(settings: PredictSettings) -> Predictor:
             "give one of them."
         )
     path = Path(settings.checkpoint).expanduser()
-    compute = choose_compute(settings.train)
+    compute = resolve_device(settings.train)
     exported = path.suffix.lower() == ".onnx"
     network, size, threshold = _exported(path) if exported else _trained(path, compute)
     if settings.image_size is not None:
@@ -149,11 +149,11 @@ def load_as(settings: PredictSettings) -> Predictor:
         size = (side, side) if isinstance(side, int) else (side[0], side[1])
     if settings.train.threshold is not None:
         threshold = settings.train.threshold
-    network = averaged(network, flips=settings.average.flips, scales=settings.average.scales)
+    network = with_tta(network, flips=settings.tta.flips, scales=settings.tta.scales)
     return Predictor(network, size, threshold, compute, tile=settings.tile, overlap=settings.overlap)
 
 
-def _trained(path: Path, compute: Compute) -> tuple[Network, tuple[int, int], float]:
+def _trained(path: Path, compute: Device) -> tuple[Network, tuple[int, int], float]:
     checkpoint = Checkpoint.load(path)
     model, trained = compute.place(checkpoint.rebuild().model).eval(), checkpoint.settings
     return model, trained.data.evaluation_size, trained.train.threshold

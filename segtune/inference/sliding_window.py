@@ -53,7 +53,7 @@ def _ramp(length: int, this: Span, following: Span) -> NDArray[np.float64]:
     return np.round(np.clip((place / common - 0.25) * 2, 0, 1) * _STEPS) / _STEPS
 
 
-def blend(
+def predict_tiled(
     predict: Callable[[NDArray[np.uint8]], Floats], photo: NDArray[np.uint8], tile: int, overlap: float
 ) -> Floats:
     """Predict a picture in tiles.

@@ -11,7 +11,7 @@ from segtune.models.decoders.layers import resize
 Network = Callable[[Tensor], Tensor]
 
 
-def averaged(network: Network, *, flips: bool = False, scales: Sequence[float] = (1.0,)) -> Network:
+def with_tta(network: Network, *, flips: bool = False, scales: Sequence[float] = (1.0,)) -> Network:
     """Average the probabilities that a network gives for mirror images and sizes of a picture.
 
     Args:

@@ -15,7 +15,7 @@ _AT_ONCE = 2_000_000
 
 
 def interval(statistic: Callable[..., Any], columns: Sequence[Array], resamples: int, level: float = 0.95) -> Interval:
-    """Give the bootstrap interval of a statistic over pictures.
+    """Return the bootstrap interval of a statistic over pictures.
 
     It is the expanded percentile interval (Hesterberg 2015, "What Teachers Should Know About the Bootstrap"): between
     quantiles that lie further out the fewer the pictures are, by which that of a mean becomes as wide as Student's.
@@ -51,5 +51,5 @@ def interval(statistic: Callable[..., Any], columns: Sequence[Array], resamples:
 
 
 def mean_interval(values: Array, resamples: int) -> Interval:
-    """Give the interval of a mean; values that are not defined (NaN) are left out."""
+    """Return the interval of a mean; values that are not defined (NaN) are left out."""
     return interval(np.mean, [values[~np.isnan(values)]], resamples)

@@ -31,7 +31,7 @@ def histogram(probability: Tensor, truth: Tensor) -> Tensor:
 
 
 def counts_at(histograms: Tensor, threshold: float) -> Tensor:
-    """Give the counts of every picture when pixels from a threshold on are object.
+    """Return the counts of every picture when pixels from a threshold on are object.
 
     Args:
         histograms: `(N, 2, BINS)`.
@@ -40,18 +40,18 @@ def counts_at(histograms: Tensor, threshold: float) -> Tensor:
     Returns:
         TP, FP, FN and TN as `(N, 4)`, int64.
     """
-    cut = round(threshold * BINS)
-    above, below = histograms[..., cut:].sum(-1), histograms[..., :cut].sum(-1)
+    first = round(threshold * BINS)
+    above, below = histograms[..., first:].sum(-1), histograms[..., :first].sum(-1)
     return torch.stack([above[:, 1], above[:, 0], below[:, 1], below[:, 0]], dim=1)
 
 
 def dice_curve(histograms: Tensor, empty: Empty) -> NDArray[np.float64]:
-    """Give the mean Dice over the pictures at each of `THRESHOLDS`."""
+    """Return the mean Dice over the pictures at each of `THRESHOLDS`."""
     return np.array([per_image(counts_at(histograms, at), empty)["dice"].nanmean().item() for at in THRESHOLDS])
 
 
 def best_threshold(dices: NDArray[np.float64]) -> float:
-    """Give the threshold of the best mean Dice; of several the middle one, for a curve is often flat on top.
+    """Return the threshold of the best mean Dice; of several the middle one, for a curve is often flat on top.
 
     Raises:
         ValueError: No Dice is defined.
@@ -72,7 +72,7 @@ class PrecisionRecall:
 
 
 def precision_recall(histograms: Tensor) -> PrecisionRecall:
-    """Give precision and recall over all pixels; precision is 1 where nothing is predicted, recall 1 without object.
+    """Return precision and recall over all pixels; precision is 1 where nothing is predicted, recall 1 without object.
 
     The average precision is the sum of precision times the gain in recall from threshold to threshold, from the highest
     to 0 (as scikit-learn's), with the probabilities rounded down to `1 / BINS`.

@@ -18,11 +18,11 @@ from segtune.models.backbones.registry import spec_of
 from segtune.models.backbones.spec import BackboneSpec
 from segtune.models.decoders.registry import DECODERS
 from segtune.models.dilation import set_output_stride
-from segtune.models.layer_info import Layer, default_taps, describe_network
+from segtune.models.layer_info import LayerInfo, default_taps, describe_network
 from segtune.models.model import SegmentationModel
 from segtune.models.pretrained import LoadedWeights, load_weights
 from segtune.models.restore import Restored
-from segtune.models.taps import Feature, GradientStop, cut
+from segtune.models.taps import FeatureInfo, StopGradient, cut
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +32,19 @@ class BuiltModel:
     """A model, the blocks of its backbone (name to module paths), and where its weights come from.
 
     `new` lists module paths without pretrained weights; `stops` are the places where gradients can be stopped, by the
-    name under which a phase's `cut` asks for them.
+    name under which a phase's `stop_gradient` asks for them.
     """
 
     model: SegmentationModel
     blocks: Mapping[str, Sequence[str]]
     weights: LoadedWeights
     new: tuple[str, ...]
-    stops: Mapping[str, GradientStop]
+    stops: Mapping[str, StopGradient]
     restored: Restored | None = None
 
 
 def build_model(
-    backbone: BackboneSettings, taps: Mapping[str, str], decoder: DecoderSettings, cuts: Collection[str] = ()
+    backbone: BackboneSettings, taps: Mapping[str, str], decoder: DecoderSettings, stop_gradients: Collection[str] = ()
 ) -> BuiltModel:
     """Build, load, cut and join.
 
@@ -52,10 +52,10 @@ def build_model(
         backbone: Which network, with which weights.
         taps: Role to layer name, or to `auto`: the last layer of the stride that the decoder wants for the role.
         decoder: Which decoder.
-        cuts: Layers that gradients must not pass in some phase: of the backbone as in `taps`, or `decoder.…`.
+        stop_gradients: Layers that gradients must not pass in some phase: of the backbone as in `taps`, or `decoder.…`.
 
     Raises:
-        UserError: The taps do not fit the backbone or the decoder, a layer of `cuts` does not exist, or the weights
+        UserError: The taps do not fit the backbone or the decoder, a layer of `stop_gradients` does not exist, or the weights
             cannot be had.
     """
     spec = spec_of(backbone.name)
@@ -64,7 +64,7 @@ def build_model(
     weights = load_weights(spec, network, backbone.weights)
     if backbone.output_stride:
         set_output_stride(network, backbone.output_stride, spec.name)
-    stops = {name: GradientStop() for name in cuts}
+    stops = {name: StopGradient() for name in stop_gradients}
     inside = {name: stop for name, stop in stops.items() if not _of_decoder(name)}
     trunk, features = cut(network, taps, spec, inside)
     head = build_decoder(decoder, features)
@@ -79,7 +79,7 @@ def build_model(
     return BuiltModel(model, spec.blocks, weights, (*new, "decoder"), stops)
 
 
-def build_decoder(settings: DecoderSettings, features: Mapping[str, Feature | Layer]) -> nn.Module:
+def build_decoder(settings: DecoderSettings, features: Mapping[str, FeatureInfo | LayerInfo]) -> nn.Module:
     """Build a decoder for the features of each role.
 
     Raises:
@@ -117,23 +117,23 @@ def choose_taps(
     return {role: chosen[role] if taps[role] == "auto" else taps[role] for role in decoder_class.roles}
 
 
-def _of_decoder(cut: str) -> bool:
-    return cut in ("decoder", "logits") or cut.startswith("decoder.")
+def _of_decoder(layer: str) -> bool:
+    return layer in ("decoder", "logits") or layer.startswith("decoder.")
 
 
-def _stop_in_decoder(model: SegmentationModel, name: str, stop: GradientStop) -> None:
+def _stop_in_decoder(model: SegmentationModel, name: str, stop: StopGradient) -> None:
     modules = dict(model.named_modules())
     path = "decoder" if name == "logits" else name
     if path not in modules:
         known = [path for path in modules if path.startswith("decoder.")]
-        raise UserError(f"cut={name}: the decoder has no such module.{nearest(name, known)}")
-    modules[path].register_forward_hook(partial(_stopped, stop))
+        raise UserError(f"stop_gradient={name}: the decoder has no such module.{nearest(name, known)}")
+    modules[path].register_forward_hook(partial(_pass_stop, stop))
 
 
-def _stopped(stop: GradientStop, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+def _pass_stop(stop: StopGradient, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
     return stop(output)  # type: ignore[no-any-return]
 
 
-def cuts_of(settings: RunSettings) -> list[str]:
+def gradient_stops(settings: RunSettings) -> list[str]:
     """Return the places where some phase stops gradients, each once."""
-    return list(dict.fromkeys(phase.cut for phase in settings.freeze.phases.values() if phase.cut))
+    return list(dict.fromkeys(phase.stop_gradient for phase in settings.freeze.phases.values() if phase.stop_gradient))

@@ -12,7 +12,7 @@ from torch import Tensor
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError, some
-from segtune.models.build import BuiltModel, build_model, cuts_of
+from segtune.models.build import BuiltModel, build_model, gradient_stops
 from segtune.models.pretrained import LoadedWeights
 from segtune.runtime.files import replacing
 from segtune.runtime.paths import find_checkpoint
@@ -119,7 +119,7 @@ class Checkpoint:
         """
         settings = settings or self.settings
         backbone = replace(settings.backbone, weights="none")
-        built = build_model(backbone, self.taps, settings.decoder, cuts_of(settings))
+        built = build_model(backbone, self.taps, settings.decoder, gradient_stops(settings))
         shapes, wanted = (
             {name: tensor.shape for name, tensor in each.items()} for each in (self.model, built.model.state_dict())
         )

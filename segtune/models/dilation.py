@@ -24,7 +24,7 @@ class _Window:
     dilation: _Pair
 
     def dilated(self, factor: int, keep: int) -> "tuple[_Window, tuple[int, int, int, int]]":
-        """Give the window that keeps strides up to `keep` on a map `factor` times finer, and its padding on four sides.
+        """Return the window that keeps strides up to `keep` on a map `factor` times finer, and its padding on four sides.
 
         Near the first row and column windows lie where the strided ones did. Far from them a layer that loses its
         stride is padded so that its map keeps the size of its input; any other is padded as before, `factor` times.
@@ -129,7 +129,7 @@ def _cannot(name: str, output_stride: int, why: str) -> str:
 
 
 def _strides(network: nn.Module) -> Iterator[tuple[str, nn.Module, int, int]]:
-    """Give each convolution and pooling with the strides of the maps in front of it and behind it."""
+    """Return each convolution and pooling with the strides of the maps in front of it and behind it."""
     like = next(network.parameters())
     picture = torch.zeros(1, 3, *PROBE_SIZE, device=like.device, dtype=like.dtype)
     fields = Fields(picture)
@@ -209,5 +209,5 @@ def _dilate_convolution(module: nn.Conv2d, factor: int, keep: int) -> bool:
 
 
 def _pads_as_tensorflow(module: nn.Conv2d) -> bool:
-    """Say whether a convolution pads as its input's size asks, as those of networks ported from TensorFlow do."""
+    """Return whether a convolution pads as its input's size asks, as those of networks ported from TensorFlow do."""
     return type(module).__name__ == "Conv2dSame"

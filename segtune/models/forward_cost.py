@@ -14,11 +14,11 @@ from segtune.models.backbones.registry import spec_of
 from segtune.models.build import build_decoder
 from segtune.models.decoders.registry import DECODERS
 from segtune.models.dilation import set_output_stride
-from segtune.models.layer_info import Anatomy
+from segtune.models.layer_info import BackboneSummary
 from segtune.models.receptive_field import dry_run
 from segtune.models.tapped import TappedBackbone
 from segtune.models.taps import cut
-from segtune.runtime.device import choose_compute
+from segtune.runtime.device import resolve_device
 from segtune.runtime.measure import measure
 
 Saving = dict[str, tuple[float, float]]
@@ -46,7 +46,7 @@ def saving(tapped: TappedBackbone, decoder: DecoderSettings) -> Saving:
     return {"parameters": (parameters, anatomy.parameters), "multiply-adds": (macs, anatomy.macs)}
 
 
-def model_macs(anatomy: Anatomy, names: Sequence[str], settings: DecoderSettings) -> int | None:
+def model_macs(anatomy: BackboneSummary, names: Sequence[str], settings: DecoderSettings) -> int | None:
     """Count the multiply-adds of a model with these taps, for a picture; None where they do not fit the decoder."""
     roles = DECODERS[settings.name].roles  # type: ignore[attr-defined]
     try:
@@ -70,7 +70,7 @@ def measured_saving(settings: RunSettings, nodes: Mapping[str, str]) -> Saving:
 
 def _job(settings: RunSettings, nodes: Mapping[str, str] | None) -> tuple[Callable[[], None], torch.device]:
     """Make a forward pass of the backbone, cut or whole, for `segtune.runtime.measure.measure`: it needs no weights."""
-    compute, spec = choose_compute(settings.train), spec_of(settings.backbone.name)
+    compute, spec = resolve_device(settings.train), spec_of(settings.backbone.name)
     network: nn.Module = spec.build()
     if settings.backbone.output_stride:
         set_output_stride(network, settings.backbone.output_stride, spec.name)

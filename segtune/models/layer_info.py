@@ -22,7 +22,7 @@ from segtune.models.tracing import trace
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerInfo:
     """A layer that can be tapped, for a certain input size.
 
     `stride` is in input pixels, `height` and `width` in pixels of the map. `receptive_field` is height and width in
@@ -46,7 +46,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class BackboneSummary:
     """All layers of a backbone that can be tapped, in the order of computation, and the whole network's costs.
 
     `parameters` and `macs` are of the network without its classifier; `nodes` are the names of all nodes, `node_macs`
@@ -54,7 +54,7 @@ class Anatomy:
     """
 
     spec: BackboneSpec
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerInfo, ...]
     parameters: int
     macs: int
     nodes: tuple[str, ...]
@@ -62,7 +62,7 @@ class Anatomy:
     needed: NDArray[np.int64]
 
     @cached_property
-    def by_name(self) -> Mapping[str, Layer]:
+    def by_name(self) -> Mapping[str, LayerInfo]:
         """Layers by their node's name."""
         return {layer.name: layer for layer in self.layers}
 
@@ -71,8 +71,8 @@ class Anatomy:
         place = {layer.name: index for index, layer in enumerate(self.layers)}
         return int(self.needed[[place[name] for name in names]].max(0) @ self.node_macs)
 
-    def find(self, tap: str) -> Layer:
-        """Give the layer of a tap's name.
+    def find(self, tap: str) -> LayerInfo:
+        """Return the layer of a tap's name.
 
         Raises:
             UserError: There is no such layer, or it gives no map.
@@ -96,7 +96,7 @@ def no_map(tap: str, node: str, network: str, near: Sequence[str]) -> str:
     )
 
 
-def describe(spec: BackboneSpec, size: tuple[int, int], output_stride: int | None = None) -> Anatomy:
+def describe(spec: BackboneSpec, size: tuple[int, int], output_stride: int | None = None) -> BackboneSummary:
     """Describe the layers of a backbone for an input of `size` (height, width); nothing is computed or loaded.
 
     Raises:
@@ -109,7 +109,7 @@ def describe(spec: BackboneSpec, size: tuple[int, int], output_stride: int | Non
     return describe_network(network, spec, size)
 
 
-def describe_network(network: nn.Module, spec: BackboneSpec, size: tuple[int, int]) -> Anatomy:
+def describe_network(network: nn.Module, spec: BackboneSpec, size: tuple[int, int]) -> BackboneSummary:
     """Describe the layers of a backbone that is built, with or without values, as `describe` does; it stays as it is.
 
     Raises:
@@ -134,7 +134,7 @@ def describe_network(network: nn.Module, spec: BackboneSpec, size: tuple[int, in
     blocks = _blocks(spec, [names[node] for node in nodes])
     tapped = [index for index, node in enumerate(nodes) if node in reader.maps and node.op != "placeholder"]
     layers = [
-        Layer(
+        LayerInfo(
             names[nodes[index]],
             keras.get(names[nodes[index]], ""),
             blocks[index],
@@ -149,7 +149,7 @@ def describe_network(network: nn.Module, spec: BackboneSpec, size: tuple[int, in
         raise UserError(f"{spec.name} has no feature maps (N, C, H, W): it is no convolutional network.")
     total = sum(parameter.numel() for parameter in network.parameters())
     every = tuple(names[node] for node in nodes)
-    return Anatomy(spec, tuple(layers), total, int(node_macs.sum()), every, node_macs, needed[tapped])
+    return BackboneSummary(spec, tuple(layers), total, int(node_macs.sum()), every, node_macs, needed[tapped])
 
 
 def without_values(network: nn.Module) -> nn.Module:
@@ -161,7 +161,7 @@ def without_values(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, memo)
 
 
-def default_taps(anatomy: Anatomy, strides: Mapping[str, int]) -> dict[str, str]:
+def default_taps(anatomy: BackboneSummary, strides: Mapping[str, int]) -> dict[str, str]:
     """Choose a layer for each role by the stride wanted, roles from fine to coarse.
 
     timm's list of a network's stages says where each stride ends; where it names no layer, the last one of the stride

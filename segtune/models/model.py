@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from segtune.models.decoders.layers import resize, tolerate_single_values
-from segtune.models.taps import Feature
+from segtune.models.taps import FeatureInfo
 
 
 class SegmentationModel(nn.Module):
@@ -24,7 +24,7 @@ class SegmentationModel(nn.Module):
         self,
         backbone: nn.Module,
         decoder: nn.Module,
-        features: Mapping[str, Feature],
+        features: Mapping[str, FeatureInfo],
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> None:

@@ -9,7 +9,7 @@ from segtune.errors import UserError, nearest
 
 
 def matching(pattern: str, names: Iterable[str], setting: str) -> list[str]:
-    """Give the dotted names that a pattern means: itself and all below it, or, after `re:`, what it matches as a whole.
+    """Return the dotted names that a pattern means: itself and all below it, or, after `re:`, what it matches as a whole.
 
     Raises:
         UserError: No name matches, or the expression is not one.
@@ -30,10 +30,10 @@ def matching(pattern: str, names: Iterable[str], setting: str) -> list[str]:
 
 
 def owners(model: nn.Module) -> list[str]:
-    """Give the paths of the modules that hold parameters of their own, in the model's order."""
+    """Return the paths of the modules that hold parameters of their own, in the model's order."""
     return list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
 
 
 def within(path: str, roots: Collection[str]) -> bool:
-    """Say whether a dotted path is one of some others, or inside one."""
+    """Return whether a dotted path is one of some others, or inside one."""
     return any(path == root or path.startswith(f"{root}.") for root in roots)

@@ -36,12 +36,12 @@ class Span:
         return ceil(self.last - self.first) + 1
 
     def through(self, kernel: int, stride: int, padding: int, dilation: int) -> "Span":
-        """Give the span behind a window that slides over the map."""
+        """Return the span behind a window that slides over the map."""
         first = self.first - padding * self.stride
         return Span(self.stride * stride, first, self.last + ((kernel - 1) * dilation - padding) * self.stride)
 
     def joined(self, other: "Span") -> "Span":
-        """Give the span of a map that two maps of one size are joined to."""
+        """Return the span of a map that two maps of one size are joined to."""
         return Span(max(self.stride, other.stride), min(self.first, other.first), max(self.last, other.last))
 
 
@@ -71,7 +71,7 @@ class Field:
         return max(span.stride for span in self.spans) if self.spans else Fraction(0)
 
     def is_map(self, tensor: Tensor) -> bool:
-        """Say whether a tensor with this field is a map (1, C, H, W), not of another layout, nor with heads."""
+        """Return whether a tensor with this field is a map (1, C, H, W), not of another layout, nor with heads."""
         plain = self.spans is not None and not self.channels_last and len(tensor) == 1
         return plain and tuple(tensor.shape[1:]) == self.shape
 
@@ -91,7 +91,7 @@ class Fields(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._fields[picture] = Field((pixel, pixel), False, tuple(picture.shape[1:]))
 
     def of(self, tensor: Tensor) -> Field | None:
-        """Give a tensor's field; None if it does not depend on the picture."""
+        """Return a tensor's field; None if it does not depend on the picture."""
         found: Field | None = self._fields.get(tensor)  # type: ignore[no-untyped-call]
         return found
 
@@ -153,7 +153,7 @@ def _joined(fields: Iterable[Field]) -> Field:
 
 
 def _multiplied(first: Field, joined: Field, shape: tuple[int, ...], out: Tensor) -> Field:
-    """Give the field of a product: it has the places of its first factor, as the queries, unless they are summed up."""
+    """Return the field of a product: it has the places of its first factor, as the queries, unless they are summed up."""
     if first.spans is None:
         return replace(joined, whole=True)
     places = first.shape[-2] * first.shape[-1]
@@ -162,7 +162,7 @@ def _multiplied(first: Field, joined: Field, shape: tuple[int, ...], out: Tensor
 
 
 def _behind(packet: Any, args: Sequence[Any], shapes: list[tuple[int, ...]], field: Field, out: Tensor) -> Field:
-    """Give the field of an operation's result from the joined field of its inputs, of certain shapes."""
+    """Return the field of an operation's result from the joined field of its inputs, of certain shapes."""
     if spans := field.spans:
         if rule := _WINDOWS.get(packet):
             field = replace(field, spans=_slid(spans, *rule(args)))
@@ -284,7 +284,7 @@ def _cut_into_patches(field: Field, out: Tensor) -> Field:
 
 
 def _loses_places(field: Field, args: Sequence[Any], shape: tuple[int, ...]) -> bool:
-    """Say whether a reduction goes over rows and columns, and not over channels alone."""
+    """Return whether a reduction goes over rows and columns, and not over channels alone."""
     h, w = field.shape[-2:]
     rows = [i for i in range(len(shape) - 1) if shape[i : i + 2] == (h, w)]
     if not rows:  # rows and columns in one

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from segtune.config.schema import RestoreSettings, RunSettings
-from segtune.models.build import BuiltModel, build_model, cuts_of
+from segtune.models.build import BuiltModel, build_model, gradient_stops
 from segtune.models.module_paths import owners, within
 from segtune.models.pretrained import LoadedWeights
 from segtune.models.restore import restore
@@ -13,16 +13,16 @@ def build_start(settings: RunSettings) -> BuiltModel:
     """Build the model that a run begins with: pretrained, and restored from another file where that is asked for.
 
     Raises:
-        UserError: Taps, cuts, weights or the file to restore cannot be used.
+        UserError: Taps, gradient stops, weights or the file to restore cannot be used.
     """
     backbone, restores = settings.backbone, settings.restore
     if restores.checkpoint and restores.scope != "decoder" and backbone.weights == "auto":
         # What the file has needs no other source.
         alone = replace(backbone, weights="none")
-        built = _restored(build_model(alone, settings.taps, settings.decoder, cuts_of(settings)), restores)
+        built = _restored(build_model(alone, settings.taps, settings.decoder, gradient_stops(settings)), restores)
         if built.weights.source:
             return built
-    built = build_model(backbone, settings.taps, settings.decoder, cuts_of(settings))
+    built = build_model(backbone, settings.taps, settings.decoder, gradient_stops(settings))
     return _restored(built, restores) if restores.checkpoint else built
 
 

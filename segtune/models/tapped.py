@@ -10,8 +10,8 @@ from segtune.errors import UserError
 from segtune.models.backbones.registry import spec_of
 from segtune.models.build import choose_taps
 from segtune.models.dilation import set_output_stride
-from segtune.models.layer_info import Anatomy, Layer, describe_network, without_values
-from segtune.models.taps import Feature, cut
+from segtune.models.layer_info import BackboneSummary, LayerInfo, describe_network, without_values
+from segtune.models.taps import FeatureInfo, cut
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class TappedBackbone:
     """An uncut backbone, the facts about its layers, and for each role the `names` asked for and the `layers` meant."""
 
     network: nn.Module
-    anatomy: Anatomy
+    anatomy: BackboneSummary
     names: Mapping[str, str]
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, LayerInfo]
 
     @property
     def nodes(self) -> dict[str, str]:
         """The node of each role."""
         return {role: layer.name for role, layer in self.layers.items()}
 
-    def cut(self) -> tuple[nn.Module, dict[str, Feature]]:
+    def cut(self) -> tuple[nn.Module, dict[str, FeatureInfo]]:
         """Cut the network at its taps, see `segtune.models.taps.cut`; its modules are taken over.
 
         Raises:

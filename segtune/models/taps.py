@@ -20,14 +20,14 @@ from segtune.models.module_paths import within
 from segtune.models.receptive_field import PROBE_SIZE, Fields, dry_run, one_size
 from segtune.models.tracing import tracer_options
 
-NO_STOPS: Mapping[str, "GradientStop"] = {}
+NO_STOPS: Mapping[str, "StopGradient"] = {}
 
 #: Operators that write into their first argument, and those that do not.
 _OUT_OF_PLACE = {getattr(operator, f"i{name}"): getattr(operator, name) for name in ("add", "sub", "mul", "truediv")}
 
 
 @dataclass(frozen=True)
-class Feature:
+class FeatureInfo:
     """A tapped layer: its node in the backbone, its channels, and how many input pixels one of its pixels spans."""
 
     node: str
@@ -35,7 +35,7 @@ class Feature:
     stride: int
 
 
-class GradientStop(nn.Module):
+class StopGradient(nn.Module):
     """Lets values through as they are and, while `active`, no gradient. `passed` says whether values ever came."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class GradientStop(nn.Module):
         self.active = self.passed = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give a tensor of any shape back."""
+        """Return a tensor of any shape back."""
         self.passed = True
         return x.detach() if self.active else x
 
@@ -90,9 +90,9 @@ def cut(
     network: nn.Module,
     taps: Mapping[str, str],
     spec: BackboneSpec,
-    stops: Mapping[str, GradientStop] = NO_STOPS,
+    stops: Mapping[str, StopGradient] = NO_STOPS,
     found: Mapping[str, str] | None = None,
-) -> tuple[nn.Module, dict[str, Feature]]:
+) -> tuple[nn.Module, dict[str, FeatureInfo]]:
     """Cut a backbone behind its deepest tap.
 
     In-place activations are switched off first, so that no tap is overwritten by the layer behind it, and 1 x 1
@@ -132,7 +132,7 @@ def cut(
     for name, node in stopped.items():
         if nodes.index(node) > order[-1]:
             raise UserError(
-                f"cut={name}: this layer of {spec.name} lies behind the deepest tap, {list(taps.values())[-1]}, "
+                f"stop_gradient={name}: this layer of {spec.name} lies behind the deepest tap, {list(taps.values())[-1]}, "
                 "so it is not part of the model."
             )
     # A node has one role: a stop behind a tapped layer shares the tap's.
@@ -169,7 +169,7 @@ def _without_checks(trunk: Any) -> Any:
     return DualGraphModule(trunk, *graphs).train(trunk.training)
 
 
-def _insert(trunk: Any, stops: Sequence[tuple[str, GradientStop]], roles: Sequence[str]) -> None:
+def _insert(trunk: Any, stops: Sequence[tuple[str, StopGradient]], roles: Sequence[str]) -> None:
     """Put stops behind the nodes returned under certain names, then return nothing but `roles`."""
     if not stops:
         return
@@ -185,7 +185,7 @@ def _insert(trunk: Any, stops: Sequence[tuple[str, GradientStop]], roles: Sequen
     trunk.recompile()
 
 
-def _measure(trunk: nn.Module, found: Mapping[str, str], spec: BackboneSpec) -> dict[str, Feature]:
+def _measure(trunk: nn.Module, found: Mapping[str, str], spec: BackboneSpec) -> dict[str, FeatureInfo]:
     picture = torch.zeros(1, 3, *PROBE_SIZE)
     fields = Fields(picture)
     try:
@@ -201,5 +201,5 @@ def _measure(trunk: nn.Module, found: Mapping[str, str], spec: BackboneSpec) -> 
                 f"taps.{role}: '{found[role]}' of {spec.name} gives no feature map (N, C, H, W) but {shape}. "
                 "Choose a layer before the pooling."
             )
-        features[role] = Feature(found[role], output.shape[1], int(field.stride))
+        features[role] = FeatureInfo(found[role], output.shape[1], int(field.stride))
     return features

@@ -12,7 +12,7 @@ from torch import fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
 from segtune.errors import UserError
-from segtune.models.backbones.any_timm import list_similar
+from segtune.models.backbones.any_timm import similar_networks
 from segtune.models.backbones.registry import spec_of
 from segtune.models.backbones.spec import BackboneSpec
 
@@ -66,7 +66,7 @@ _OPTIONS: dict[frozenset[type[nn.Module]], dict[str, Any]] = {}
 
 
 def _nearest_traceable(name: str) -> str:
-    for other in list_similar(name, 8):
+    for other in similar_networks(name, 8):
         with suppress(Exception), torch.device("meta"):
             spec = spec_of(other)
             tracer_options(spec.build(), spec, hint=False)

@@ -40,11 +40,11 @@ class Moments:
             self.products[a, b] = self.products[a, b] + product if (a, b) in self.products else product
 
     def mean(self, group: Group) -> Tensor:
-        """Give the mean features of a group, (C,)."""
+        """Return the mean features of a group, (C,)."""
         return torch.cat([self.sums[name] for name in group]) / self.count
 
     def covariance(self, group: Group) -> Tensor:
-        """Give the covariance of a group's features, (C, C)."""
+        """Return the covariance of a group's features, (C, C)."""
         rows = [[self._product(a, b) for b in group] for a in group]
         mean = self.mean(group)
         return torch.cat([torch.cat(row, 1) for row in rows]) / self.count - torch.outer(mean, mean)

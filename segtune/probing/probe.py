@@ -21,7 +21,7 @@ from segtune.metrics.overlap import Empty, per_image
 from segtune.models.decoders.layers import resize
 from segtune.models.layer_info import Group
 from segtune.probing.linear_classifier import Classifier, Moments, discriminant
-from segtune.runtime.device import Compute
+from segtune.runtime.device import Device
 
 #: Bins of scores, between which the threshold is chosen: 8 standard deviations to each side.
 _BINS = 512
@@ -35,7 +35,7 @@ class Probe:
     trunk: nn.Module
     mean: Tensor
     std: Tensor
-    compute: Compute
+    compute: Device
     training: SegmentationDataset
     validation: SegmentationDataset
     batch_size: int
@@ -77,7 +77,7 @@ class Probe:
         return self._with_thresholds(found)
 
     def measure(self, classifiers: Mapping[Group, Classifier]) -> dict[Group, float]:
-        """Give the mean Dice of each classifier over the validation pictures, at half the size the network sees."""
+        """Return the mean Dice of each classifier over the validation pictures, at half the size the network sees."""
         counted = []
         limits = torch.tensor([each.threshold for each in classifiers.values()]).view(1, -1, 1, 1)
         for features, masks, _ in self._batches("validation"):
@@ -128,7 +128,7 @@ class Probe:
 
     @torch.no_grad()
     def _batches(self, split: str) -> Iterator[tuple[dict[str, Tensor], Tensor, list[int]]]:
-        """Give features by layer, (N, C, h, w), masks (N, 1, H, W) and the pictures' numbers, batch by batch.
+        """Return features by layer, (N, C, h, w), masks (N, 1, H, W) and the pictures' numbers, batch by batch.
 
         Masks are of half the pictures' height and width: all layers are compared there.
         """
@@ -160,7 +160,7 @@ def _scores(classifiers: Sequence[Classifier], features: Mapping[str, Tensor], m
 
 
 def thresholds(spread: float) -> Tensor:
-    """Give the thresholds that are tried, around the middle between the classes' means."""
+    """Return the thresholds that are tried, around the middle between the classes' means."""
     return (torch.arange(1, _BINS) - _BINS / 2) * spread / _BINS_PER_SPREAD
 
 
@@ -190,7 +190,7 @@ def _draw(mask: Tensor, most: int, seed: tuple[int, int]) -> Tensor:
 
 
 def _at(features: Tensor, places: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
-    """Give the features (n, C) at places of the map enlarged bilinearly to `size`, without enlarging it."""
+    """Return the features (n, C) at places of the map enlarged bilinearly to `size`, without enlarging it."""
     taken = []
     for one, place in zip(features.permute(0, 2, 3, 1), places, strict=True):  # a pixel's channels lie together
         (top, bottom, down), (left, right, across) = (
@@ -204,7 +204,7 @@ def _at(features: Tensor, places: Sequence[Tensor], size: tuple[int, ...]) -> Te
 
 
 def _between(places: Tensor, wide: int, narrow: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the two neighbours of places along an axis before it was enlarged, and the second one's weight, (n, 1)."""
+    """Return the two neighbours of places along an axis before it was enlarged, and the second one's weight, (n, 1)."""
     source = ((places + 0.5) * (narrow / wide) - 0.5).clamp_min(0)
     first = source.long().clamp_max(narrow - 1)
     return first, (first + 1).clamp_max(narrow - 1), (source - first)[:, None].float()

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from segtune.errors import UserError
-from segtune.models.layer_info import Anatomy, Group, Layer
+from segtune.models.layer_info import BackboneSummary, Group, LayerInfo
 from segtune.models.module_paths import matching
 from segtune.probing.probe import Probe
 from segtune.runtime.sampling import evenly_spaced
@@ -29,11 +29,13 @@ class Findings:
     best: Group
 
     def at_step(self, step: int) -> dict[str, float]:
-        """Give the Dice of each candidate with the layers found before a step, counted from 0; -1 is the last."""
+        """Return the Dice of each candidate with the layers found before a step, counted from 0; -1 is the last."""
         return {name: self.dices[group] for name, group in self.steps[step].items()}
 
 
-def candidates(anatomy: Anatomy, network: nn.Module, asked: Sequence[str] | None, lacking: Sequence[str]) -> list[str]:
+def candidates(
+    anatomy: BackboneSummary, network: nn.Module, asked: Sequence[str] | None, lacking: Sequence[str]
+) -> list[str]:
     """Choose the layers to probe, in the order of computation.
 
     Without `asked` these are the layers that a convolution or a pooling of the network itself reads, for they are what
@@ -62,8 +64,8 @@ def candidates(anatomy: Anatomy, network: nn.Module, asked: Sequence[str] | None
     return sorted(found, key=place.__getitem__)
 
 
-def pretrained(anatomy: Anatomy, lacking: Sequence[str]) -> list[Layer]:
-    """Give the layers in front of the first one whose weights are lacking."""
+def pretrained(anatomy: BackboneSummary, lacking: Sequence[str]) -> list[LayerInfo]:
+    """Return the layers in front of the first one whose weights are lacking."""
     place = {name: index for index, name in enumerate(anatomy.nodes)}
     first = min((place[node] for node in anatomy.nodes if _owns(node, lacking)), default=len(place))
     return [layer for layer in anatomy.layers if place[layer.name] < first]
@@ -73,7 +75,9 @@ def _owns(node: str, tensors: Sequence[str]) -> bool:
     return any(tensor.startswith(f"{node}.") for tensor in tensors)
 
 
-def search(probe: Probe, layers: Sequence[str], roles: int, also: Sequence[Group], anatomy: Anatomy) -> Findings:
+def search(
+    probe: Probe, layers: Sequence[str], roles: int, also: Sequence[Group], anatomy: BackboneSummary
+) -> Findings:
     """Find the layers that together tell most, greedily: the best alone, then the best beside it, and so on.
 
     Args:
@@ -105,18 +109,18 @@ def _ordered(names: set[str], place: Mapping[str, int]) -> Group:
     return tuple(sorted(names, key=place.__getitem__))
 
 
-def _fits(group: Group, anatomy: Anatomy) -> bool:
-    """Say whether strides do not fall with depth, as the decoders want it."""
+def _fits(group: Group, anatomy: BackboneSummary) -> bool:
+    """Return whether strides do not fall with depth, as the decoders want it."""
     strides = [anatomy.by_name[name].stride for name in group]
     return strides == sorted(strides)
 
 
-def _leads_on(group: Group, layers: Sequence[str], place: Mapping[str, int], anatomy: Anatomy) -> bool:
+def _leads_on(group: Group, layers: Sequence[str], place: Mapping[str, int], anatomy: BackboneSummary) -> bool:
     return any(_fits(_ordered({*group, name}, place), anatomy) for name in layers if name not in group)
 
 
-def row(group: Group, dice: float, anatomy: Anatomy, note: str = "") -> dict[str, Any]:
-    """Give a row of `probe.csv`: the layers' facts, joined by ` + ` where there are several."""
+def row(group: Group, dice: float, anatomy: BackboneSummary, note: str = "") -> dict[str, Any]:
+    """Return a row of `probe.csv`: the layers' facts, joined by ` + ` where there are several."""
     layers = [anatomy.by_name[name] for name in group]
     return {
         "layers": _join(layers, lambda layer: layer.name),
@@ -131,11 +135,11 @@ def row(group: Group, dice: float, anatomy: Anatomy, note: str = "") -> dict[str
     }
 
 
-def _join(layers: Sequence[Layer], text: Any) -> str:
+def _join(layers: Sequence[LayerInfo], text: Any) -> str:
     return " + ".join(str(text(layer)) for layer in layers)
 
 
-def field_of(layer: Layer) -> str:
+def field_of(layer: LayerInfo) -> str:
     """Show a receptive field: one number for a square, and a + where the layer sees something of the whole picture."""
     height, width = layer.receptive_field
     return (str(height) if height == width else f"{height} x {width}") + ("+" if layer.sees_all else "")

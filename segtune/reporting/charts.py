@@ -145,7 +145,7 @@ def group_chart(name: str, rows: Sequence[Facts]) -> str:
     return _chart(draw, 5.2, 1.1 + 0.3 * len(rows), title=f"By {name}")
 
 
-def ranking_chart(runs: Sequence[tuple[str, Sequence[float]]]) -> str:
+def leaderboard_chart(runs: Sequence[tuple[str, Sequence[float]]]) -> str:
     """Draw validation Dice by epoch of several runs, named in the order given."""
 
     def draw(axes: Any) -> None:

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import yaml
 
-from segtune.data.overlays import jpeg, judged, outlined
+from segtune.data.overlays import error_overlay, jpeg, outlined
 from segtune.data.sources.base import Pair
 from segtune.evaluation.label_errors import CONFIDENT, contradicted
-from segtune.evaluation.predictions import Pictures, View
-from segtune.evaluation.summary import compare_pictures
-from segtune.models.taps import Feature
+from segtune.evaluation.predictions import Pictures, SamplePrediction
+from segtune.evaluation.summary import compare_paired
+from segtune.models.taps import FeatureInfo
 from segtune.reporting import charts
 from segtune.reporting.html import render
 from segtune.reporting.wording import Facts, score_names, sentences
@@ -42,7 +42,7 @@ class Source:
 
     command: str
     settings: Mapping[str, Any]
-    taps: Mapping[str, Feature]
+    taps: Mapping[str, FeatureInfo]
     summary: Mapping[str, Any] | None
     history: Sequence[Facts]
 
@@ -102,7 +102,7 @@ def publish(
     Raises:
         UserError: The disk refuses.
     """
-    before = earlier(folder, facts, rows, partial(compare_pictures, resamples=facts["resamples"]))
+    before = earlier(folder, facts, rows, partial(compare_paired, resamples=facts["resamples"]))
     write_json(folder / "evaluation.json", facts)
     write_csv(folder / "per_image.csv", rows)
     write_report(folder / "report.html", facts, rows, source, before, look)
@@ -172,14 +172,14 @@ def _chosen(rows: Sequence[Facts]) -> dict[str, list[int]]:
     return {kind: kinds[kind] for kind in ("worst", "median", "best", "doubtful")}
 
 
-def _picture(row: Facts, pair: Pair, view: View) -> Facts:
-    """Draw a picture: the photo, the true outline, the prediction judged, and what is confidently contradicted."""
+def _picture(row: Facts, pair: Pair, view: SamplePrediction) -> Facts:
+    """Draw a picture: the photo, the true outline, the prediction error_overlay, and what is confidently contradicted."""
     wrong = contradicted(view)
     drawn = {
         "photo": view.photo,
         "truth": outlined(view.photo, view.truth),
-        "judged": judged(view.photo, view.truth, view.predicted),
-        "contradicted": judged(view.photo // 2, view.truth & wrong, ~view.truth & wrong),
+        "judged": error_overlay(view.photo, view.truth, view.predicted),
+        "contradicted": error_overlay(view.photo // 2, view.truth & wrong, ~view.truth & wrong),
     }
     shrink = min(1.0, _SIDE / max(view.size))
     size = max(1, round(view.size[1] * shrink)), max(1, round(view.size[0] * shrink))

@@ -23,7 +23,7 @@ _PLACES = ("run_dir", "resume")
 
 
 @dataclass(frozen=True)
-class Ran:
+class RunResult:
     """A finished run: its folder, what it has come to, its settings by dotted name, its validation Dice by epoch.
 
     `evaluation` and `pictures`, the names of the validation pictures, are empty for runs of before they were written.
@@ -42,7 +42,7 @@ class Ran:
         return interval_text(self.evaluation["intervals"]["dice_mean"]) if self.evaluation else ""
 
 
-def find_runs(folder: Path) -> tuple[list[Ran], list[Path], list[Path]]:
+def find_runs(folder: Path) -> tuple[list[RunResult], list[Path], list[Path]]:
     """Find the finished runs in a folder, the best first, then the unfinished ones, and those that cannot be read.
 
     Raises:
@@ -64,7 +64,7 @@ def find_runs(folder: Path) -> tuple[list[Ran], list[Path], list[Path]]:
     return sorted(runs, key=lambda run: -run.summary["val_dice"]), unfinished, damaged
 
 
-def _read(folder: Path) -> Ran:
+def _read(folder: Path) -> RunResult:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     path, pictures = folder / "evaluation.json", folder / "per_image.csv"
@@ -73,7 +73,7 @@ def _read(folder: Path) -> Ran:
         evaluation = {}  # of something else
     names = tuple(str(row["name"]) for row in read_rows(pictures)) if pictures.is_file() else ()
     dices = [row["val_dice"] for row in read_rows(folder / "metrics.csv")]
-    run = Ran(folder, summary, dict(_flat(settings)), dices, evaluation, names)
+    run = RunResult(folder, summary, dict(_flat(settings)), dices, evaluation, names)
     wanted = [float(summary[name]) for name in ("val_dice", "best_epoch", "seconds", "parameters")]
     if not (run.settings and all(map(math.isfinite, wanted)) and isinstance(run.interval, str)):
         raise ValueError(f"{folder} lacks settings or results")
@@ -103,7 +103,9 @@ def link_to(report: Path, page: Path) -> str:
     return quote(Path(os.path.relpath(report, page.parent)).as_posix())
 
 
-def leaderboard_tables(runs: Sequence[Ran], names: Mapping[Path, str], differing: Sequence[str]) -> tuple[Table, Table]:
+def leaderboard_tables(
+    runs: Sequence[RunResult], names: Mapping[Path, str], differing: Sequence[str]
+) -> tuple[Table, Table]:
     """Show the ranking with a column for each setting in which runs differ, and with the settings under the run."""
     wide, narrow = Table(), compact_table(leading=1)
     for heading in ("run", "val Dice", "95 % interval", "best epoch", "minutes", *differing):

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from segtune.errors import UserError
-from segtune.models.layer_info import Anatomy, Layer
+from segtune.models.layer_info import BackboneSummary, LayerInfo
 from segtune.runtime.files import replacing
 
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)
@@ -22,7 +22,7 @@ def colour_of(stride: int) -> Any:
     return mpl.colormaps["viridis_r"](0.1 + 0.8 * place / (len(_STRIDES) - 1))
 
 
-def draw_network(path: Path, anatomy: Anatomy, taps: Mapping[str, Layer], size: tuple[int, int]) -> None:
+def draw_network(path: Path, anatomy: BackboneSummary, taps: Mapping[str, LayerInfo], size: tuple[int, int]) -> None:
     """Draw a network as a strip of blocks, with its strides, receptive fields and taps, to a PNG, SVG or PDF file.
 
     Raises:
@@ -66,7 +66,7 @@ def draw_network(path: Path, anatomy: Anatomy, taps: Mapping[str, Layer], size: 
     save_figure(figure, path)
 
 
-def _draw_block(axes: Any, block: str, layers: Sequence[Layer], place: Mapping[str, int], last: int) -> None:
+def _draw_block(axes: Any, block: str, layers: Sequence[LayerInfo], place: Mapping[str, int], last: int) -> None:
     begin, end = place[layers[0].name] - 0.5, place[layers[-1].name] + 0.5
     for stride, members in groupby(layers, key=lambda layer: layer.stride):
         inside = list(members)

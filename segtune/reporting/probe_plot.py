@@ -7,13 +7,13 @@ from pathlib import Path
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from segtune.models.layer_info import Anatomy
+from segtune.models.layer_info import BackboneSummary
 from segtune.reporting.network_plot import colour_of, save_figure
 
 
 def draw_probe(
     path: Path,
-    anatomy: Anatomy,
+    anatomy: BackboneSummary,
     alone: Mapping[str, float],
     together: Mapping[str, float],
     chosen: Sequence[str],

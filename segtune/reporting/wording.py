@@ -7,7 +7,7 @@ Facts = dict[str, Any]
 
 
 def score_names(facts: Facts) -> dict[str, tuple[str, str]]:
-    """Give the names of the scores as they are shown, with the keys of mean and pooled value."""
+    """Return the names of the scores as they are shown, with the keys of mean and pooled value."""
     return {
         "Dice": ("dice_mean", "dice_pooled"),
         "IoU": ("iou_mean", "iou_pooled"),

@@ -114,5 +114,5 @@ def _print(renderable: Table | Panel) -> None:
 
 
 def shown(path: Path) -> Path:
-    """Give a path as it is read best: from the current folder, if it is in there."""
+    """Return a path as it is read best: from the current folder, if it is in there."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -20,7 +20,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Compute:
+class Device:
     """A device, and the type autocast computes in: float32 stands for no autocast."""
 
     device: torch.device
@@ -45,7 +45,7 @@ class Compute:
         return module.to(self.device).to(memory_format=torch.channels_last)
 
 
-def choose_compute(settings: DeviceSettings) -> Compute:
+def resolve_device(settings: DeviceSettings) -> Device:
     """Choose device and precision.
 
     Raises:
@@ -70,7 +70,7 @@ def choose_compute(settings: DeviceSettings) -> Compute:
             "Expected auto, cpu, cuda, cuda:N or mps."
         ) from error
     precision = _auto_precision(device) if settings.precision == "auto" else settings.precision
-    return Compute(device, _DTYPES[precision])
+    return Device(device, _DTYPES[precision])
 
 
 def _auto_precision(device: torch.device) -> str:

@@ -27,22 +27,22 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """Give this process's number; 0 is the one that writes and speaks."""
+    """Return this process's number; 0 is the one that writes and speaks."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world() -> int:
-    """Give the number of processes."""
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_rank() -> int:
-    """Give this process's number on its machine, which is the number of its GPU."""
+    """Return this process's number on its machine, which is the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager
-def together(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
     """Join the other processes inside the block.
 
     Once joined they stay so until they end: torchrun's address book serves one group only, and a process with an error
@@ -79,7 +79,7 @@ def together(device: torch.device) -> Iterator[None]:
         ) from error
 
 
-def on_first(work: Callable[[], T]) -> T:
+def on_rank_zero(work: Callable[[], T]) -> T:
     """Let process 0 do something, and give its result, or its error, to all.
 
     Raises:
@@ -100,7 +100,7 @@ def on_first(work: Callable[[], T]) -> T:
     return result
 
 
-def add(values: Sequence[float]) -> list[float]:
+def all_reduce_sum(values: Sequence[float]) -> list[float]:
     """Sum numbers over all processes, in float64."""
     if world() == 1:
         return list(values)
@@ -110,7 +110,7 @@ def add(values: Sequence[float]) -> list[float]:
 
 
 def gather(value: T) -> list[T]:
-    """Give every process's value to all, in the order of their numbers."""
+    """Return every process's value to all, in the order of their numbers."""
     if world() == 1:
         return [value]
     values: list[Any] = [None] * world()
@@ -162,13 +162,13 @@ def _warn_of_batchnorm(device: str, sync_batchnorm: bool) -> None:
     )
 
 
-def alone(network: nn.Module, last: bool) -> AbstractContextManager[None]:
+def no_sync(network: nn.Module, last: bool) -> AbstractContextManager[None]:
     """Keep gradients to this process while a step's batches are summed, up to the `last`."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
 
 
-def align(model: nn.Module) -> None:
-    """Give all processes the buffers of process 0, such as BatchNorm's statistics."""
+def broadcast_buffers(model: nn.Module) -> None:
+    """Return all processes the buffers of process 0, such as BatchNorm's statistics."""
     if world() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)

@@ -26,7 +26,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside `path` that takes its place when the block ends well, and vanishes when not.
+    """Return a temporary file beside `path` that takes its place when the block ends well, and vanishes when not.
 
     Raises:
         UserError: The disk refuses; the file that stood there before is untouched.

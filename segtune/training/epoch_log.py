@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from segtune.data.overlays import Picture, png
+from segtune.data.overlays import RGBImage, png
 from segtune.runtime.files import Row, write_atomically, write_csv
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class EpochRecorder:
         with self._going_on_without():
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows) + 1 if rows else None)
 
-    def epoch(self, row: Row, samples: Picture | None) -> None:
+    def epoch(self, row: Row, samples: RGBImage | None) -> None:
         """Add an epoch's row and its picture of samples."""
         self.rows.append(row)
         number = int(row["epoch"])
@@ -50,7 +50,7 @@ class EpochRecorder:
             self.writer = None
 
 
-def _write(writer: SummaryWriter, row: Row, samples: Picture | None) -> None:
+def _write(writer: SummaryWriter, row: Row, samples: RGBImage | None) -> None:
     for name, value in row.items():
         if isinstance(value, float):
             writer.add_scalar(name, value, row["epoch"])

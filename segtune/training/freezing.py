@@ -27,7 +27,7 @@ class Scope:
     without: tuple[str, ...] = ()
 
     def holds(self, path: str) -> bool:
-        """Say whether a module of this path trains."""
+        """Return whether a module of this path trains."""
         return within(path, self.modules) and not within(path, self.without)
 
 
@@ -79,7 +79,9 @@ def choose(
     scope = Scope(tuple(paths), tuple(dict.fromkeys(without)))
     if not any(scope.holds(owner) for owner in owners(model)):
         reason = (
-            f"no gradient passes cut={phase.cut}, and what lies behind it is frozen" if phase.cut else "all is frozen"
+            f"no gradient passes stop_gradient={phase.stop_gradient}, and what lies behind it is frozen"
+            if phase.stop_gradient
+            else "all is frozen"
         )
         raise UserError(
             f"freeze.phases.{name}: nothing would train, for {reason}. "
@@ -89,7 +91,7 @@ def choose(
 
 
 def present_blocks(backbone: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
-    """Give the blocks that the cut backbone still holds, with those of their module paths that are there.
+    """Return the blocks that the cut backbone still holds, with those of their module paths that are there.
 
     A tap right behind a block's first activation leaves nothing to train of that block: it does not count.
     """
@@ -206,11 +208,11 @@ def _decoder_paths(decoder: nn.Module, name: str, phase: PhaseSettings) -> list[
 def _unreached(
     model: nn.Module, paths: Sequence[str], reached: Collection[str], name: str, phase: PhaseSettings
 ) -> list[str]:
-    """Give the layers among `paths` that no gradient reaches, those without parameters too."""
+    """Return the layers among `paths` that no gradient reaches, those without parameters too."""
     if not reached:
         raise UserError(
-            f"freeze.phases.{name}.cut={phase.cut}: this layer is at or behind the logits, and no gradient passes it: "
-            "nothing would train, and the loss would never move. Cut at a layer of the backbone."
+            f"freeze.phases.{name}.stop_gradient={phase.stop_gradient}: this layer is at or behind the logits, and no gradient passes it: "
+            "nothing would train, and the loss would never move. Stop the gradient at a layer of the backbone."
         )
     layers = [p for p, m in model.named_modules() if not list(m.children()) or list(m.parameters(recurse=False))]
     away = [path for path in layers if within(path, paths) and path not in reached]
@@ -218,7 +220,7 @@ def _unreached(
         owned = {owner for owner in owners(model) if within(owner, [path])}
         if owned and owned <= set(away):
             raise UserError(
-                f"freeze.phases.{name}: backbone names {path.removeprefix('backbone.')}, but with cut={phase.cut} no "
-                "gradient reaches it. Leave it out, or cut nearer to the input."
+                f"freeze.phases.{name}: backbone names {path.removeprefix('backbone.')}, but with stop_gradient={phase.stop_gradient} no "
+                "gradient reaches it. Leave it out, or stop the gradient nearer to the input."
             )
     return away

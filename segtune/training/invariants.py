@@ -40,7 +40,7 @@ def check_gradients(model: nn.Module, phase: str) -> None:
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
-    """Give a digest of every frozen tensor: parameters without gradient, and buffers of modules in evaluation mode.
+    """Return a digest of every frozen tensor: parameters without gradient, and buffers of modules in evaluation mode.
 
     To be taken after `freezing.freeze` and `freezing.train_mode`. The digests are BLAKE2b's, of the tensors' bytes.
     """

@@ -21,16 +21,16 @@ from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
 from segtune.runtime import distributed
 from segtune.runtime.console import bar, say
-from segtune.runtime.device import Compute
+from segtune.runtime.device import Device
 from segtune.runtime.files import Row, write_json
 from segtune.training.epoch_log import EpochRecorder
 from segtune.training.freezing import audit, train_mode
 from segtune.training.invariants import check_gradients, check_members, check_unchanged, fingerprint
 from segtune.training.optim import build_optimizer, build_schedule
 from segtune.training.phases import Phase, enter
-from segtune.training.run_folder import keep_settings
+from segtune.training.run_folder import write_settings
 from segtune.training.signals import stop_signals
-from segtune.training.state import Movers, OnPhase, Run, State, check_place, seed_of, since_best
+from segtune.training.state import OnPhase, OptimState, Run, State, check_place, seed_of, since_best
 from segtune.version import __version__
 
 
@@ -41,7 +41,7 @@ def fit(
     facts: Mapping[str, dict[str, Any]],
     splits: Mapping[str, Sequence[Pair]],
     folder: Path,
-    compute: Compute,
+    compute: Device,
     resumed: Checkpoint | None = None,
     command: str = "",
     on_phase: OnPhase = lambda *_: None,
@@ -84,7 +84,7 @@ def fit(
             settings, built, folder, compute, state, loader, batches, evaluator, None, phases, facts, on_phase, stopped
         )
         if distributed.rank() == 0:  # from here on the run may write: it can be trained as it is asked for
-            keep_settings(folder, asdict(settings), command)
+            write_settings(folder, asdict(settings), command)
             if built.restored:
                 write_json(folder / "restore.json", asdict(built.restored))
             run.recorder = EpochRecorder(folder, state.rows)
@@ -113,7 +113,7 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     network = distributed.wrap(run.model, run.compute.device, settings.train.sync_batchnorm)
     optimizer = build_optimizer(settings.optimizer, run.model, phase.settings, run.built.blocks)
     check_members(run.model, optimizer, phase.name)
-    movers = Movers(
+    movers = OptimState(
         optimizer,
         build_schedule(settings.optimizer, optimizer, phase.settings, run.span(phase).steps),
         torch.amp.GradScaler(run.compute.device.type, enabled=run.compute.dtype == torch.float16),
@@ -129,7 +129,7 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
         began = time.perf_counter()
         train_mode(run.model, phase.scope)
         train_epoch(run, network, movers, phase)
-        distributed.align(run.model)
+        distributed.broadcast_buffers(run.model)
         result = run.evaluator(run.model, run.stopped)
         state.seconds += time.perf_counter() - began
         if result is None:
@@ -141,7 +141,7 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     check_unchanged(run.model, state.frozen, phase.name)
 
 
-def train_epoch(run: Run, network: nn.Module, movers: Movers, phase: Phase) -> None:
+def train_epoch(run: Run, network: nn.Module, movers: OptimState, phase: Phase) -> None:
     """Train the batches of the running epoch that are left; the sums for its mean loss are in `run.state`.
 
     Args:
@@ -172,14 +172,14 @@ def train_epoch(run: Run, network: nn.Module, movers: Movers, phase: Phase) -> N
             # Dropout draws from the global generator: seeded by the step, it does not depend on what ran before.
             torch.manual_seed(seed_of(settings.seed, number, state.step))
             images, masks = (batch[key].to(run.compute.device, non_blocking=True) for key in ("image", "mask"))
-            with distributed.alone(network, whole):
+            with distributed.no_sync(network, whole):
                 with run.compute.autocast():
                     logits = network(images)
                 loss = loss_fn(logits, masks)
                 # Every picture of a step weighs the same; the processes' gradients are averaged.
                 weight = mine * distributed.world() / of_step
                 movers.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
-            loss_sum = distributed.add([loss.item() * mine])[0]
+            loss_sum = distributed.all_reduce_sum([loss.item() * mine])[0]
             if not np.isfinite(loss_sum):
                 raise _diverged(run, phase, f"the loss is {loss_sum / everyones}")
             if run.proven != phase.name:
@@ -203,7 +203,7 @@ def train_epoch(run: Run, network: nn.Module, movers: Movers, phase: Phase) -> N
                 saved = now
 
 
-def _step(run: Run, movers: Movers, phase: Phase) -> None:
+def _step(run: Run, movers: OptimState, phase: Phase) -> None:
     clip, parameters = run.settings.train.clip, [p for g in movers.optimizer.param_groups for p in g["params"]]
     movers.scaler.unscale_(movers.optimizer)
     norm = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
@@ -226,20 +226,20 @@ def _diverged(run: Run, phase: Phase, what: str) -> DivergedError:
     )
 
 
-def _stop(run: Run, movers: Movers) -> None:
+def _stop(run: Run, movers: OptimState) -> None:
     run.save("last.pt", movers=movers.state_dict())
     raise Interrupted
 
 
 def _over(run: Run, phase: Phase) -> bool:
-    """Say whether a phase has had its epochs, or has converged: `patience` epochs without a better Dice."""
+    """Return whether a phase has had its epochs, or has converged: `patience` epochs without a better Dice."""
     done = run.state.epoch
     if done >= run.span(phase).epochs:
         return True
     return phase.settings.until == "plateau" and since_best(run.state) >= phase.settings.patience
 
 
-def _finish_epoch(run: Run, movers: Movers, phase: Phase, result: Evaluation) -> None:
+def _finish_epoch(run: Run, movers: OptimState, phase: Phase, result: Evaluation) -> None:
     state = run.state
     row = _row(run, phase.name, result)
     if np.isnan(row["val_dice"]):

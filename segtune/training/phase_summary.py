@@ -11,7 +11,7 @@ from segtune.config.schema import PhaseSettings, RunSettings
 from segtune.losses import build_loss
 from segtune.models.build import BuiltModel, build_model
 from segtune.runtime.console import banner
-from segtune.runtime.device import Compute, choose_compute
+from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.measure import measure
 from segtune.training.freezing import Scope, audit
 from segtune.training.optim import build_optimizer
@@ -21,7 +21,7 @@ from segtune.training.step_cost import StepCost, estimate
 Facts = dict[str, Any]
 
 
-def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compute) -> Facts:
+def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Device) -> Facts:
     """Return what trains in a phase, what is frozen, how far gradients go, and what a step costs by estimate.
 
     Costs are in bytes and floating-point operations of a step of `train.batch_size` pictures.
@@ -44,7 +44,7 @@ def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compu
     }
 
 
-def cost_of(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Compute) -> StepCost:
+def cost_of(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Device) -> StepCost:
     """Estimate what a step of a phase costs."""
     with entered(built, phase):
         return estimate(
@@ -57,21 +57,26 @@ def cost_of(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Com
 
 
 def estimated(cost: StepCost) -> Facts:
-    """Give what a step costs by estimate."""
+    """Return what a step costs by estimate."""
     return {"step_flops": cost.flops, "step_bytes": cost.memory}
 
 
 def measured(phase: Phase, settings: RunSettings) -> Facts:
-    """Give what a step of a phase takes, measured in a process of its own."""
+    """Return what a step of a phase takes, measured in a process of its own."""
     taken = measure(partial(_job, settings, phase))
     return {"measured_seconds": taken.seconds, "measured_bytes": taken.memory}
 
 
 def _job(settings: RunSettings, phase: Phase) -> tuple[Callable[[], None], torch.device]:
     """Set up steps of a phase on pictures of noise: neither these nor the weights' values change what a step costs."""
-    compute = choose_compute(settings.train)
+    compute = resolve_device(settings.train)
     backbone = replace(settings.backbone, weights="none")
-    built = build_model(backbone, settings.taps, settings.decoder, [phase.settings.cut] if phase.settings.cut else [])
+    built = build_model(
+        backbone,
+        settings.taps,
+        settings.decoder,
+        [phase.settings.stop_gradient] if phase.settings.stop_gradient else [],
+    )
     model = compute.place(built.model)
     enter(built, phase)
     optimizer = build_optimizer(settings.optimizer, model, phase.settings, built.blocks)
@@ -91,8 +96,8 @@ def _job(settings: RunSettings, phase: Phase) -> tuple[Callable[[], None], torch
 
 
 def everything(phase: Phase) -> Phase:
-    """Give the phase that trains all there is, otherwise as a given one: the measure for what freezing saves."""
-    settings = replace(phase.settings, backbone="all", decoder="all", cut=None, batchnorm="train")
+    """Return the phase that trains all there is, otherwise as a given one: the measure for what freezing saves."""
+    settings = replace(phase.settings, backbone="all", decoder="all", stop_gradient=None, batchnorm="train")
     return Phase("everything", settings, Scope(("backbone", "decoder")))
 
 
@@ -103,7 +108,7 @@ def announce(phases: Sequence[Phase], number: int, of_phase: Facts) -> None:
 
 
 def brief(of_phase: Facts, phase: PhaseSettings) -> list[str]:
-    """Give the facts of a phase in a few lines."""
+    """Return the facts of a phase in a few lines."""
     length = f"epochs  {phase.epochs}" if phase.steps is None else f"steps   {phase.steps}"
     if phase.until:
         length += f" at most, until {phase.patience} epochs bring no better Dice"

@@ -33,7 +33,7 @@ class Span:
     steps: int
 
     def of(self, epoch: int) -> int:
-        """Give the batches of an epoch, counted from 0."""
+        """Return the batches of an epoch, counted from 0."""
         return self.last if epoch == self.epochs - 1 else self.batches
 
 
@@ -52,7 +52,7 @@ def plan_phases(settings: RunSettings, built: BuiltModel) -> list[Phase]:
     """Work out who trains in each phase.
 
     Raises:
-        UserError: A name or pattern matches nothing; nothing would train; a cut leaves nothing to train; or layers
+        UserError: A name or pattern matches nothing; nothing would train; a gradient stop leaves nothing to train; or layers
             would be frozen that have random weights.
     """
     phases = []
@@ -76,7 +76,7 @@ def plan_phases(settings: RunSettings, built: BuiltModel) -> list[Phase]:
 
 def enter(built: BuiltModel, phase: Phase) -> None:
     """Set the model up for a phase: where gradients stop, which parameters they reach, and who is in training mode."""
-    _stop_at(built, phase.settings.cut)
+    _stop_at(built, phase.settings.stop_gradient)
     freeze(built.model, phase.scope)
     train_mode(built.model, phase.scope)
 
@@ -91,26 +91,28 @@ def entered(built: BuiltModel, phase: Phase) -> Iterator[None]:
 
 def _all_trains(name: str, phase: PhaseSettings) -> PhaseSettings:
     """Random weights are never frozen: train all at one rate, or refuse what asks by name for something else."""
-    if phase.cut or isinstance(phase.backbone, list):
-        what = f"cut={phase.cut}" if phase.cut else f"backbone=[{','.join(phase.backbone)}]"  # type: ignore[arg-type]
+    if phase.stop_gradient or isinstance(phase.backbone, list):
+        what = (
+            f"stop_gradient={phase.stop_gradient}" if phase.stop_gradient else f"backbone=[{','.join(phase.backbone)}]"
+        )  # type: ignore[arg-type]
         raise UserError(
             f"freeze.phases.{name}: {what} would freeze layers of random weights, for the backbone has no pretrained "
-            "ones. Give some (backbone.weights=PATH or restore.checkpoint=FILE), or train all (backbone: all, no cut)."
+            "ones. Give some (backbone.weights=PATH or restore.checkpoint=FILE), or train all (backbone: all, no stop_gradient)."
         )
     return replace(phase, backbone="all", backbone_lr_scale=1.0, layer_decay=1.0, batchnorm="train")
 
 
 def _reached(built: BuiltModel, phase: PhaseSettings, name: str) -> set[str] | None:
-    if phase.cut is None:
+    if phase.stop_gradient is None:
         return None
-    stop = built.stops[phase.cut]
+    stop = built.stops[phase.stop_gradient]
     with _unchanged_stops(built):
-        _stop_at(built, phase.cut)
+        _stop_at(built, phase.stop_gradient)
         stop.passed = False
         reached, passed = find_reached(built.model), stop.passed
     if not passed:
         raise UserError(
-            f"freeze.phases.{name}.cut={phase.cut}: the model computes nothing with this module itself, so no gradient "
+            f"freeze.phases.{name}.stop_gradient={phase.stop_gradient}: the model computes nothing with this module itself, so no gradient "
             "can be stopped there. Name one of the modules inside it."
         )
     return reached
@@ -126,6 +128,6 @@ def _unchanged_stops(built: BuiltModel) -> Iterator[None]:
             stop.active, stop.passed = active, passed
 
 
-def _stop_at(built: BuiltModel, cut: str | None) -> None:
+def _stop_at(built: BuiltModel, layer: str | None) -> None:
     for name, stop in built.stops.items():
-        stop.active = name == cut
+        stop.active = name == layer

@@ -1,4 +1,4 @@
-"""What may change when a run goes on, judged by names and plain values: no tensors, so the answer is quick."""
+"""What may change when a run goes on, error_overlay by names and plain values: no tensors, so the answer is quick."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

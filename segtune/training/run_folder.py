@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def claim(folder: Path, *, resume: bool) -> Iterator[None]:
+def lock_run_folder(folder: Path, *, resume: bool) -> Iterator[None]:
     """Hold a run's folder for this process, and those beside it, while the block runs; it is made if it is not there.
 
     The lock is the operating system's: it ends with the process, however that ends.
@@ -26,7 +26,7 @@ def claim(folder: Path, *, resume: bool) -> Iterator[None]:
         UserError: Another process holds it, a run is there already and is not resumed, or the disk refuses.
     """
     lock = FileLock(folder / ".lock")
-    distributed.on_first(lambda: _take(lock, folder, resume=resume))
+    distributed.on_rank_zero(lambda: _take(lock, folder, resume=resume))
     try:
         yield
     finally:
@@ -62,21 +62,21 @@ def _take(lock: BaseFileLock, folder: Path, *, resume: bool) -> None:
         raise UserError(f"Cannot write to the run's folder {folder}: {error.strerror or error}.") from error
 
 
-def keep_settings(folder: Path, settings: Mapping[str, Any], command: str = "") -> None:
+def write_settings(folder: Path, settings: Mapping[str, Any], command: str = "") -> None:
     """Keep the resolved settings in a run's folder, under the command that asked for them.
 
     A resume that changes something has a command of its own, which follows the first.
     """
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-    kept = kept_command(folder)
+    kept = read_command(folder)
     command = f"{kept} && {command}" if kept and command else kept or command
     if "\n" in command or "\r" in command:
         command = ""  # it would not stay a comment
     write_atomically(folder / "config.yaml", (f"# {command}\n{text}" if command else text).encode())
 
 
-def kept_command(folder: Path) -> str:
-    """Give the command that a run began with; nothing if it is not known."""
+def read_command(folder: Path) -> str:
+    """Return the command that a run began with; nothing if it is not known."""
     path = folder / "config.yaml"
     first = path.read_text(encoding="utf-8").partition("\n")[0] if path.is_file() else ""
     return first[2:] if first.startswith("# ") else ""

@@ -17,7 +17,7 @@ from segtune.evaluation.evaluator import Evaluator
 from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
 from segtune.runtime import distributed
-from segtune.runtime.device import Compute
+from segtune.runtime.device import Device
 from segtune.runtime.files import Row
 from segtune.training.epoch_log import EpochRecorder
 from segtune.training.phases import Phase, Span, span_of
@@ -49,7 +49,7 @@ class State:
 
 
 @dataclass
-class Movers:
+class OptimState:
     """What moves the weights in a phase; made anew for each."""
 
     optimizer: torch.optim.Optimizer
@@ -57,7 +57,7 @@ class Movers:
     scaler: torch.amp.GradScaler
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the three states by name."""
+        """Return the three states by name."""
         return {name: getattr(self, name).state_dict() for name in self.__dataclass_fields__}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
@@ -114,7 +114,7 @@ class Run:
     settings: Settings
     built: BuiltModel
     folder: Path
-    compute: Compute
+    compute: Device
     state: State
     loader: DataLoader[dict[str, Any]]
     batches: EpochBatches
@@ -136,8 +136,8 @@ class Run:
         return span_of(phase.settings, self.batches.whole, self.settings.train.accumulate)
 
     def asked_to_stop(self) -> bool:
-        """Say whether a signal has come, to whichever process: all stop at the same step."""
-        return distributed.add([self.stopped()])[0] > 0
+        """Return whether a signal has come, to whichever process: all stop at the same step."""
+        return distributed.all_reduce_sum([self.stopped()])[0] > 0
 
     @property
     def epochs(self) -> int:

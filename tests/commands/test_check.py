@@ -29,7 +29,7 @@ from segtune.data.checks.near_duplicates import near_pairs
 from segtune.data.checks.scan import hashes, measure_objects
 from segtune.data.splits import build_splits
 from segtune.errors import FailedError, UserError
-from segtune.models.layer_info import Layer
+from segtune.models.layer_info import LayerInfo
 
 CONF = Path(__file__).parents[2] / "conf"
 HEIGHT, WIDTH = 48, 64
@@ -103,7 +103,7 @@ def composed() -> CheckSettings:
 
 @pytest.fixture
 def settings(data: Data, composed: CheckSettings, monkeypatch: pytest.MonkeyPatch) -> CheckSettings:
-    layer = Layer("deep", "", "", 8, 16, 4, 4, (1, 1), False, 1, 1, False)
+    layer = LayerInfo("deep", "", "", 8, 16, 4, 4, (1, 1), False, 1, 1, False)
     monkeypatch.setattr(module, "_deepest", lambda _: layer)
     return replace(composed, data=replace(composed.data, root=str(data.root)))
 

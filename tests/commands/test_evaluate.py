@@ -24,7 +24,7 @@ from segtune.data.dataset import build_dataset
 from segtune.data.sources.folder import find_pairs
 from segtune.errors import UserError
 from segtune.models.checkpoint import Checkpoint
-from segtune.models.taps import Feature
+from segtune.models.taps import FeatureInfo
 from segtune.reporting import evaluation_report as report
 
 SIDE = 64
@@ -245,8 +245,8 @@ def test_two_checkpoints_are_compared_picture_by_picture(run: Path, photos: Path
 
 
 def test_averaging_changes_the_prediction_and_is_said(run: Path, photos: Path, tmp_path: Path) -> None:
-    facts = evaluate(run, photos, tmp_path / "tta", "average.flips=true", "average.scales=[0.75,1.0]", "tune=false")
-    assert facts["average"] == {"flips": True, "scales": [0.75, 1.0]}
+    facts = evaluate(run, photos, tmp_path / "tta", "tta.flips=true", "tta.scales=[0.75,1.0]", "tune=false")
+    assert facts["tta"] == {"flips": True, "scales": [0.75, 1.0]}
     plain = evaluate(run, photos, tmp_path / "plain", "tune=false")
     assert facts["curves"]["calibration"] != plain["curves"]["calibration"]
 
@@ -339,7 +339,7 @@ def test_names_are_text_not_html(tested: tuple[Path, dict], tmp_path: Path, brow
     facts = {**tested[1], "data": evil, "groups": {evil: [{**tested[1]["groups"]["camera"][0], "group": evil}]}}
     table = [{"name": evil, "dice": 0.5, "contradicted": 0.0}] * 4
     settings = asdict(Checkpoint.load(tested[1]["checkpoint"]).settings)
-    source = report.Source(evil, settings | {"run_dir": evil}, {evil: Feature(evil, 1, 2)}, None, [])
+    source = report.Source(evil, settings | {"run_dir": evil}, {evil: FeatureInfo(evil, 1, 2)}, None, [])
     before = {
         "name": evil,
         "dice_mean": 0.1,
@@ -358,11 +358,11 @@ def test_names_are_text_not_html(tested: tuple[Path, dict], tmp_path: Path, brow
 
 def _views(chosen: list[int], name: str):
     from segtune.data.sources.base import Pair
-    from segtune.evaluation.predictions import View
+    from segtune.evaluation.predictions import SamplePrediction
 
     photo, mask = np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), bool)
     for _ in chosen:
-        yield Pair(name, Path("a"), Path("b")), View((40, 30), photo, mask, mask, mask.astype(np.float32))
+        yield Pair(name, Path("a"), Path("b")), SamplePrediction((40, 30), photo, mask, mask, mask.astype(np.float32))
 
 
 def test_twenty_runs_on_one_page(run: Path, tmp_path: Path, browse: Callable[..., dict]) -> None:

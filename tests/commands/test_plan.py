@@ -16,7 +16,7 @@ from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import BuiltModel
 from segtune.models.start import build_start
-from segtune.runtime.device import choose_compute
+from segtune.runtime.device import resolve_device
 from segtune.training import phase_summary as plan
 from segtune.training.freezing import find_reached
 from segtune.training.optim import build_optimizer
@@ -124,7 +124,7 @@ def test_random_weights_are_never_frozen() -> None:
 
 
 def test_everything_is_everything(weights: Path) -> None:
-    chosen = settings(weights, {"head": PHASES["head"] | {"cut": "layer1"}})
+    chosen = settings(weights, {"head": PHASES["head"] | {"stop_gradient": "layer1"}})
     built = build_start(chosen)
     enter(built, everything(plan_phases(chosen, built)[0]))
     assert all(p.requires_grad for p in built.model.parameters())
@@ -147,14 +147,18 @@ def traces(built: BuiltModel) -> dict[str, object]:
     }
 
 
-CUTS = {"head": PHASES["head"], "behind": PHASES["all"] | {"cut": "layer1"}, "score": {"cut": "decoder.refine"}}
+CUTS = {
+    "head": PHASES["head"],
+    "behind": PHASES["all"] | {"stop_gradient": "layer1"},
+    "score": {"stop_gradient": "decoder.refine"},
+}
 CUTS["score"] |= {"epochs": 1, "lr": 1e-3}
 
 
 @pytest.mark.parametrize("state", ["built", "eval", "closed", "in a phase", "with gradients"])
 def test_questions_leave_the_model_as_it_was(weights: Path, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings(weights, CUTS)
-    built, compute = build_start(chosen), choose_compute(chosen.train)
+    built, compute = build_start(chosen), resolve_device(chosen.train)
     phases = plan_phases(chosen, built)
     match state:
         case "eval":
@@ -175,7 +179,7 @@ def test_questions_leave_the_model_as_it_was(weights: Path, state: str, monkeypa
     monkeypatch.setattr(plan, "estimate", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cost_of(built, phases[2], chosen, compute)
-    wrong = settings(weights, {"head": PHASES["head"] | {"cut": "decoder.refine"}})
+    wrong = settings(weights, {"head": PHASES["head"] | {"stop_gradient": "decoder.refine"}})
     monkeypatch.setattr(built.stops["decoder.refine"], "forward", lambda x: x)  # as of a module that is never called
     with pytest.raises(UserError, match="the model computes nothing with this module itself"):
         plan_phases(wrong, built)

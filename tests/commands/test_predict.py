@@ -16,14 +16,14 @@ from torch import nn
 from segtune.__main__ import main
 from segtune.commands import predict
 from segtune.inference import predictor
-from segtune.inference.inputs import find_pictures, find_video, unique_names
+from segtune.inference.inputs import find_images, find_video, unique_names
 from segtune.models.backbones.registry import BACKBONES
-from segtune.runtime.device import Compute
+from segtune.runtime.device import Device
 from segtune.training import phase_summary as plan
 from segtune.training.step_cost import StepCost
 
 pytestmark = pytest.mark.trains
-CPU = Compute(torch.device("cpu"), torch.float32)
+CPU = Device(torch.device("cpu"), torch.float32)
 TRAINING = (
     "data=folder",
     "data.root=photos",
@@ -228,8 +228,8 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     Image.fromarray(half_red()).save(tmp_path / "elsewhere" / "b.png")
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
-    assert [source.name for source in find_pictures(str(tmp_path / "in"))] == ["linked/b", "sub/a"]
-    assert [source.name for source in find_pictures(f"{tmp_path}/in/**/*.png")][-1] == "sub/a"
+    assert [source.name for source in find_images(str(tmp_path / "in"))] == ["linked/b", "sub/a"]
+    assert [source.name for source in find_images(f"{tmp_path}/in/**/*.png")][-1] == "sub/a"
 
 
 @pytest.mark.parametrize(
@@ -253,14 +253,14 @@ def test_patterns(tmp_path: Path) -> None:
         (tmp_path / name).touch()
 
     def names(pattern: str) -> list[str]:
-        return [source.name for source in find_pictures(f"{tmp_path}/{pattern}")]
+        return [source.name for source in find_images(f"{tmp_path}/{pattern}")]
 
     assert names("*") == ["a"]
     assert names("x/*") == ["b"]
     assert names("**/*.jpg") == ["a", "x/b"]
     assert names("**") == ["a", "x/b", "x/y/c"]
     assert names("x/**/*.[jJ]*") == ["b", "y/c"]
-    assert find_pictures(str(tmp_path / "x" / ".e.jpg"))[0].name == ".e"  # asked for by name
+    assert find_images(str(tmp_path / "x" / ".e.jpg"))[0].name == ".e"  # asked for by name
 
 
 @pytest.mark.parametrize(

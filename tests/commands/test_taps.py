@@ -91,7 +91,7 @@ def at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def words(out: str) -> set[str]:
-    """Give the words of a screen of 80 columns, after checking that nothing is wider, or cut."""
+    """Return the words of a screen of 80 columns, after checking that nothing is wider, or cut."""
     assert all(len(line) <= 80 for line in out.splitlines())
     assert "…" not in out
     return set(out.replace("│", " ").split())
@@ -120,7 +120,7 @@ Counted = tuple[list[str], list[str]]
 
 @pytest.fixture
 def count(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Counted]:
-    """Give a function that notes, from then on, each build of a backbone and each tap name that is resolved."""
+    """Return a function that notes, from then on, each build of a backbone and each tap name that is resolved."""
 
     def begin(name: str) -> Counted:
         built: list[str] = []
@@ -253,7 +253,7 @@ PROBE = ("layers=[bn1,'re:blocks\\.[12]\\..*add',blocks.3]", "+compare.mine=[bn1
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder of 16 pictures with a half as object."""
+    """Return a folder of 16 pictures with a half as object."""
     return folder_with(tmp_path_factory.mktemp("pictures") / "data", [np.roll(half(255), 4 * n, 0) for n in range(16)])
 
 
@@ -271,7 +271,7 @@ def of(folder: Path, weights: Path | str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def probed(pictures: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Give the folder of a probe, and what it printed."""
+    """Return the folder of a probe, and what it printed."""
     folder = tmp_path_factory.mktemp("probed") / "run"
     with redirect_stdout(io.StringIO()) as out:
         assert main(["probe", *of(pictures, weights), f"run_dir={folder}", *PROBE]) == 0

@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 
 from segtune.errors import UserError
-from segtune.evaluation.subgroups import order, size_groups, table_groups, tone_groups
+from segtune.evaluation.subgroups import groups_by_size, groups_by_tone, groups_of_table, order
 
 
 def test_thirds_by_size() -> None:
-    labels = size_groups(np.array([0.5, 0.0, 0.01, 0.02, 0.2, 0.3, 0.4]))
+    labels = groups_by_size(np.array([0.5, 0.0, 0.01, 0.02, 0.2, 0.3, 0.4]))
     assert [label.partition(":")[0] for label in labels] == ["large", "", "small", "small", "medium", "medium", "large"]
     assert order(labels) == ["small: up to 14.0%", "medium: to 33.3%", "large: over 33.3%"]
 
 
 def test_too_few_pictures_have_no_thirds() -> None:
-    assert size_groups(np.array([0.1, 0.2, 0.0])) == ["", "", ""]
+    assert groups_by_size(np.array([0.1, 0.2, 0.0])) == ["", "", ""]
 
 
 def test_tones_are_ordered_from_the_lightest() -> None:
-    labels = tone_groups(np.array([-40.0, 60.0, 20.0, np.nan, 45.0]))
+    labels = groups_by_tone(np.array([-40.0, 60.0, 20.0, np.nan, 45.0]))
     assert labels == ["dark", "very light", "tan", "", "light"]
     assert order(labels) == ["very light", "light", "tan", "dark"]
 
@@ -31,7 +31,7 @@ NAMES = ["a", "b", "c", "ü d"]
 def table(folder: Path, text: str, names: list[str] | None = None) -> tuple[dict[str, list[str]], list[str]]:
     path, said = folder / "groups.csv", list[str]()
     path.write_text(text, encoding="utf-8")
-    return table_groups(path, names or NAMES, said.append), said
+    return groups_of_table(path, names or NAMES, said.append), said
 
 
 def test_columns_become_groups(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.groups=.*gone.csv cannot be read: No such file"):
-        table_groups(tmp_path / "gone.csv", NAMES, print)
+        groups_of_table(tmp_path / "gone.csv", NAMES, print)
     (tmp_path / "latin.csv").write_bytes("name,ort\na,Köln\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"latin.csv cannot be read: it is not UTF-8."):
-        table_groups(tmp_path / "latin.csv", NAMES, print)
+        groups_of_table(tmp_path / "latin.csv", NAMES, print)

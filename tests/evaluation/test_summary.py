@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segtune.evaluation.evaluator import Details, Evaluation
-from segtune.evaluation.summary import assess, choose_threshold, compare_pictures, dice_at, scores_of_pictures
+from segtune.evaluation.summary import assess, choose_threshold, compare_paired, dice_at, scores_per_image
 from segtune.metrics.curves import BINS, histogram
 from segtune.metrics.overlap import summarise
 from segtune.reporting.wording import sentences
@@ -56,7 +56,7 @@ def test_empty_pictures_are_counted_apart() -> None:
 
 @pytest.mark.parametrize(("empty", "boundary"), [("one", [1, 0]), ("zero", [0, 0]), ("skip", [np.nan, np.nan])])
 def test_the_rule_for_empty_pictures_holds_for_boundaries_too(empty: str, boundary: list[float]) -> None:
-    scores = scores_of_pictures(evaluation(), empty)["boundary_f"]  # type: ignore[arg-type]
+    scores = scores_per_image(evaluation(), empty)["boundary_f"]  # type: ignore[arg-type]
     assert scores[2:4].tolist() == pytest.approx(boundary, nan_ok=True)
     assert scores[4] == 1
 
@@ -111,7 +111,7 @@ def test_a_threshold_is_chosen_and_applied_elsewhere() -> None:
 
 def test_pictures_compared_in_pairs() -> None:
     first, second = np.array([0.5, 0.6, 0.7, np.nan, 0.9]), np.array([0.6, 0.7, 0.8, 0.9, 0.9])
-    found = compare_pictures(first, second, 500)
+    found = compare_paired(first, second, 500)
     assert found["difference"] == pytest.approx(0.075)
     assert (found["better"], found["worse"], found["images"]) == (3, 0, 4)
     low, high = found["interval"]

@@ -27,9 +27,9 @@ from segtune.losses import build_loss
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import build_model
 from segtune.models.checkpoint import Checkpoint
-from segtune.runtime.device import Compute
+from segtune.runtime.device import Device
 
-CPU = Compute(torch.device("cpu"), torch.float32)
+CPU = Device(torch.device("cpu"), torch.float32)
 SIZES = [(33, 47), (64, 64), (91, 150), (201, 77), (5, 9), (128, 128)]
 
 

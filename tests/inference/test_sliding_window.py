@@ -13,11 +13,11 @@ from torch import nn
 
 import segtune
 from segtune.inference.predictor import Predictor
-from segtune.inference.sliding_window import blend, spans, weights
-from segtune.inference.tta import averaged
-from segtune.runtime.device import Compute
+from segtune.inference.sliding_window import predict_tiled, spans, weights
+from segtune.inference.tta import with_tta
+from segtune.runtime.device import Device
 
-CPU = Compute(torch.device("cpu"), torch.float32)
+CPU = Device(torch.device("cpu"), torch.float32)
 
 
 def local_network(strided: bool = False) -> nn.Module:
@@ -121,7 +121,7 @@ def test_tiny_pictures(built_of, size: tuple[int, int]) -> None:
 
 def test_averaging_in_tiles_equals_averaging_of_the_whole() -> None:
     """On a mirror-symmetric network of finite sight and a width on which the mirror image has the same grid."""
-    network = averaged(of_a_picture(local_network()), flips=True)
+    network = with_tta(of_a_picture(local_network()), flips=True)
     picture = photo(150, 512)
     whole = Predictor(network, (64, 64), 0.5, CPU, tile=8192).predict(picture)
     tiled = Predictor(network, (64, 64), 0.5, CPU, tile=128, overlap=0.5).predict(picture)
@@ -129,7 +129,7 @@ def test_averaging_in_tiles_equals_averaging_of_the_whole() -> None:
 
 
 def test_scales_in_tiles() -> None:
-    network = averaged(of_a_picture(local_network()), flips=True, scales=[0.5, 1.0, 1.5])
+    network = with_tta(of_a_picture(local_network()), flips=True, scales=[0.5, 1.0, 1.5])
     mask, probability = Predictor(network, (64, 64), 0.5, CPU, tile=128).predict(photo(201, 333))
     assert mask.shape == (201, 333)
     assert ((probability > 0.5) == mask).all()
@@ -144,20 +144,20 @@ def test_the_parts_come_row_by_row_and_once() -> None:
 
     y, x = np.mgrid[:300, :400]
     picture = np.dstack([y // 32, x // 32, x]).astype(np.uint8)
-    assert (blend(predict, picture, 256, 0.25) == 0.25).all()
+    assert (predict_tiled(predict, picture, 256, 0.25) == 0.25).all()
     assert seen == [(0, 0, 256, 256), (0, 4, 256, 272), (1, 0, 268, 256), (1, 4, 268, 272)]
 
 
 MEMORY = """
 import resource, sys
 import numpy as np, torch
-from segtune.runtime.device import Compute
+from segtune.runtime.device import Device
 from segtune.inference.predictor import Predictor
 torch.set_num_threads(1)
 height, width = 9000, 12000
 network = torch.nn.Conv2d(3, 1, 3, padding=1)
 predictor = Predictor(lambda x: network(x.float() / 255), (64, 64), 0.5,
-                      Compute(torch.device("cpu"), torch.float32), tile=512)
+                      Device(torch.device("cpu"), torch.float32), tile=512)
 predictor.predict(np.zeros((1000, 1000, 3), np.uint8))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 photo = np.full((height, width, 3), 7, np.uint8)

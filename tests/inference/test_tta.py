@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segtune.inference.tta import averaged
+from segtune.inference.tta import with_tta
 
 
 def to_the_right(images: Tensor) -> Tensor:
@@ -15,12 +15,12 @@ def to_the_right(images: Tensor) -> Tensor:
 
 def test_without_averaging_the_logits_are_the_networks() -> None:
     images = torch.randint(256, (2, 3, 40, 50), dtype=torch.uint8)
-    assert torch.equal(averaged(to_the_right)(images), to_the_right(images))
+    assert torch.equal(with_tta(to_the_right)(images), to_the_right(images))
 
 
 def test_flips_by_hand() -> None:
     images = torch.randint(256, (2, 3, 40, 51), dtype=torch.uint8)
-    found = averaged(to_the_right, flips=True)(images).sigmoid()
+    found = with_tta(to_the_right, flips=True)(images).sigmoid()
     expected = (to_the_right(images).sigmoid() + to_the_right(images.flip(-1)).sigmoid().flip(-1)) / 2
     assert torch.allclose(found, expected, atol=1e-6)
     assert not torch.allclose(found, to_the_right(images).sigmoid(), atol=0.1)
@@ -28,7 +28,7 @@ def test_flips_by_hand() -> None:
 
 def test_with_flips_a_mirrored_picture_gives_the_mirrored_mask() -> None:
     images = torch.randint(256, (1, 3, 40, 51), dtype=torch.uint8)
-    predict = averaged(to_the_right, flips=True, scales=[0.8, 1.0])
+    predict = with_tta(to_the_right, flips=True, scales=[0.8, 1.0])
     assert torch.allclose(predict(images.flip(-1)).flip(-1), predict(images), atol=1e-4)
 
 
@@ -40,7 +40,7 @@ def test_a_scale_shows_the_network_another_size(scale: float) -> None:
         seen.append(tuple(images.shape[-2:]))
         return torch.full((1, 1, *images.shape[-2:]), 0.5)
 
-    found = averaged(network, flips=True, scales=[scale])(torch.zeros(1, 3, 60, 100, dtype=torch.uint8))
+    found = with_tta(network, flips=True, scales=[scale])(torch.zeros(1, 3, 60, 100, dtype=torch.uint8))
     assert found.shape == (1, 1, 60, 100)
     assert seen == [(max(32, round(60 * scale)), round(100 * scale))] * 2
     assert found.flatten().tolist() == pytest.approx([0.5] * 6000, abs=1e-4)

@@ -128,7 +128,7 @@ def test_a_file_of_before_is_rebuilt_and_restored_from(built: BuiltModel, before
 
 def test_a_resume_may_stop_gradients_elsewhere(before: Path) -> None:
     checkpoint = Checkpoint.load(before)
-    phases = {"late": {"epochs": 1, "lr": 1e-3, "backbone": "all", "cut": "layer1"}}
+    phases = {"late": {"epochs": 1, "lr": 1e-3, "backbone": "all", "stop_gradient": "layer1"}}
     assert not checkpoint.rebuild().stops
     assert list(checkpoint.rebuild(parse(Settings, SETTINGS | {"freeze": {"phases": phases}})).stops) == ["layer1"]
 

@@ -14,13 +14,13 @@ from segtune.models.backbones.registry import BACKBONES, spec_of
 from segtune.models.backbones.spec import BackboneSpec
 from segtune.models.build import build_model, choose_taps
 from segtune.models.decoders.registry import DECODERS
-from segtune.models.layer_info import Anatomy, describe
+from segtune.models.layer_info import BackboneSummary, describe
 from segtune.models.layer_info import default_taps as choose_default_taps
 from segtune.models.taps import cut
 
 
 @cache
-def anatomy_of(name: str, height: int = 64, width: int = 96) -> Anatomy:
+def anatomy_of(name: str, height: int = 64, width: int = 96) -> BackboneSummary:
     return describe(spec_of(name), (height, width))
 
 

@@ -14,7 +14,7 @@ from segtune.losses import bce_loss
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import BuiltModel, build_model
 from segtune.models.model import SegmentationModel
-from segtune.models.taps import Feature
+from segtune.models.taps import FeatureInfo
 
 BuiltOf = Callable[[str], BuiltModel]
 
@@ -37,7 +37,7 @@ class Keep(nn.Module):
 def bare(mean: tuple[float, ...] = (0.0,) * 3, std: tuple[float, ...] = (1.0,) * 3) -> tuple[SegmentationModel, Keep]:
     """A model of nothing but the normalisation."""
     keep = Keep()
-    return SegmentationModel(keep, nn.Identity(), {"low": Feature("x", 3, 1)}, mean, std), keep
+    return SegmentationModel(keep, nn.Identity(), {"low": FeatureInfo("x", 3, 1)}, mean, std), keep
 
 
 def test_normalisation_by_hand() -> None:
@@ -58,7 +58,7 @@ def test_normalisation_is_the_backbones(pair: str, built_of: BuiltOf) -> None:
 
 
 def test_features_are_kept_for_the_record() -> None:
-    assert bare()[0].features == {"low": Feature("x", 3, 1)}
+    assert bare()[0].features == {"low": FeatureInfo("x", 3, 1)}
 
 
 def test_logits_are_float32_and_enlarged_bilinearly() -> None:
@@ -199,7 +199,7 @@ def test_output_stride_reaches_decoder_and_logits(stride: int) -> None:
             DeepLabV3PlusSettings(),
         )
         assert built.model(torch.zeros(2, 3, 64, 96)).shape == (2, 1, 64, 96)
-    assert built.model.features["high"] == Feature("act4", 2048, stride)
+    assert built.model.features["high"] == FeatureInfo("act4", 2048, stride)
     rates = {layer.dilation for layer in built.model.decoder.modules() if isinstance(layer, nn.Conv2d)}
     assert rates == {(1, 1), *((16 // stride * rate,) * 2 for rate in (6, 12, 18))}
 

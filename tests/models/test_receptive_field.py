@@ -18,7 +18,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 def follow(function: Function, *shape: int) -> tuple[Tensor, Field]:
-    """Give the result of a function of a picture (1, *shape), and its field."""
+    """Return the result of a function of a picture (1, *shape), and its field."""
     picture = torch.zeros(1, *shape)
     with torch.no_grad(), Fields(picture) as fields:
         out = function(picture)
@@ -28,7 +28,7 @@ def follow(function: Function, *shape: int) -> tuple[Tensor, Field]:
 
 
 def seen(function: Function, picture: Tensor, at: tuple[int, int]) -> list[tuple[int, int]]:
-    """Give the first and the last input row and column that a pixel of the result has a gradient from."""
+    """Return the first and the last input row and column that a pixel of the result has a gradient from."""
     picture = picture.requires_grad_()
     pixel = function(picture)[0, :, at[0], at[1]]
     (gradient,) = torch.autograd.grad((pixel * torch.rand(pixel.shape)).sum(), picture)

@@ -16,7 +16,7 @@ from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES, spec_of
 from segtune.models.decoders.registry import DECODERS
 from segtune.models.dilation import set_output_stride
-from segtune.models.taps import Feature, GradientStop, cut, resolve
+from segtune.models.taps import FeatureInfo, StopGradient, cut, resolve
 
 NetworkOf = Callable[[str], nn.Module]
 
@@ -31,7 +31,7 @@ OVERWRITTEN = {
 }
 
 
-def cut_meta(name: str, taps: dict[str, str]) -> tuple[nn.Module, dict[str, Feature]]:
+def cut_meta(name: str, taps: dict[str, str]) -> tuple[nn.Module, dict[str, FeatureInfo]]:
     """Cut the real backbone without memory for its values."""
     with torch.device("meta"):
         return cut(BACKBONES[name].build(), taps, BACKBONES[name])
@@ -46,13 +46,13 @@ def error_of(name: str, taps: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     ("name", "alias", "feature"),
     [
-        ("resnet50", "conv2_block3_2_relu", Feature("layer1.2.act2", 64, 4)),
-        ("resnet50", "conv4_block6_2_relu", Feature("layer3.5.act2", 256, 16)),
-        ("xception", "block4_sepconv1_act", Feature("block3.rep.0", 256, 8)),
-        ("xception", "block9_sepconv3_act", Feature("block8.rep.6", 728, 16)),
+        ("resnet50", "conv2_block3_2_relu", FeatureInfo("layer1.2.act2", 64, 4)),
+        ("resnet50", "conv4_block6_2_relu", FeatureInfo("layer3.5.act2", 256, 16)),
+        ("xception", "block4_sepconv1_act", FeatureInfo("block3.rep.0", 256, 8)),
+        ("xception", "block9_sepconv3_act", FeatureInfo("block8.rep.6", 728, 16)),
     ],
 )
-def test_keras_names_of_the_published_models(name: str, alias: str, feature: Feature) -> None:
+def test_keras_names_of_the_published_models(name: str, alias: str, feature: FeatureInfo) -> None:
     assert cut_meta(name, {"tap": alias})[1] == {"tap": feature}
 
 
@@ -234,7 +234,7 @@ def test_a_stop_lets_no_gradient_pass_and_all_values(
     name: str, taps: dict[str, str], stop: str, between: tuple[str, ...], behind: tuple[str, ...], network_of: NetworkOf
 ) -> None:
     plain, expected_features = cut(network_of(name), taps, BACKBONES[name])
-    stops = {stop: GradientStop()}
+    stops = {stop: StopGradient()}
     stopped, features = cut(network_of(name), taps, BACKBONES[name], stops)
     assert features == expected_features
     assert list(stopped.state_dict()) == list(plain.state_dict())
@@ -258,7 +258,7 @@ def test_a_stop_lets_no_gradient_pass_and_all_values(
 
 def test_a_stop_at_a_tap_closes_the_tap(network_of: NetworkOf) -> None:
     taps = {"low": "layer1.0.act2", "high": "layer1.1.act2"}
-    stops = {"layer1.0.act2": GradientStop(), "conv2_block2_2_relu": GradientStop()}
+    stops = {"layer1.0.act2": StopGradient(), "conv2_block2_2_relu": StopGradient()}
     trunk, _ = cut(network_of("resnet50"), taps, BACKBONES["resnet50"], stops)
     x = torch.randn(1, 3, 64, 64)
     stops["layer1.0.act2"].active = True
@@ -275,7 +275,7 @@ def test_a_stop_at_a_tap_closes_the_tap(network_of: NetworkOf) -> None:
 
 
 def test_stops_at_one_layer_under_two_names(network_of: NetworkOf) -> None:
-    stops = {"layer1.1": GradientStop(), "conv2_block2_out": GradientStop()}
+    stops = {"layer1.1": StopGradient(), "conv2_block2_out": StopGradient()}
     trunk, _ = cut(network_of("resnet50"), {"low": "act1", "high": "layer1.2.act1"}, BACKBONES["resnet50"], stops)
     x = torch.randn(1, 3, 64, 64)
     for stop in stops.values():
@@ -292,14 +292,14 @@ def test_a_stop_behind_the_deepest_tap_or_at_no_layer() -> None:
     def error_at(stop: str) -> str:
         taps = {"low": "layer1", "high": "conv3_block4_2_relu"}
         with torch.device("meta"), pytest.raises(UserError) as caught:
-            cut(network, taps, BACKBONES["resnet50"], {stop: GradientStop()})
+            cut(network, taps, BACKBONES["resnet50"], {stop: StopGradient()})
         return str(caught.value)
 
     with torch.device("meta"):
         network = BACKBONES["resnet50"].build()
     for stop in ("layer2", "conv3_block4_3_conv"):
         assert error_at(stop) == (
-            f"cut={stop}: this layer of resnet50 lies behind the deepest tap, conv3_block4_2_relu, "
+            f"stop_gradient={stop}: this layer of resnet50 lies behind the deepest tap, conv3_block4_2_relu, "
             "so it is not part of the model."
         )
     assert error_at("layer2.0.atc1") == (

@@ -15,11 +15,11 @@ from segtune.data.sources.base import Pair
 from segtune.errors import UserError
 from segtune.metrics.overlap import counts, per_image
 from segtune.models.backbones.spec import BackboneSpec
-from segtune.models.layer_info import Anatomy, Layer
+from segtune.models.layer_info import BackboneSummary, LayerInfo
 from segtune.probing.linear_classifier import Classifier, Moments, discriminant
 from segtune.probing.probe import Probe, _above_each, _at, _draw, _scores, thresholds
 from segtune.probing.tap_search import search
-from segtune.runtime.device import Compute
+from segtune.runtime.device import Device
 
 
 def moments_of(parts: list[dict[str, Tensor]]) -> Moments:
@@ -156,7 +156,7 @@ def probe_of(folder: Path, rule: str, **changes: object) -> Probe:
     data = DataSettings(name="folder", root=str(folder), image_size=32)
     options = {"batch_size": 3, "workers": 0, "pixels": 200, "ridge": 1e-3, "seed": 0, "empty": "one"} | changes
     training, validation = (build_dataset(each, data, None) for each in (pairs[:6], pairs[6:]))
-    half, cpu = torch.full((3,), 0.5), Compute(torch.device("cpu"), torch.float32)
+    half, cpu = torch.full((3,), 0.5), Device(torch.device("cpu"), torch.float32)
     return Probe(Channels(), half, half, cpu, training, validation, **options)  # type: ignore[arg-type]
 
 
@@ -231,14 +231,14 @@ def test_pictures_without_the_object(tmp_path: Path) -> None:
 # --- the search ---
 
 
-def anatomy(**strides: int) -> Anatomy:
+def anatomy(**strides: int) -> BackboneSummary:
     spec = BackboneSpec("channels", nn.Identity, "channels", (0.5,) * 3, (0.5,) * 3, {})
     layers = [
-        Layer(name, "", "all", 1, stride, 32, 32, (1, 1), False, 0, index, True)
+        LayerInfo(name, "", "all", 1, stride, 32, 32, (1, 1), False, 0, index, True)
         for index, (name, stride) in enumerate(strides.items())
     ]
     count = len(layers)
-    return Anatomy(
+    return BackboneSummary(
         spec, tuple(layers), 0, count, tuple(strides), np.ones(count, np.int64), np.eye(count, dtype=np.int64)
     )
 

@@ -6,22 +6,22 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from segtune.reporting.leaderboard import Ran, leaderboard_tables
+from segtune.reporting.leaderboard import RunResult, leaderboard_tables
 from segtune.runtime import console
 
 DIFFERING = ["taps.low", "taps.high", "freeze.phases.all.backbone_lr_scale"]
 
 
-def runs() -> dict[Path, Ran]:
-    """Give two runs, one of them from before evaluations were written, and without one of the settings."""
+def runs() -> dict[Path, RunResult]:
+    """Return two runs, one of them from before evaluations were written, and without one of the settings."""
     evaluation = {"intervals": {"dice_mean": [0.8, 0.9]}}
     summary = {"val_dice": 0.85, "best_epoch": 12, "seconds": 7530.0}
     settings = {"taps.low": "block4_sepconv1_act", "taps.high": "block13_sepconv2_act", DIFFERING[2]: "0.1"}
     first, second = Path("2026-01-31_12-00-00_xception_deeplabv3plus"), Path("sweep/1")
     plain = {name: settings[name] for name in DIFFERING[:2]}
     return {
-        first: Ran(first, summary, settings, [], evaluation, ()),
-        second: Ran(second, summary | {"val_dice": 0.5}, plain, [], {}, ()),
+        first: RunResult(first, summary, settings, [], evaluation, ()),
+        second: RunResult(second, summary | {"val_dice": 0.5}, plain, [], {}, ()),
     }
 
 

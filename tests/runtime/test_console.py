@@ -83,7 +83,7 @@ def test_a_warning_is_called_one_once(
 
 
 def tables() -> list[Table]:
-    """Give three layouts of one row, that need 52, 34 and 22 columns."""
+    """Return three layouts of one row, that need 52, 34 and 22 columns."""
     found = []
     for cells in (("block4_sepconv1_act", "11.5 %", "a b c d e f"), ("block4_sepconv1_act", "11.5 %"), ("x" * 18,)):
         table = Table(*(f"h{n}" for n in range(len(cells))), title="a title that is longer than any of the tables are")

@@ -6,14 +6,14 @@ from torch import nn
 
 from segtune.config.schema import TrainSettings
 from segtune.errors import UserError
-from segtune.runtime.device import Compute, choose_compute
+from segtune.runtime.device import Device, resolve_device
 
 VARIABLE = "SEGTUNE_AUTO_PRECISION"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    return choose_compute(TrainSettings(device="cpu", precision=precision)).dtype  # type: ignore[arg-type]
+    return resolve_device(TrainSettings(device="cpu", precision=precision)).dtype  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_any_other_value_is_refused(monkeypatch: pytest.MonkeyPatch, value: str)
 def test_a_module_is_placed_on_the_device_with_its_weights_channels_last() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     before = module[0].weight.detach().clone()
-    assert Compute(torch.device("cpu"), torch.bfloat16).place(module) is module
+    assert Device(torch.device("cpu"), torch.bfloat16).place(module) is module
     assert module[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(module[0].weight, before)
     assert module[0].weight.dtype == torch.float32  # autocast does the rest
-    placed = Compute(torch.device("meta"), torch.float32).place(module)
+    placed = Device(torch.device("meta"), torch.float32).place(module)
     assert {tensor.device.type for tensor in placed.state_dict().values()} == {"meta"}

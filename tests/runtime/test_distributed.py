@@ -29,7 +29,7 @@ from segtune.commands import train as commands
 from segtune.config.schema import TrainSettings
 from segtune.errors import LostError, UserError
 from segtune.runtime import console, distributed
-from segtune.runtime.device import choose_compute
+from segtune.runtime.device import resolve_device
 from segtune.training import loop as engine
 from segtune.training import phase_summary as plan
 from segtune.training.signals import stop_signals
@@ -62,12 +62,12 @@ LIVELY = (
 
 def test_one_process_needs_no_others() -> None:
     model = nn.Linear(2, 2)
-    with distributed.together(CPU):
-        assert distributed.add([1, 2.5]) == [1, 2.5]
+    with distributed.process_group(CPU):
+        assert distributed.all_reduce_sum([1, 2.5]) == [1, 2.5]
         assert distributed.gather("mine") == ["mine"]
-        assert distributed.on_first(lambda: 7) == 7
+        assert distributed.on_rank_zero(lambda: 7) == 7
         assert distributed.wrap(model, CPU, True) is model
-        distributed.align(model)
+        distributed.broadcast_buffers(model)
     assert (distributed.rank(), distributed.world(), distributed.local_rank()) == (0, 1, 0)
 
 
@@ -76,7 +76,7 @@ def test_a_world_without_an_address_is_explained(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RANK", "1")
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError) as caught, distributed.together(CPU):
+    with pytest.raises(UserError) as caught, distributed.process_group(CPU):
         pass
     assert str(caught.value) == (
         "WORLD_SIZE=4 in the environment says that this is one of 4 processes, but MASTER_ADDR and MASTER_PORT, by "
@@ -88,14 +88,14 @@ def test_a_lost_process_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatc
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    with pytest.raises(LostError) as caught, distributed.together(CPU):
+    with pytest.raises(LostError) as caught, distributed.process_group(CPU):
         raise RuntimeError("In a callback: [/x/gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:5. Long")
     assert str(caught.value) == (
         "Process 1 of 2 has lost the others: one of them has ended, or the network failed (Connection closed by peer "
         "[::1]:5).\nIf it has left a message, that stands above or in its log. A run can then be resumed from its last "
         "save."
     )
-    with pytest.raises(RuntimeError, match="size mismatch"), distributed.together(CPU):
+    with pytest.raises(RuntimeError, match="size mismatch"), distributed.process_group(CPU):
         raise RuntimeError("size mismatch")
 
 
@@ -128,7 +128,7 @@ def test_a_signal_that_comes_twice_does_not_end_one_of_several_processes(
 def test_one_gpu_for_all_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError) as caught:
-        choose_compute(TrainSettings(device="cuda:1"))
+        resolve_device(TrainSettings(device="cuda:1"))
     assert str(caught.value) == (
         "train.device=cuda:1 would put all 2 processes on one GPU: say cuda, and each takes its own."
     )
@@ -213,7 +213,7 @@ def test_statistics_of_each_process_are_warned_of_once(
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder in which this file has run as a program."""
+    """Return the folder in which this file has run as a program."""
     folder = tmp_path_factory.mktemp("distributed")
     done = subprocess.run([sys.executable, __file__], cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr + "".join(p.read_text() for p in folder.glob("*.log"))
@@ -247,7 +247,7 @@ def deviation(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 def test_both_processes_have_the_weights_of_a_single_one_after_every_phase(outcome: Path, scenario: str) -> None:
     """The sums over a batch are taken in another order, so the last bits of float32 differ; nothing else may.
 
-    Seen: 7e-9 (even, odd), where the weights move by 6e-3 and more in each phase.
+    SampleStats: 7e-9 (even, odd), where the weights move by 6e-3 and more in each phase.
     """
     before = None
     for phase in PHASES:
@@ -440,7 +440,7 @@ def thaw(number: int) -> int:
     """Train the second of two layers, then both: with the wrapping of before, and with a new one."""
     results = {}
     for way in ("kept", "anew"):
-        with distributed.together(CPU):  # a second time, as for another run
+        with distributed.process_group(CPU):  # a second time, as for another run
             torch.manual_seed(0)
             model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
             model[0].requires_grad_(False)

@@ -282,15 +282,15 @@ def test_a_pattern_that_matches_nothing_or_is_none(given: dict[str, list[str]], 
 def test_nothing_would_train() -> None:
     advice = "Name something to train with backbone (a number of its deepest blocks, all, or a list) or decoder."
     assert error(backbone=0, decoder=[]) == f"freeze.phases.late: nothing would train, for all is frozen. {advice}"
-    assert error(backbone=1, decoder=[], cut="block2", reached={"decoder.score"}) == (
-        "freeze.phases.late: nothing would train, for no gradient passes cut=block2, and what lies behind it is "
+    assert error(backbone=1, decoder=[], stop_gradient="block2", reached={"decoder.score"}) == (
+        "freeze.phases.late: nothing would train, for no gradient passes stop_gradient=block2, and what lies behind it is "
         f"frozen. {advice}"
     )
 
 
 def test_layers_that_no_gradient_reaches_do_not_train() -> None:
     reached = {"backbone.block2.0", "backbone.block2.1", "decoder.join.0", "decoder.join.1", "decoder.score"}
-    chosen = scope(backbone=2, cut="block1", reached=reached)
+    chosen = scope(backbone=2, stop_gradient="block1", reached=reached)
     assert chosen.modules == ("backbone.block1", "backbone.block2", "backbone.drop2", "decoder")
     assert chosen.without == ("backbone.block1.0", "backbone.block1.1", "backbone.drop2", "decoder.joined")
     assert not chosen.holds("backbone.block1.0")
@@ -299,14 +299,16 @@ def test_layers_that_no_gradient_reaches_do_not_train() -> None:
 
 def test_a_list_may_not_name_what_no_gradient_reaches() -> None:
     reached = {"backbone.block2.1", "decoder.score"}
-    assert scope(backbone=["two"], cut="block2.0", reached=reached).holds("backbone.block2.1")  # a part of it trains
-    assert error(backbone=["two", "one"], cut="block2.0", reached=reached) == (
-        "freeze.phases.late: backbone names block1, but with cut=block2.0 no gradient reaches it. "
-        "Leave it out, or cut nearer to the input."
+    assert scope(backbone=["two"], stop_gradient="block2.0", reached=reached).holds(
+        "backbone.block2.1"
+    )  # a part of it trains
+    assert error(backbone=["two", "one"], stop_gradient="block2.0", reached=reached) == (
+        "freeze.phases.late: backbone names block1, but with stop_gradient=block2.0 no gradient reaches it. "
+        "Leave it out, or stop the gradient nearer to the input."
     )
-    assert error(cut="score", reached=set()) == (
-        "freeze.phases.late.cut=score: this layer is at or behind the logits, and no gradient passes it: nothing would "
-        "train, and the loss would never move. Cut at a layer of the backbone."
+    assert error(stop_gradient="score", reached=set()) == (
+        "freeze.phases.late.stop_gradient=score: this layer is at or behind the logits, and no gradient passes it: nothing would "
+        "train, and the loss would never move. Stop the gradient at a layer of the backbone."
     )
 
 

@@ -18,7 +18,7 @@ from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import BuiltModel, build_model
 from segtune.models.pretrained import LoadedWeights
-from segtune.runtime.device import choose_compute
+from segtune.runtime.device import resolve_device
 from segtune.training import loop as engine
 from segtune.training.invariants import check_gradients, check_members, check_unchanged, fingerprint
 from segtune.training.optim import build_optimizer
@@ -183,7 +183,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def faulty(photos: Path, tmp_path: Path, network_of: NetworkOf) -> Callable[..., str]:
-    """Give a function that trains with a fault planted in the model, and gives the message the run stops with."""
+    """Return a function that trains with a fault planted in the model, and gives the message the run stops with."""
     settings = parse(
         Settings,
         {
@@ -211,7 +211,7 @@ def faulty(photos: Path, tmp_path: Path, network_of: NetworkOf) -> Callable[...,
         phases = plan_phases(settings, built)
         facts = {phase.name: {"trainable": 0} for phase in phases}
         with pytest.raises(UserError) as caught:
-            engine.fit(settings, built, phases, facts, splits, tmp_path, choose_compute(settings.train))
+            engine.fit(settings, built, phases, facts, splits, tmp_path, resolve_device(settings.train))
         return str(caught.value)
 
     return run
@@ -281,7 +281,7 @@ def test_only_what_is_frozen_in_a_phase_is_watched_in_it(
     """Statistics that move because their layer trains are no fault; those beside them that should stand still are."""
     one_epoch = engine.train_epoch
 
-    def fouled(run: engine.Run, network: nn.Module, movers: engine.Movers, phase: Any, **options: Any) -> None:
+    def fouled(run: engine.Run, network: nn.Module, movers: engine.OptimState, phase: Any, **options: Any) -> None:
         one_epoch(run, network, movers, phase, **options)
         still = {"head": "decoder.aspp.convs.0.1", "deep": "backbone.layer1.0.bn1"}[phase.name]  # the first one trains
         run.model.get_submodule(still).running_mean.add_(1)

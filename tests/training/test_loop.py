@@ -29,7 +29,7 @@ from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import BuiltModel, build_model
 from segtune.models.checkpoint import Checkpoint
 from segtune.models.pretrained import LoadedWeights
-from segtune.runtime.device import choose_compute
+from segtune.runtime.device import resolve_device
 from segtune.training import loop as engine
 from segtune.training import phase_summary as plan
 from segtune.training.optim import build_optimizer, build_schedule
@@ -362,7 +362,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_too(
 def fit(chosen: Settings, built: BuiltModel, splits: dict[str, list[Pair]], folder: Path) -> None:
     phases = plan_phases(chosen, built)
     facts = {phase.name: {"trainable": 0} for phase in phases}
-    engine.fit(chosen, built, phases, facts, splits, folder, choose_compute(chosen.train))
+    engine.fit(chosen, built, phases, facts, splits, folder, resolve_device(chosen.train))
 
 
 def test_frozen_modules_are_bit_identical_after_their_phase(photos: Path, tmp_path: Path) -> None:

@@ -154,34 +154,34 @@ HEAD = {"backbone": 0}
     ("phase", "trained"),
     [
         # The low tap still hands gradients to the layers below it, past a cut behind it.
-        ({"cut": "conv3_block4_out"}, (*BELOW_LOW, "backbone.layer3.", "decoder.")),
-        ({"cut": "layer2.3.act3"}, (*BELOW_LOW, "backbone.layer3.", "decoder.")),
-        ({"cut": "conv3_block4_out", "backbone": 2}, ("backbone.layer3.", "decoder.")),
+        ({"stop_gradient": "conv3_block4_out"}, (*BELOW_LOW, "backbone.layer3.", "decoder.")),
+        ({"stop_gradient": "layer2.3.act3"}, (*BELOW_LOW, "backbone.layer3.", "decoder.")),
+        ({"stop_gradient": "conv3_block4_out", "backbone": 2}, ("backbone.layer3.", "decoder.")),
         (
-            {"cut": "layer2.0.add"},
+            {"stop_gradient": "layer2.0.add"},
             (*BELOW_LOW, *(f"backbone.layer2.{n}." for n in (1, 2, 3)), "backbone.layer3.", "decoder."),
         ),
         # A cut at a tap closes that tap; the shortcut beside it stays open.
         (
-            {"cut": "conv2_block3_2_relu"},
+            {"stop_gradient": "conv2_block3_2_relu"},
             (*SHALLOW, *(f"backbone.layer1.2.{name}3." for name in ("conv", "bn")),
              "backbone.layer2.", "backbone.layer3.", "decoder."),
         ),
-        ({"cut": "conv4_block6_2_relu"}, (*BELOW_LOW, "decoder.")),
-        ({"cut": "conv4_block6_2_relu", "backbone": 1}, ("decoder.",)),
-        ({"cut": "stem"}, ("backbone.layer", "decoder.")),
-        ({"cut": "stem", "backbone": ["re:layer1\\.2\\.conv[13]"], "decoder": ["aspp"]},
+        ({"stop_gradient": "conv4_block6_2_relu"}, (*BELOW_LOW, "decoder.")),
+        ({"stop_gradient": "conv4_block6_2_relu", "backbone": 1}, ("decoder.",)),
+        ({"stop_gradient": "stem"}, ("backbone.layer", "decoder.")),
+        ({"stop_gradient": "stem", "backbone": ["re:layer1\\.2\\.conv[13]"], "decoder": ["aspp"]},
          ("backbone.layer1.2.conv1.", "backbone.layer1.2.conv3.", "decoder.aspp.")),
-        ({"cut": "decoder.aspp"}, (*BELOW_LOW, "decoder.project.", "decoder.refine.", "decoder.classifier.")),
-        ({"cut": "decoder.refine.4"}, ("decoder.classifier.",)),
-        ({"cut": "decoder.refine"}, ("decoder.classifier.",)),
+        ({"stop_gradient": "decoder.aspp"}, (*BELOW_LOW, "decoder.project.", "decoder.refine.", "decoder.classifier.")),
+        ({"stop_gradient": "decoder.refine.4"}, ("decoder.classifier.",)),
+        ({"stop_gradient": "decoder.refine"}, ("decoder.classifier.",)),
     ],
 )  # fmt: skip
 def test_what_trains_is_what_gets_a_gradient(
     phase: dict[str, Any], trained: tuple[str, ...], built: BuiltModel
 ) -> None:
     model = built.model
-    last = plan(built, head=HEAD, cut={"backbone": "all"} | phase)[1]
+    last = plan(built, head=HEAD, stop_gradient={"backbone": "all"} | phase)[1]
     enter(built, last)
     train_mode(model, last.scope)
     moving = [module for path, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)
@@ -202,36 +202,41 @@ def test_stops_change_neither_logits_nor_names(built: BuiltModel, built_of: Buil
     assert list(mine) == list(theirs)
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     picture = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
-    for phase in plan(built, head=HEAD, deep={"cut": "layer2.0.add"}, score={"cut": "decoder.refine"}):
+    for phase in plan(
+        built, head=HEAD, deep={"stop_gradient": "layer2.0.add"}, score={"stop_gradient": "decoder.refine"}
+    ):
         enter(built, phase)
-        assert [name for name, stop in built.stops.items() if stop.active] == [phase.settings.cut] * bool(
-            phase.settings.cut
+        assert [name for name, stop in built.stops.items() if stop.active] == [phase.settings.stop_gradient] * bool(
+            phase.settings.stop_gradient
         )
         assert torch.equal(built.model.eval()(picture), plain.eval()(picture))
 
 
 BEHIND = (
     "this layer is at or behind the logits, and no gradient passes it: nothing would train, and the loss would never "
-    "move. Cut at a layer of the backbone."
+    "move. Stop the gradient at a layer of the backbone."
 )
 
 
 @pytest.mark.parametrize("cut", ["logits", "decoder", "decoder.classifier"])
 def test_a_cut_at_the_logits(cut: str, built: BuiltModel) -> None:
-    assert error(built, head={"cut": cut}) == f"freeze.phases.head.cut={cut}: {BEHIND}"
-    assert error(built, head=HEAD, late={"cut": cut, "backbone": 1}) == f"freeze.phases.late.cut={cut}: {BEHIND}"
+    assert error(built, head={"stop_gradient": cut}) == f"freeze.phases.head.stop_gradient={cut}: {BEHIND}"
+    assert (
+        error(built, head=HEAD, late={"stop_gradient": cut, "backbone": 1})
+        == f"freeze.phases.late.stop_gradient={cut}: {BEHIND}"
+    )
 
 
 def test_a_cut_at_a_module_that_is_never_called(built: BuiltModel) -> None:
-    assert error(built, head={"cut": "decoder.aspp.convs"}) == (
-        "freeze.phases.head.cut=decoder.aspp.convs: the model computes nothing with this module itself, so no gradient "
+    assert error(built, head={"stop_gradient": "decoder.aspp.convs"}) == (
+        "freeze.phases.head.stop_gradient=decoder.aspp.convs: the model computes nothing with this module itself, so no gradient "
         "can be stopped there. Name one of the modules inside it."
     )
 
 
 def test_a_cut_that_leaves_nothing_to_train(built: BuiltModel) -> None:
-    assert error(built, head=HEAD, late={"cut": "decoder.refine", "backbone": 1, "decoder": ["aspp"]}) == (
-        "freeze.phases.late: nothing would train, for no gradient passes cut=decoder.refine, and what lies behind it "
+    assert error(built, head=HEAD, late={"stop_gradient": "decoder.refine", "backbone": 1, "decoder": ["aspp"]}) == (
+        "freeze.phases.late: nothing would train, for no gradient passes stop_gradient=decoder.refine, and what lies behind it "
         "is frozen. Name something to train with backbone (a number of its deepest blocks, all, or a list) or decoder."
     )
 
@@ -240,9 +245,9 @@ def test_a_cut_that_leaves_nothing_to_train(built: BuiltModel) -> None:
     ("named", "path"), [(["layer3", "layer2"], "layer2"), (["re:layer2\\.1\\.conv1"], "layer2.1.conv1")]
 )
 def test_a_list_that_names_what_lies_below_the_cut(named: list[str], path: str, built: BuiltModel) -> None:
-    assert error(built, head={"backbone": named, "cut": "layer2.3.act3"}) == (
-        f"freeze.phases.head: backbone names {path}, but with cut=layer2.3.act3 no gradient reaches it. "
-        "Leave it out, or cut nearer to the input."
+    assert error(built, head={"backbone": named, "stop_gradient": "layer2.3.act3"}) == (
+        f"freeze.phases.head: backbone names {path}, but with stop_gradient=layer2.3.act3 no gradient reaches it. "
+        "Leave it out, or stop the gradient nearer to the input."
     )
 
 
@@ -262,7 +267,7 @@ def test_stops_are_no_layers(built: BuiltModel) -> None:
     [
         (
             "layer4",
-            "cut=layer4: this layer of resnet50 lies behind the deepest tap, conv4_block6_2_relu, "
+            "stop_gradient=layer4: this layer of resnet50 lies behind the deepest tap, conv4_block6_2_relu, "
             "so it is not part of the model.",
         ),
         (
@@ -270,7 +275,7 @@ def test_stops_are_no_layers(built: BuiltModel) -> None:
             "resnet50 has no layer 'conv4_block6_2_reul'. The nearest names: conv4_block6_2_relu, conv4_block6_1_relu, "
             "conv4_block5_2_relu, conv4_block4_2_relu, conv4_block3_2_relu.",
         ),
-        ("decoder.refin", "cut=decoder.refin: the decoder has no such module. Did you mean decoder.refine?"),
+        ("decoder.refin", "stop_gradient=decoder.refin: the decoder has no such module. Did you mean decoder.refine?"),
     ],
 )
 def test_a_cut_at_no_layer_of_the_model(cut: str, message: str, network_of: NetworkOf) -> None:
@@ -295,7 +300,7 @@ def test_random_weights_all_train(built: BuiltModel) -> None:
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"cut": "stem"}, "cut=stem"),
+        ({"stop_gradient": "stem"}, "stop_gradient=stem"),
         ({"backbone": ["layer3", "layer2"]}, "backbone=[layer3,layer2]"),
         ({"backbone": []}, "backbone=[]"),
     ],
@@ -303,7 +308,7 @@ def test_random_weights_all_train(built: BuiltModel) -> None:
 def test_random_weights_are_not_frozen_by_name(given: dict[str, Any], what: str, built: BuiltModel) -> None:
     assert error(replace(built, weights=LoadedWeights(None)), head=given) == (
         f"freeze.phases.head: {what} would freeze layers of random weights, for the backbone has no pretrained ones. "
-        "Give some (backbone.weights=PATH or restore.checkpoint=FILE), or train all (backbone: all, no cut)."
+        "Give some (backbone.weights=PATH or restore.checkpoint=FILE), or train all (backbone: all, no stop_gradient)."
     )
 
 
@@ -324,7 +329,7 @@ def test_the_first_phase_trains_all_the_new_decoder(source: str | None, built: B
 
 
 def test_a_cut_may_not_freeze_the_new_decoder_either(built: BuiltModel) -> None:
-    assert error(built, head={"cut": "decoder.refine.4"}).startswith(
+    assert error(built, head={"stop_gradient": "decoder.refine.4"}).startswith(
         "freeze.phases.head freezes decoder.aspp.convs.0.0, decoder.aspp.convs.0.1, decoder.aspp.convs.1.0.0 and "
     )
 
@@ -362,7 +367,7 @@ SMALL = ("data=folder", "data.root=photos", "data.image_size=64", "backbone=resn
 
 
 def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Give the message of a command that must end with exit code 2 and without a traceback."""
+    """Return the message of a command that must end with exit code 2 and without a traceback."""
     code = main([*arguments])
     out, err = capsys.readouterr()
     assert code == 2, out + err
@@ -374,8 +379,12 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("command", "mistake", "expected"),
     [
-        ("plan", ["freeze.phases.head.cut=logits"], f"freeze.phases.head.cut=logits: {BEHIND}"),
-        ("train", ["freeze.phases.all.cut=decoder.classifier"], f"freeze.phases.all.cut=decoder.classifier: {BEHIND}"),
+        ("plan", ["freeze.phases.head.stop_gradient=logits"], f"freeze.phases.head.stop_gradient=logits: {BEHIND}"),
+        (
+            "train",
+            ["freeze.phases.all.stop_gradient=decoder.classifier"],
+            f"freeze.phases.all.stop_gradient=decoder.classifier: {BEHIND}",
+        ),
         (
             "train",
             ["freeze.phases.all.backbone=['re:layer9.*']"],
@@ -384,9 +393,9 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         (
             "plan",
-            ["freeze.phases.all.backbone=[layer1.2.conv1]", "freeze.phases.all.cut=layer1.2.act2"],
-            "freeze.phases.all: backbone names layer1.2.conv1, but with cut=layer1.2.act2 no gradient reaches it. "
-            "Leave it out, or cut nearer to the input.",
+            ["freeze.phases.all.backbone=[layer1.2.conv1]", "freeze.phases.all.stop_gradient=layer1.2.act2"],
+            "freeze.phases.all: backbone names layer1.2.conv1, but with stop_gradient=layer1.2.act2 no gradient reaches it. "
+            "Leave it out, or stop the gradient nearer to the input.",
         ),
     ],
     ids=["cut at the logits", "cut at their layer", "pattern without a match", "list below the cut"],

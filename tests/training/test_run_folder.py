@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from segtune.runtime.files import read_rows, write_csv, write_json
-from segtune.training.run_folder import keep_settings, kept_command
+from segtune.training.run_folder import read_command, write_settings
 
 
 def test_a_score_that_is_not_defined_is_null(tmp_path: Path) -> None:
@@ -21,13 +21,13 @@ def test_rows_are_written_in_order(tmp_path: Path) -> None:
 
 def test_the_command_stands_above_the_settings_and_a_resume_that_changes_some_follows(tmp_path: Path) -> None:
     for command in ("segtune train seed=1", "", "segtune train resume=x epochs=2"):
-        keep_settings(tmp_path, {"seed": 1}, command)
-    assert kept_command(tmp_path) == "segtune train seed=1 && segtune train resume=x epochs=2"
+        write_settings(tmp_path, {"seed": 1}, command)
+    assert read_command(tmp_path) == "segtune train seed=1 && segtune train resume=x epochs=2"
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {"seed": 1}
 
 
 def test_a_command_of_several_lines_is_not_kept(tmp_path: Path) -> None:
-    keep_settings(tmp_path, {"seed": 1}, "segtune train run_dir='a\nb'")
+    write_settings(tmp_path, {"seed": 1}, "segtune train run_dir='a\nb'")
     assert (tmp_path / "config.yaml").read_text() == "seed: 1\n"
 
 

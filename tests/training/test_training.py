@@ -40,7 +40,7 @@ def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def narrow_vgg16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give VGG16's fc6 and fc7 128 channels instead of 4,096: their 120 million weights would take half an hour."""
+    """Return VGG16's fc6 and fc7 128 channels instead of 4,096: their 120 million weights would take half an hour."""
 
     def build() -> FullyConvolutionalVGG16:
         network = FullyConvolutionalVGG16()
@@ -52,7 +52,7 @@ def narrow_vgg16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def weights(backbone: str) -> str:
-    """Give the ImageNet weights where they are at hand; VGG16 without them or BatchNorm learns slowly."""
+    """Return the ImageNet weights where they are at hand; VGG16 without them or BatchNorm learns slowly."""
     file = Path(os.environ.get("SEGTUNE_SHARED", "")) / "weights" / f"{backbone}.safetensors"
     return str(file) if file.is_file() else "none"
 

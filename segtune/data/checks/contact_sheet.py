@@ -6,24 +6,24 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segtune.data.checks.scan import Seen
+from segtune.data.checks.scan import SampleStats
 from segtune.data.images import Foreground
-from segtune.data.overlays import Picture, tinted
+from segtune.data.overlays import RGBImage, tinted
 from segtune.runtime.sampling import evenly_spaced
 
 _SIDE, _LINE, _GAP, _COLUMNS = 200, 16, 8, 8
 _INK, _WARNED, _OBJECT = (40, 40, 40), (210, 40, 30), (255, 0, 200)
 
 
-def choose(seen: Sequence[Seen], suspects: Collection[str], most: int) -> list[Seen]:
+def choose(seen: Sequence[SampleStats], suspects: Collection[str], most: int) -> list[SampleStats]:
     """Choose pictures for the sheet: suspects, by name, for at most half of it, the rest equally from all splits."""
     marked = [one for one in seen if one.pair.name in suspects]
     chosen = evenly_spaced(marked, most // 2)
-    others: dict[str, list[Seen]] = {}
+    others: dict[str, list[SampleStats]] = {}
     for one in seen:
         if one.pair.name not in suspects:
             others.setdefault(one.split, []).append(one)
-    shares: dict[str, list[Seen]] = {}
+    shares: dict[str, list[SampleStats]] = {}
     left = most - len(chosen)
     for number, split in enumerate(sorted(others, key=lambda split: len(others[split]))):
         shares[split] = evenly_spaced(others[split], left // (len(others) - number))
@@ -31,7 +31,7 @@ def choose(seen: Sequence[Seen], suspects: Collection[str], most: int) -> list[S
     return chosen + [one for split in others for one in shares[split]]
 
 
-def contact_sheet(chosen: Sequence[Seen], suspects: Collection[str], foreground: Foreground) -> Picture:
+def contact_sheet(chosen: Sequence[SampleStats], suspects: Collection[str], foreground: Foreground) -> RGBImage:
     """Draw pictures in rows of eight, name and split beneath each; those of suspects are in red.
 
     Raises:
@@ -55,7 +55,7 @@ def contact_sheet(chosen: Sequence[Seen], suspects: Collection[str], foreground:
     return np.asarray(sheet)
 
 
-def _small(one: Seen, foreground: Foreground) -> Picture:
+def _small(one: SampleStats, foreground: Foreground) -> RGBImage:
     """Read a pair, make it small, and draw the mask in: tinted, with an outline."""
     photo, mask = one.pair.read_photo(), foreground(one.pair.read_mask()).astype(np.uint8)
     scale = _SIDE / max(photo.shape[:2])

@@ -6,8 +6,8 @@ from itertools import groupby
 
 import numpy as np
 
-from segtune.data.checks.near_duplicates import FLAT, Likeness
-from segtune.data.checks.scan import Seen, survey
+from segtune.data.checks.near_duplicates import FLAT, NearDuplicate
+from segtune.data.checks.scan import SampleStats, scan
 from segtune.data.images import Foreground
 from segtune.data.sources.base import Pair, Problem
 from segtune.errors import some
@@ -37,11 +37,11 @@ def check_data(
         workers: Threads, at least one (Pillow decodes outside the interpreter's lock).
         progress: Called in this thread after each pair with the number done and the number of all.
     """
-    seen, problems = survey(splits, foreground, workers=workers, progress=progress)
+    seen, problems = scan(splits, foreground, workers=workers, progress=progress)
     return problems + judge(seen, foreground)
 
 
-def judge(seen: Sequence[Seen], foreground: Foreground) -> list[Problem]:
+def judge(seen: Sequence[SampleStats], foreground: Foreground) -> list[Problem]:
     """List what is wrong with the readable pairs of a data set as a whole."""
     return (_rule_problems(seen, foreground) or _class_problems(seen)) + _duplicates(seen)
 
@@ -61,7 +61,7 @@ def _kind(problem: Problem) -> tuple[str, str]:
     return problem.level, problem.text.partition(":")[0]  # "error" sorts before "warning"
 
 
-def _rule_problems(seen: Sequence[Seen], foreground: Foreground) -> list[Problem]:
+def _rule_problems(seen: Sequence[SampleStats], foreground: Foreground) -> list[Problem]:
     """Compare the rule with the values that occur in the whole data set."""
     rule = foreground.rule
     masks = Counter(value for one in seen for value in one.values)
@@ -80,7 +80,7 @@ def _rule_problems(seen: Sequence[Seen], foreground: Foreground) -> list[Problem
     return []
 
 
-def _ambiguity(seen: Sequence[Seen], masks: Mapping[int, int]) -> list[Problem]:
+def _ambiguity(seen: Sequence[SampleStats], masks: Mapping[int, int]) -> list[Problem]:
     if len(masks) < 2:
         return []
     most_values = max(len(one.values) for one in seen)
@@ -107,7 +107,7 @@ def _list_values(masks: Mapping[int, int], most: int = 8) -> str:
     return f"values (in so many masks): {listed}" + (", ..." if len(masks) > most else "")
 
 
-def _class_problems(seen: Sequence[Seen]) -> list[Problem]:
+def _class_problems(seen: Sequence[SampleStats]) -> list[Problem]:
     """Look for masks that hold one class only."""
     problems = []
     check = "check data.foreground and data.invert"
@@ -126,8 +126,8 @@ def _class_problems(seen: Sequence[Seen]) -> list[Problem]:
     return problems
 
 
-def _duplicates(seen: Sequence[Seen]) -> list[Problem]:
-    groups: dict[bytes, list[Seen]] = {}
+def _duplicates(seen: Sequence[SampleStats]) -> list[Problem]:
+    groups: dict[bytes, list[SampleStats]] = {}
     for one in seen:
         groups.setdefault(one.digest, []).append(one)
     problems = []
@@ -145,7 +145,7 @@ def _duplicates(seen: Sequence[Seen]) -> list[Problem]:
 _ALL_AROUND, _RARELY, _MOSTLY = 0.98, 0.25, 0.75
 
 
-def findings(seen: Sequence[Seen], near: Sequence[Likeness]) -> list[Problem]:
+def findings(seen: Sequence[SampleStats], near: Sequence[NearDuplicate]) -> list[Problem]:
     """List what the closer look and the search for near-duplicates found; the latter count as errors."""
     problems = []
     for each in near:
@@ -166,7 +166,7 @@ def findings(seen: Sequence[Seen], near: Sequence[Likeness]) -> list[Problem]:
     return problems + _inverted(seen)
 
 
-def _inverted(seen: Sequence[Seen]) -> list[Problem]:
+def _inverted(seen: Sequence[SampleStats]) -> list[Problem]:
     """Look for masks whose foreground is around the picture rather than in it, as background mostly is."""
     looked = [(one, one.close.border) for one in seen if one.close and 0 < one.share < 1]
     if not looked:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segtune.data.checks.scan import Seen
+from segtune.data.checks.scan import SampleStats
 
 Hashes = NDArray[np.uint64]
 Indices = NDArray[np.integer[Any]]
@@ -21,11 +21,11 @@ _BITS = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
 
 
 @dataclass(frozen=True)
-class Likeness:
+class NearDuplicate:
     """Two pictures that look alike; `distance` is in bits of 64; `mirrored` says that one is a mirror image."""
 
-    first: Seen
-    second: Seen
+    first: SampleStats
+    second: SampleStats
     distance: int
     mirrored: bool
 
@@ -35,7 +35,9 @@ class Likeness:
         return f"{self.first} and {self.second} ({self.distance} of 64 bits differ{turned})"
 
 
-def near_duplicates(seen: Sequence[Seen], most: int) -> tuple[list[Likeness], list[Likeness], dict[str, int]]:
+def near_duplicates(
+    seen: Sequence[SampleStats], most: int
+) -> tuple[list[NearDuplicate], list[NearDuplicate], dict[str, int]]:
     """Find near-duplicates: photos whose hashes, or one's and the mirrored other's, differ in at most `most` bits.
 
     Photos of the same pixels, and those without structure, are left out.
@@ -49,14 +51,14 @@ def near_duplicates(seen: Sequence[Seen], most: int) -> tuple[list[Likeness], li
     digests = np.unique([one.digest.hex() for one in looked], return_inverse=True)[1]
     names, splits = np.unique([one.split for one in looked], return_inverse=True)
     counts = np.zeros(len(names), np.int64)
-    across, within = list[Likeness](), list[Likeness]()
+    across, within = list[NearDuplicate](), list[NearDuplicate]()
     for i, j, distance, turned in near_pairs(plain, mirrored, most):
         other = digests[i] != digests[j]
         inside = other & (splits[i] == splits[j])
         counts += np.bincount(splits[i[inside]], minlength=len(names))
         kept = np.flatnonzero(inside)[: _LISTED - len(within)]
         for found, chosen in ((across, np.flatnonzero(other & ~inside)), (within, kept)):
-            found += [Likeness(looked[i[k]], looked[j[k]], int(distance[k]), bool(turned[k])) for k in chosen]
+            found += [NearDuplicate(looked[i[k]], looked[j[k]], int(distance[k]), bool(turned[k])) for k in chosen]
     for found in (across, within):
         found.sort(key=lambda each: (each.distance, str(each)))
     return across, within, {str(name): int(count) for name, count in zip(names, counts, strict=True) if count}

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segtune.data.images import Foreground, ImageError, count_pictures
+from segtune.data.images import Foreground, ImageError, count_frames
 from segtune.data.sources.base import Pair, Problem
 
 Sizes = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class CloseUp:
+class ImageStats:
     """Facts of a pair that take a little longer.
 
     `hash` is the photo's perceptual hash of 64 bits and `mirrored` that of its mirror image; `spread` is the standard
@@ -37,17 +37,17 @@ class CloseUp:
     pictures: int
 
 
-def close_up(pair: Pair, photo: NDArray[np.uint8], mask: NDArray[np.bool_], size: tuple[int, int]) -> CloseUp:
+def image_stats(pair: Pair, photo: NDArray[np.uint8], mask: NDArray[np.bool_], size: tuple[int, int]) -> ImageStats:
     """Take a closer look at a photo (H, W, 3) and its foreground (H, W); objects are measured at `size`."""
     grey = np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), np.uint8)
     spread = float(cv2.meanStdDev(grey)[1].item())
     border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
     areas, sides = measure_objects(mask, size)
-    return CloseUp(*hashes(grey), spread, float(border.mean()), areas, sides, count_pictures(pair.photo))
+    return ImageStats(*hashes(grey), spread, float(border.mean()), areas, sides, count_frames(pair.photo))
 
 
 def hashes(grey: NDArray[np.uint8]) -> tuple[int, int]:
-    """Give the perceptual hash of a grey picture (H, W) and of its mirror image, 64 bits each.
+    """Return the perceptual hash of a grey picture (H, W) and of its mirror image, 64 bits each.
 
     The hash is ImageHash's pHash: the signs, about their median, of the lowest frequencies of a cosine transform.
     """
@@ -78,7 +78,7 @@ _EDGE, _APART, _FEW = 12, 60, 0.005
 
 
 @dataclass(frozen=True)
-class Seen:
+class SampleStats:
     """What one look at a readable pair leaves behind: a few bytes, so that any number of pairs fits.
 
     `size` is the photo's height and width, `values` are the mask's, `share` is how much of it is foreground (0 to 1).
@@ -90,20 +90,20 @@ class Seen:
     size: tuple[int, int]
     values: tuple[int, ...]
     share: float
-    close: CloseUp | None = None
+    close: ImageStats | None = None
 
     def __str__(self) -> str:
         return f"{self.split} {self.pair.name}"
 
 
-def survey(
+def scan(
     splits: Mapping[str, Sequence[Pair]],
     foreground: Foreground,
     *,
     workers: int,
     sizes: Mapping[str, tuple[int, int]] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Seen], list[Problem]]:
+) -> tuple[list[SampleStats], list[Problem]]:
     """Read every pair once.
 
     Args:
@@ -117,7 +117,7 @@ def survey(
         The readable pairs in the order given, and what is wrong with single files.
     """
     pairs = [(split, pair) for split, chosen in splits.items() for pair in chosen]
-    seen: list[Seen] = []
+    seen: list[SampleStats] = []
     problems: list[Problem] = []
     pool = ThreadPoolExecutor(max(1, workers))
     try:
@@ -134,7 +134,7 @@ def survey(
 
 def _look(
     split: str, pair: Pair, foreground: Foreground, size: tuple[int, int] | None
-) -> tuple[list[Seen], list[Problem]]:
+) -> tuple[list[SampleStats], list[Problem]]:
     problems: list[Problem] = []
     photo = _read(pair.read_photo, pair.photo, problems)
     mask = _read(pair.read_mask, pair.mask, problems)
@@ -148,8 +148,8 @@ def _look(
     share = float(counts[foreground(values)].sum() / counts.sum())
     digest = hashlib.sha256(repr(photo.shape).encode())
     digest.update(photo.data)
-    close = None if size is None else close_up(pair, photo, foreground(mask), size)
-    seen = Seen(split, pair, digest.digest(), photo.shape[:2], tuple(values.tolist()), share, close)
+    close = None if size is None else image_stats(pair, photo, foreground(mask), size)
+    seen = SampleStats(split, pair, digest.digest(), photo.shape[:2], tuple(values.tolist()), share, close)
     return [seen], problems
 
 
@@ -195,7 +195,7 @@ def _as_mask(photo: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
 
 
 def _same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Say whether two masks are the same or each other's inverse, up to a few pixels of either class."""
+    """Return whether two masks are the same or each other's inverse, up to a few pixels of either class."""
     if one.shape != other.shape or other.all() or not other.any():
         return False
     inside, outside = float(one[other].mean()), float(one[~other].mean())

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from segtune.data.checks.scan import Seen
+from segtune.data.checks.scan import SampleStats
 
 Facts = dict[str, Any]
 
 
-def facts(seen: Sequence[Seen], cell: int) -> Facts:
-    """Give the facts of the readable pairs; objects are compared with a cell of `cell` x `cell` pixels."""
+def facts(seen: Sequence[SampleStats], cell: int) -> Facts:
+    """Return the facts of the readable pairs; objects are compared with a cell of `cell` x `cell` pixels."""
     by_split: dict[str, list[float]] = {}
     for one in seen:
         by_split.setdefault(one.split, []).append(one.share)
@@ -45,7 +45,7 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> Mapping[str, Any]:
     return {"different_sizes": len(set(sizes))} | {name: list(ordered[place]) for name, place in places.items()}
 
 
-def _objects(seen: Sequence[Seen], cell: int) -> Facts:
+def _objects(seen: Sequence[SampleStats], cell: int) -> Facts:
     """Measure the objects at the network's size; one of a smaller area than a cell counts as small."""
     looked = [(one, one.close) for one in seen if one.close and len(one.close.areas)]
     if not looked:

@@ -38,7 +38,7 @@ def timm_spec(name: str) -> BackboneSpec:
     )
 
 
-def list_similar(name: str, most: int) -> list[str]:
+def similar_networks(name: str, most: int) -> list[str]:
     """Name the networks of timm whose names come closest."""
     known = [other for other in timm.list_models() if other != name]
     family = name.split(".")[0].split("_")[0]
@@ -67,7 +67,7 @@ def _timm_blocks(network: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _cover(network: nn.Module, parameters: Iterable[str]) -> tuple[str, ...]:
-    """Give the fewest module paths that hold these parameters and no others."""
+    """Return the fewest module paths that hold these parameters and no others."""
     wanted = set(parameters)
 
     def inside(module: nn.Module, path: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import timm
 
 from segtune.errors import UserError, close_matches
-from segtune.models.backbones.any_timm import list_similar, timm_spec
+from segtune.models.backbones.any_timm import similar_networks, timm_spec
 from segtune.models.backbones.resnet50 import RESNET50
 from segtune.models.backbones.spec import BackboneSpec
 from segtune.models.backbones.vgg16 import VGG16
@@ -21,7 +21,7 @@ BACKBONES: Mapping[str, BackboneSpec] = {spec.name: spec for spec in (VGG16, RES
 
 
 def spec_of(name: str) -> BackboneSpec:
-    """Give a backbone's spec by its name: one of `BACKBONES`, or any network of timm, such as `convnext_tiny`.
+    """Return a backbone's spec by its name: one of `BACKBONES`, or any network of timm, such as `convnext_tiny`.
 
     Raises:
         UserError: timm has no such network, or no such weights of it, or cannot build it here.
@@ -29,7 +29,7 @@ def spec_of(name: str) -> BackboneSpec:
     if name in BACKBONES:
         return BACKBONES[name]
     if not timm.is_model(name):
-        near = [*close_matches(name, BACKBONES, 1), *list_similar(name, 4)]
+        near = [*close_matches(name, BACKBONES, 1), *similar_networks(name, 4)]
         raise UserError(
             f"backbone.name={name}: neither segtune nor timm {timm.__version__} has a network of this name. "
             f"The nearest: {', '.join(dict.fromkeys(near)) or 'none'}. timm.list_models() lists all."

@@ -16,7 +16,7 @@ _RATES_AT_16 = (6, 12, 18)
 
 
 def atrous_rates(stride: int) -> tuple[int, ...]:
-    """Give the ASPP's dilation rates for a high-level feature of `stride`: (6, 12, 18) at 16, twice that at 8."""
+    """Return the ASPP's dilation rates for a high-level feature of `stride`: (6, 12, 18) at 16, twice that at 8."""
     return tuple(max(1, rate * 16 // stride) for rate in _RATES_AT_16)
 
 

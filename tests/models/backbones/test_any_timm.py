@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from segtune.config.schema import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
 from segtune.models.backbones.registry import spec_of
 from segtune.models.build import build_model
-from segtune.models.layer_info import Anatomy, Layer, describe
+from segtune.models.layer_info import BackboneSummary, LayerInfo, describe
 from segtune.models.taps import cut
 from tests.conftest import enliven
 
@@ -33,7 +33,7 @@ def side_of(name: str) -> int:
 
 
 @cache
-def anatomy_of(name: str) -> Anatomy:
+def anatomy_of(name: str) -> BackboneSummary:
     return describe(spec_of(name), (side_of(name), side_of(name)))
 
 
@@ -44,18 +44,18 @@ def build(name: str) -> nn.Module:
     return network
 
 
-def modules_among(name: str, network: nn.Module) -> list[Layer]:
-    """Give the layers that are modules, in the order of computation."""
+def modules_among(name: str, network: nn.Module) -> list[LayerInfo]:
+    """Return the layers that are modules, in the order of computation."""
     modules = dict(network.named_modules())
     return [layer for layer in anatomy_of(name).layers if layer.name in modules]
 
 
-def spread(layers: list[Layer], count: int) -> list[Layer]:
+def spread(layers: list[LayerInfo], count: int) -> list[LayerInfo]:
     return [layers[i * (len(layers) - 1) // max(1, count - 1)] for i in range(min(count, len(layers)))]
 
 
-def written_over(name: str, network: nn.Module) -> list[Layer]:
-    """Give the layers in front of a module that writes into its input, and in front of an addition."""
+def written_over(name: str, network: nn.Module) -> list[LayerInfo]:
+    """Return the layers in front of a module that writes into its input, and in front of an addition."""
     places = {node: index for index, node in enumerate(anatomy_of(name).nodes)}
     writers = {path for path, module in network.named_modules() if getattr(module, "inplace", False)}
     writers |= {node for node in places if node.rpartition(".")[2].startswith(("add", "iadd"))}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from segtune.models.backbones.registry import BACKBONES
-from segtune.models.layer_info import Anatomy, describe
+from segtune.models.layer_info import BackboneSummary, describe
 from segtune.models.taps import resolve
 
 SIZE = 224
@@ -25,7 +25,7 @@ LayersOf = Callable[[str], dict[str, SimpleNamespace]]
 
 @pytest.fixture(scope="module")
 def layers_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayersOf]:
-    """Give the layers of a network of Keras by name, in its order: their kind and output shape (height, width, C)."""
+    """Return the layers of a network of Keras by name, in its order: their kind and output shape (height, width, C)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_BACKEND", "torch")
         patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
@@ -50,7 +50,7 @@ def layers_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LayersOf]:
 
 
 @pytest.fixture(scope="module")
-def anatomy_of() -> Callable[[str], Anatomy]:
+def anatomy_of() -> Callable[[str], BackboneSummary]:
     return cache(lambda name: describe(BACKBONES[name], (SIZE, SIZE)))
 
 
@@ -70,7 +70,9 @@ def test_every_name_of_keras_is_known_and_no_other(name: str, layers_of: LayersO
     assert set(layers) <= {*spec.aliases, *spec.ambiguous}
 
 
-def test_numbers_mean_what_they_mean_in_keras(layers_of: LayersOf, anatomy_of: Callable[[str], Anatomy]) -> None:
+def test_numbers_mean_what_they_mean_in_keras(
+    layers_of: LayersOf, anatomy_of: Callable[[str], BackboneSummary]
+) -> None:
     """Of layers without a name, the one in front of it in Keras's order says where it is."""
     spec, anatomy = BACKBONES["xception"], anatomy_of("xception")
     order = list(layers_of("xception"))
@@ -96,7 +98,7 @@ STRIDES_LATER = {f"conv{stage}_block1_1_{layer}" for stage in (3, 4, 5) for laye
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_channels_and_strides_are_those_of_keras(
-    name: str, layers_of: LayersOf, anatomy_of: Callable[[str], Anatomy]
+    name: str, layers_of: LayersOf, anatomy_of: Callable[[str], BackboneSummary]
 ) -> None:
     spec, anatomy = BACKBONES[name], anatomy_of(name)
     other = set()
@@ -114,7 +116,7 @@ def test_channels_and_strides_are_those_of_keras(
     assert other == (STRIDES_LATER if name == "resnet50" else set())
 
 
-def test_names_of_one_layer_come_with_the_table(anatomy_of: Callable[[str], Anatomy]) -> None:
+def test_names_of_one_layer_come_with_the_table(anatomy_of: Callable[[str], BackboneSummary]) -> None:
     anatomy = anatomy_of("xception")
     assert anatomy.find("block4_sepconv1_act").keras == "block4_sepconv1_act"
     assert anatomy.find("block3.rep.0").keras == "block4_sepconv1_act"

@@ -1,0 +1,50 @@
+"""Settings that have a new name: the old one still works."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+#: Old name to new, as dotted names; `*` stands for the name of any phase.
+RENAMED = {"average": "tta", "freeze.phases.*.cut": "freeze.phases.*.stop_gradient"}
+
+
+def new_name(name: str) -> str:
+    """Return the new name of a setting, or of one inside it, as in `tta.flips` for `average.flips`."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        head = ".".join(parts[:count])
+        if (new := _renamed(head)) != head:
+            return ".".join([new, *parts[count:]])
+    return name
+
+
+def _renamed(name: str) -> str:
+    for old, new in RENAMED.items():
+        if match := re.fullmatch(re.escape(old).replace(re.escape("*"), r"(\w+)"), name):
+            return new.replace("*", *match.groups()) if match.groups() else new
+    return name
+
+
+def with_new_names(values: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], list[str]]:
+    """Return nested settings under their new names, and which old names were in use.
+
+    An old name that holds nothing (None) is left out: files of earlier runs hold all settings. Where both names are
+    there the old one counts, for the new one stands among the defaults.
+    """
+    found: dict[str, Any] = {}
+    old_ones: dict[str, Any] = {}
+    used: list[str] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        new = _renamed(name)
+        if isinstance(value, Mapping) and new == name:
+            value, inside = with_new_names(value, f"{name}.")
+            used += inside
+        if new == name:
+            found[key] = value
+        elif value is not None:
+            used.append(name)
+            old_ones[new.removeprefix(prefix)] = value
+    for key, value in old_ones.items():
+        found[key] = {**found[key], **value} if isinstance(found.get(key), dict) else value
+    return found, used

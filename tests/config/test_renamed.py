@@ -1,0 +1,70 @@
+"""Old names of settings: what they turn into, in overrides, in files and in checkpoints of earlier versions."""
+
+import pytest
+import yaml
+
+from segtune.__main__ import main
+from segtune.config.parse import parse
+from segtune.config.renamed import new_name, with_new_names
+from segtune.config.schema import FreezeSettings, PhaseSettings
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("average", "tta"),
+        ("average.flips", "tta.flips"),
+        ("averages", "averages"),
+        ("tta.flips", "tta.flips"),
+        ("data.average", "data.average"),
+        ("freeze.phases.head.cut", "freeze.phases.head.stop_gradient"),
+        ("freeze.phases.cut.epochs", "freeze.phases.cut.epochs"),
+        ("cut", "cut"),
+    ],
+)
+def test_new_name(name: str, expected: str) -> None:
+    assert new_name(name) == expected
+
+
+def test_nested_settings_get_their_new_names() -> None:
+    values = {
+        "average": {"flips": True},
+        "tta": {"flips": False, "scales": [1.0, 2.0]},  # as the defaults have it
+        "freeze": {"phases": {"one": {"cut": "layer1", "lr": 1}, "two": {"cut": None, "lr": 2}}},
+    }
+    assert with_new_names(values) == (
+        {
+            "tta": {"flips": True, "scales": [1.0, 2.0]},
+            "freeze": {"phases": {"one": {"lr": 1, "stop_gradient": "layer1"}, "two": {"lr": 2}}},
+        },
+        ["average", "freeze.phases.one.cut"],
+    )
+    assert values["average"] == {"flips": True}  # what was given stays as it was
+
+
+def test_settings_of_earlier_runs_are_parsed() -> None:
+    phases = {"one": {"lr": 1.0, "epochs": 1, "cut": "layer1"}, "two": {"lr": 1.0, "epochs": 1, "cut": None}}
+
+    from pydantic.dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Run:
+        freeze: FreezeSettings
+
+    freeze = parse(Run, {"freeze": {"phases": phases}}).freeze
+    assert freeze.phases["one"] == PhaseSettings(lr=1.0, epochs=1, stop_gradient="layer1")
+    assert freeze.phases["two"].stop_gradient is None
+
+
+def test_an_old_name_on_the_command_line_works_and_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "freeze=none", "--cfg", "job", "freeze.phases.all.cut=block5"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert yaml.safe_load(out)["freeze"]["phases"]["all"]["stop_gradient"] == "block5"
+    assert err == (
+        "The setting freeze.phases.all.cut is now called freeze.phases.all.stop_gradient; the old name still works.\n"
+    )
+    assert main(["predict", "--cfg", "job", "checkpoint=a.pt", "input=x", "average.flips=true"]) == 0
+    out, err = capsys.readouterr()
+    assert yaml.safe_load(out)["tta"] == {"flips": True, "scales": [1.0]}
+    assert err == "The setting average.flips is now called tta.flips; the old name still works.\n"
