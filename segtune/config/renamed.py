@@ -21,7 +21,7 @@ def new_name(name: str) -> str:
 def _renamed(name: str) -> str:
     for old, new in RENAMED.items():
         if match := re.fullmatch(re.escape(old).replace(re.escape("*"), r"(\w+)"), name):
-            return new.replace("*", *match.groups()) if match.groups() else new
+            return new.replace("*", "".join(match.groups()))
     return name
 
 

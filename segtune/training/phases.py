@@ -92,9 +92,9 @@ def entered(built: BuiltModel, phase: Phase) -> Iterator[None]:
 def _all_trains(name: str, phase: PhaseSettings) -> PhaseSettings:
     """Random weights are never frozen: train all at one rate, or refuse what asks by name for something else."""
     if phase.stop_gradient or isinstance(phase.backbone, list):
-        what = (
-            f"stop_gradient={phase.stop_gradient}" if phase.stop_gradient else f"backbone=[{','.join(phase.backbone)}]"
-        )  # type: ignore[arg-type]
+        what = f"stop_gradient={phase.stop_gradient}"
+        if isinstance(phase.backbone, list) and not phase.stop_gradient:
+            what = f"backbone=[{','.join(phase.backbone)}]"
         raise UserError(
             f"freeze.phases.{name}: {what} would freeze layers of random weights, for the backbone has no pretrained "
             "ones. Give some (backbone.weights=PATH or restore.checkpoint=FILE), or train all (backbone: all, no stop_gradient)."
