@@ -1,4 +1,4 @@
-"""The example of CONTRIBUTING.md, followed to the letter: a copy of the package gets a decoder, tests it and trains it."""
+"""The example of CONTRIBUTING.md, followed to the letter: a copy of the package gets a decoder and trains it."""
 
 import os
 import re
@@ -86,3 +86,12 @@ def test_the_example_trains(copy: Path) -> None:
     assert "1 passed" in done.stdout
     assert "name: lraspp" in (copy / "run" / "config.yaml").read_text(encoding="utf-8")
     assert (copy / "run" / "summary.json").is_file()
+
+
+def test_a_wrong_setting_of_the_example_is_named(copy: Path) -> None:
+    words = ["train", "decoder=lraspp", "decoder.channels=0"]
+    env = {**os.environ, "PYTHONPATH": str(copy)}
+    command = [sys.executable, "-m", "segtune", *words]
+    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "  decoder.channels: " in done.stderr
