@@ -31,7 +31,8 @@ from segtune.data.sources import portraits
 from segtune.models.backbones.registry import BACKBONES
 
 REPOSITORY = Path(segtune.__file__).parents[1]
-DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+GUIDES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [*GUIDES, REPOSITORY / "CONTRIBUTING.md"]  # test_contributing.py follows the blocks of the last one
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(r"python3? (-m|tools/)|segtune \w+ \S+=|(make|pip|torchrun|tensorboard) \S|\.ci/")
 
@@ -202,6 +203,7 @@ SEGTUNE: dict[str, Run] = {
     "export checkpoint=runs/NAME/checkpoints/best.pt format=torch": Run(),
     "export": Run("--help"),
 }
+ENTRIES["python -m segtune train backbone=resnet50 decoder=lraspp"] = NotRun("test_contributing.py adds this decoder")
 ENTRIES |= {f"python -m segtune {command}": run for command, run in SEGTUNE.items()}
 
 #: The files that a command leaves, unless it only shows something.
@@ -228,13 +230,27 @@ PYTHON = {
 def python_blocks() -> dict[tuple[str, int], str]:
     return {
         (str(document.relative_to(REPOSITORY)), number): block
-        for document in DOCUMENTS
+        for document in GUIDES
         for number, block in enumerate(blocks(document.read_text(encoding="utf-8"), "python"))
     }
 
 
 def yaml_blocks() -> list[str]:
-    return [block for document in DOCUMENTS for block in blocks(document.read_text(encoding="utf-8"), "yaml")]
+    return [block for document in GUIDES for block in blocks(document.read_text(encoding="utf-8"), "yaml")]
+
+
+def test_links_have_a_target() -> None:
+    anchors = {}
+    for document in DOCUMENTS:
+        titles = re.findall(r"^#+ (.*)", FENCED.sub("", document.read_text(encoding="utf-8")), re.MULTILINE)
+        anchors[document] = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    for document in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", document.read_text(encoding="utf-8"))):
+            if not link.startswith("http"):
+                name, _, anchor = link.partition("#")
+                target = (document.parent / name).resolve() if name else document
+                assert target.exists(), f"{document.name}: {link}"
+                assert not anchor or anchor in anchors[target], f"{document.name}: {link}"
 
 
 def test_commands_are_found() -> None:
