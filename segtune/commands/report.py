@@ -1,4 +1,4 @@
-"""The command `report`: rank the runs in a folder."""
+"""The command `report`: write a leaderboard of the runs in a folder."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from segtune.runtime.versions import versions
 
 
 def report(settings: ReportSettings) -> list[RunResult]:
-    """Rank the finished runs in a folder by validation Dice, and write the page.
+    """Rank the finished runs in a folder by validation Dice, write the page, and return the runs.
 
     Raises:
         UserError: There is no finished run.
@@ -22,9 +22,9 @@ def report(settings: ReportSettings) -> list[RunResult]:
     folder = Path(settings.folder).expanduser()
     runs, unfinished, damaged = find_runs(folder)
     if not runs:
-        more = f" There are unfinished ones: {some(map(str, unfinished))}." if unfinished else ""
+        more = f" Unfinished: {some(map(str, unfinished))}." if unfinished else ""
         raise UserError(
-            f"folder={folder}: there is no finished run in it (no summary.json beside a config.yaml).{more} Expected a "
+            f"folder={folder}: no finished run found (no summary.json beside a config.yaml).{more} Expected a "
             "folder such as multirun/2026-01-31_12-00-00 or runs."
         )
     names_of_settings = differing([run.settings for run in runs])
@@ -43,15 +43,15 @@ def report(settings: ReportSettings) -> list[RunResult]:
         ],
         "differing": names_of_settings,
         "chart": leaderboard_chart([(names[run.folder], run.dices) for run in runs]),
-        "same_pictures": len({run.pictures for run in runs if run.pictures}) < 2,
+        "same_images": len({run.images for run in runs if run.images}) < 2,
         "unfinished": [str(each.relative_to(folder)) for each in unfinished],
         "damaged": [str(each.relative_to(folder)) for each in damaged],
         "versions": versions(),
     }
-    write_atomically(path, render("ranking.html", page).encode())
+    write_atomically(path, render("leaderboard.html", page).encode())
     print_table(*leaderboard_tables(runs, names, names_of_settings))
     for what, others in (("unfinished", unfinished), ("not readable", damaged)):
         if others:
-            say(f"Not ranked, for they are {what}: {some(map(str, others))}.")
-    say(f"The page is {shown(path)}.")
+            say(f"Not ranked ({what}): {some(map(str, others))}.")
+    say(f"Wrote {shown(path)}.")
     return runs

@@ -1,4 +1,4 @@
-"""What `predict` is given: which pictures, and under which names their results are written."""
+"""The input of `predict`: the images it names, and the names of their results."""
 
 import os
 import re
@@ -17,17 +17,17 @@ _MAGIC = re.compile(r"[*?[]")
 
 @dataclass(frozen=True)
 class Source:
-    """A picture, and the name of its results: a path with / and without ending."""
+    """An image file, and the name of its results: a path with / and without extension."""
 
     path: Path
     name: str
 
 
 def find_video(text: str) -> int | Path | None:
-    """Return a camera's number, a video's file, or None where `text` is something else.
+    """Return the number of a camera, the path of a video, or None if `text` names neither.
 
     Raises:
-        UserError: The camera has no number.
+        UserError: `camera:` is not followed by a number.
     """
     if text.startswith("camera:"):
         number = text.removeprefix("camera:")
@@ -39,11 +39,11 @@ def find_video(text: str) -> int | Path | None:
 
 
 def find_images(text: str, own: Collection[Path] = ()) -> list[Source]:
-    """Find the pictures of a file, a folder with all folders in it, or a pattern; sorted, hidden ones left out.
+    """Return the images of a file, a folder (recursively) or a glob pattern, sorted and without hidden ones.
 
     Args:
         text: The file, folder or pattern.
-        own: Folders of results, which are passed over where they lie inside what is searched.
+        own: Folders of results, which are skipped.
 
     Raises:
         UserError: There are none.
@@ -57,28 +57,28 @@ def find_images(text: str, own: Collection[Path] = ()) -> list[Source]:
         root, found = _matching(path, results)
     else:
         raise UserError(
-            f"input={text}: there is no such file or folder. "
+            f"input={text}: no such file or folder. "
             "Expected a photo, a folder, a pattern such as 'photos/*.jpg', a video, or camera:0."
         )
-    pictures = sorted(each for each in found if each.suffix.lower() in EXTENSIONS)
-    if not pictures:
-        where = "in this folder and the folders in it" if path.is_dir() else "that match"
+    images = sorted(each for each in found if each.suffix.lower() in EXTENSIONS)
+    if not images:
+        where = "in this folder and its subfolders" if path.is_dir() else "that match"
         raise UserError(
-            f"input={text}: no pictures found {where}. Looked for files that end in {' '.join(sorted(EXTENSIONS))}; "
-            "hidden ones, and results in the output folder, are passed over."
+            f"input={text}: no images found {where}. Expected files that end in {' '.join(sorted(EXTENSIONS))}; "
+            "hidden files, and results in the output folder, are skipped."
         )
-    names = unique_names([picture.relative_to(root) for picture in pictures])
-    return [Source(picture, name) for picture, name in zip(pictures, names, strict=True)]
+    names = unique_names([image.relative_to(root) for image in images])
+    return [Source(image, name) for image, name in zip(images, names, strict=True)]
 
 
 def unique_names(paths: Iterable[Path]) -> list[str]:
-    """Drop the endings of different paths where what is left is unique: a.jpg and a.png keep theirs."""
+    """Return paths without their extensions, except where that would make two equal: a.jpg and a.png keep theirs."""
     full = [path.as_posix() for path in paths]
     names = [name.removesuffix(Path(name).suffix) for name in full]
     while True:
-        # Some file systems take A.png and a.png for the same. A kept ending can meet another name (a.png.jpg).
-        often = Counter(name.casefold() for name in names)
-        kept = [whole if often[name.casefold()] > 1 else name for whole, name in zip(full, names, strict=True)]
+        # Some file systems ignore case. A name that keeps its extension can equal another one without (a.png.jpg).
+        counts = Counter(name.casefold() for name in names)
+        kept = [whole if counts[name.casefold()] > 1 else name for whole, name in zip(full, names, strict=True)]
         if kept == names:
             return names
         names = kept
@@ -91,7 +91,7 @@ def _in_folder(root: Path, results: Collection[str]) -> Iterator[Path]:
     seen = set[str]()
     for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen or (real in results and Path(folder) != root):  # a loop of links ends here
+        if real in seen or (real in results and Path(folder) != root):  # also ends a cycle of links
             folders.clear()
             continue
         seen.add(real)

@@ -1,4 +1,4 @@
-"""An exported network, run by onnxruntime."""
+"""Load an exported ONNX model and run it with onnxruntime."""
 
 import importlib.util
 import json
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segtune.errors import UserError
 
-#: What `segtune export` writes into a file, and is needed to use it.
+#: The entries of a file's metadata that `segtune export` writes and inference needs.
 KEYS = ("size", "threshold", "settings", "taps")
 
 
@@ -19,29 +19,29 @@ def need(*packages: str) -> None:
     """Check that packages are installed.
 
     Raises:
-        UserError: Some are not.
+        UserError: Some are missing.
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise UserError(f"Not installed: {', '.join(missing)}. To install them: pip install 'segtune[export]'")
+        raise UserError(f"Not installed: {', '.join(missing)}. Install with: pip install 'segtune[export]'")
 
 
 def load_onnx(
     path: str | Path, providers: Sequence[str] | None = None
 ) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
-    """Load what `segtune export format=onnx` wrote.
+    """Return the model in a file that `segtune export format=onnx` wrote, and its metadata.
 
     Args:
         path: The file.
-        providers: What runs it, of onnxruntime's; None: CUDA where onnxruntime has it, else the CPU.
+        providers: onnxruntime's execution providers; None: CUDA where onnxruntime has it, else the CPU.
 
     Returns:
-        A function from RGB pictures, uint8, (N, 3, H, W) with sides from 32 pixels up, to the probability of object,
-        float32, (N, 1, H, W), on the CPU; and `size` ([height, width] of the evaluation in training), `threshold`,
-        `settings` and `taps` of the training.
+        A function from RGB images, uint8, (N, 3, H, W) with sides of at least 32 pixels, to the probability of
+        foreground, float32, (N, 1, H, W), on the CPU; and the training run's `size` ([height, width] of its
+        evaluation), `threshold`, `settings` and `taps`.
 
     Raises:
-        UserError: The file is missing, cannot be read, or is not one that segtune wrote; or onnxruntime is missing.
+        UserError: The file is missing, cannot be read, or was not written by segtune; or onnxruntime is missing.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,8 +50,8 @@ def load_onnx(
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; that CUDA leaves some operators to the CPU is nothing to act on
-    options.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch, so OMP_NUM_THREADS counts here too
+    options.log_severity_level = 3  # errors only: CUDA leaving some operators to the CPU needs no action
+    options.intra_op_num_threads = torch.get_num_threads()  # as PyTorch, so OMP_NUM_THREADS applies here too
     wanted = providers or [
         name
         for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -59,9 +59,9 @@ def load_onnx(
     ]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=list(wanted))
-    except Exception as error:  # its kinds of errors share no base of their own
+    except Exception as error:  # onnxruntime's errors share no base class
         raise UserError(
-            f"onnxruntime {onnxruntime.__version__} cannot read {path}: it is damaged, no ONNX file, or too new "
+            f"onnxruntime {onnxruntime.__version__} cannot read {path}: it is damaged, not an ONNX file, or too new "
             f"({type(error).__name__}). Expected a file that `segtune export` wrote."
         ) from error
     found = session.get_modelmeta().custom_metadata_map

@@ -1,4 +1,4 @@
-"""A trained model as a user wants it: a picture goes in, a mask comes out."""
+"""The predictor: a trained model that maps an image of any size to a mask of the same size."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -26,21 +26,21 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class Prediction(NamedTuple):
-    """What is object: `mask` (H, W), bool, and `probability` (H, W), float32, 0 to 1."""
+    """The predicted foreground: `mask` (H, W), bool, and `probability` (H, W), float32, 0 to 1."""
 
     mask: NDArray[np.bool_]
     probability: NDArray[np.float32]
 
 
 class Predictor:
-    """Predicts pictures one by one; `segtune.load` makes it.
+    """Predicts images one by one; created by `segtune.load`.
 
     Attributes:
-        size: Height and width at which the network sees a whole picture.
-        threshold: The probability above which a pixel is object.
+        size: Height and width to which a whole image is resized for the network.
+        threshold: The probability above which a pixel is foreground.
         compute: Device and precision.
-        tile: Side of the tiles in which a picture is predicted at its own size; None for whole pictures at `size`.
-        overlap: Share of a tile that its neighbour covers too.
+        tile: Side of the tiles in which an image is predicted at its own size; None for whole images at `size`.
+        overlap: Least fraction of a tile that its neighbour also covers.
     """
 
     def __init__(
@@ -60,44 +60,41 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, image: NDArray[np.uint8]) -> Prediction:
-        """Predict a picture.
+        """Return the mask and the probability of an image, at its size.
 
         Args:
-            image: RGB, uint8, (H, W, 3) of any size from 1 pixel up. OpenCV reads BGR: turn it round before.
-
-        Returns:
-            Mask and probability at the picture's size.
+            image: RGB, uint8, (H, W, 3) of any size from 1 pixel up. OpenCV reads BGR: reverse the channels first.
 
         Raises:
-            ValueError: The image is of another type or shape.
-            UserError: The device's memory is too small.
+            ValueError: The image has another type or shape.
+            UserError: The device runs out of memory.
         """
         _check(image)
         image = np.ascontiguousarray(image)
         try:
             if self.tile is None:
-                return self._judged(self._logits(self._resized(image=image)["image"]), image.shape[:2])
+                return self._prediction(self._logits(self._resized(image=image)["image"]), image.shape[:2])
             height, width = image.shape[:2]
-            seen = _at_least(GRID, image)
+            padded = _at_least(GRID, image)
             if max(height, width) <= self.tile:
-                return self._judged(self._logits(seen)[..., :height, :width], (height, width))
-            joined = predict_tiled(self._probability, seen, self.tile, self.overlap)[:height, :width]
+                return self._prediction(self._logits(padded)[..., :height, :width], (height, width))
+            blended = predict_tiled(self._probability, padded, self.tile, self.overlap)[:height, :width]
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"The memory of {self.compute.device} is too small for a picture of {image.shape[0]} x "
-                f"{image.shape[1]} pixels. Give a smaller tile or size."
+                f"{self.compute.device} ran out of memory on an image of {image.shape[0]} x {image.shape[1]} pixels. "
+                "Set a smaller tile or size."
             ) from error
-        return Prediction(joined > self.threshold, joined)
+        return Prediction(blended > self.threshold, blended)
 
     def _logits(self, image: NDArray[np.uint8]) -> Tensor:
-        pictures = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+        images = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
         with self.compute.autocast():
-            return self.network(pictures.to(self.compute.device))
+            return self.network(images.to(self.compute.device))
 
     def _probability(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._logits(image)[0, 0].sigmoid().cpu().numpy()
 
-    def _judged(self, logits: Tensor, size: tuple[int, ...]) -> Prediction:
+    def _prediction(self, logits: Tensor, size: tuple[int, ...]) -> Prediction:
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         mask = (logits > self._threshold_logit)[0, 0].cpu().numpy()
@@ -116,7 +113,7 @@ def load(
     device: str = "auto",
     precision: Precision = "auto",
 ) -> Predictor:
-    """Load a model; `segtune.load` says what the arguments mean."""
+    """Return the predictor of a model file; the arguments are documented at `segtune.load`."""
     plain: dict[str, Any] = {
         "checkpoint": str(Path(path)),
         "input": "",
@@ -130,15 +127,15 @@ def load(
 
 
 def load_as(settings: PredictSettings) -> Predictor:
-    """Load the model that settings name.
+    """Return the predictor of the model file that settings name.
 
     Raises:
         UserError: The file cannot be used, or the settings contradict each other.
     """
     if settings.tile is not None and settings.image_size is not None:
         raise UserError(
-            f"tile={settings.tile} predicts a picture at its own size, image_size={settings.image_size} at this one: "
-            "give one of them."
+            f"tile={settings.tile} predicts an image at its own size, image_size={settings.image_size} at a fixed one: "
+            "set only one of them."
         )
     path = Path(settings.checkpoint).expanduser()
     compute = resolve_device(settings.train)
@@ -160,13 +157,13 @@ def _trained(path: Path, compute: Device) -> tuple[Network, tuple[int, int], flo
 
 
 def _exported(path: Path) -> tuple[Network, tuple[int, int], float]:
-    from segtune.inference.onnx_model import load_onnx  # it needs packages that are not installed with segtune itself
+    from segtune.inference.onnx_model import load_onnx  # needs the optional packages of segtune[export]
 
     network, facts = load_onnx(path)
 
-    def logits(pictures: Tensor) -> Tensor:
-        # Enlarged or averaged views are floats; the file takes bytes.
-        return torch.logit(network(pictures.round().to("cpu", torch.uint8)), eps=1e-7)
+    def logits(images: Tensor) -> Tensor:
+        # Rescaled views of test-time augmentation are floats; the exported model takes uint8.
+        return torch.logit(network(images.round().to("cpu", torch.uint8)), eps=1e-7)
 
     height, width = facts["size"]
     return logits, (int(height), int(width)), float(facts["threshold"])
@@ -175,24 +172,22 @@ def _exported(path: Path) -> tuple[Network, tuple[int, int], float]:
 def _check(image: Any) -> None:
     expected = "predict takes RGB as a NumPy array of uint8, 0 to 255, of shape (height, width, 3)"
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"{expected}; came {type(image).__name__}. Of a Pillow image: np.array(image.convert('RGB')).")
-    came = f"came {image.dtype} {image.shape}"
+        raise ValueError(f"{expected}; got {type(image).__name__}. For Pillow: np.array(image.convert('RGB')).")
+    got = f"got {image.dtype} {image.shape}"
     if image.ndim == 2:
-        raise ValueError(f"{expected}; {came}. Of grey: np.stack([image] * 3, axis=2).")
+        raise ValueError(f"{expected}; {got}. For greyscale: np.stack([image] * 3, axis=2).")
     if image.ndim == 3 and image.shape[2] == 4:
-        raise ValueError(
-            f"{expected}; {came}. Drop the alpha channel, image[..., :3]; of OpenCV's BGRA it is image[..., 2::-1]."
-        )
+        raise ValueError(f"{expected}; {got}. Drop the alpha channel: image[..., :3], for BGRA image[..., 2::-1].")
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"{expected}; {came}. Give one picture at a time, with the channels last.")
+        raise ValueError(f"{expected}; {got}. Pass one image at a time, channels last.")
     if image.dtype != np.uint8:
         raise ValueError(
-            f"{expected}; {came}. Scale it: of floats from 0 to 1 (image * 255).round().astype(np.uint8), "
-            "of 16 bits (image >> 8).astype(np.uint8)."
+            f"{expected}; {got}. Convert it: (image * 255).round().astype(np.uint8) for floats from 0 to 1, "
+            "(image >> 8).astype(np.uint8) for 16 bits."
         )
 
 
 def _at_least(side: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Mirror a picture beyond its lower and right border where it is smaller than what a network can see."""
+    """Return an image padded by reflection, below and to the right, to the least size that the network accepts."""
     missing = [(0, max(0, side - length)) for length in image.shape[:2]]
     return np.pad(image, [*missing, (0, 0)], mode="symmetric") if any(extra for _, extra in missing) else image

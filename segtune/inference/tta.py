@@ -1,4 +1,4 @@
-"""Test-time augmentation: one prediction from several views of a picture."""
+"""Test-time augmentation: the mean prediction over several views of an image."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,15 +12,15 @@ Network = Callable[[Tensor], Tensor]
 
 
 def with_tta(network: Network, *, flips: bool = False, scales: Sequence[float] = (1.0,)) -> Network:
-    """Average the probabilities that a network gives for mirror images and sizes of a picture.
+    """Return a network that averages the probabilities over flips and scales of its input.
 
     Args:
-        network: From pictures (N, 3, H, W), 0 to 255, to logits (N, 1, H, W).
-        flips: Take the mirror image, left and right exchanged, of every size too.
-        scales: Multiples of the pictures' size; sides below 32 pixels become 32.
+        network: Maps images (N, 3, H, W), 0 to 255, to logits (N, 1, H, W).
+        flips: Add the horizontally flipped image at every scale.
+        scales: Multiples of the image size; sides below 32 pixels become 32.
 
     Returns:
-        A function from pictures to logits (N, 1, H, W): of the mean probability, within +-16.
+        A function from images to logits (N, 1, H, W) of the mean probability, within ±16.
     """
     if not flips and list(scales) == [1.0]:
         return network

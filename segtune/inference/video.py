@@ -1,4 +1,4 @@
-"""Videos and cameras, frame by frame, through OpenCV."""
+"""Reading videos and cameras frame by frame, and writing videos, with OpenCV."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from segtune.errors import UserError
 
-_OF_A_CAMERA = 25.0  # frames per second, where a source gives none
+_DEFAULT_FPS = 25.0  # where a source reports no frame rate
 
 
 class Video:
-    """A video or a camera: iterate for its frames, RGB (H, W, 3), turned as they are meant to be seen.
+    """A video or a camera: an iterable of its frames, RGB (H, W, 3), rotated as the file's metadata say.
 
-    `announced` is how many frames there should be, None where that is unknown; `rate` is frames per second.
+    `announced` is the expected number of frames, None where it is unknown; `rate` is in frames per second.
     """
 
     def __init__(self, source: int | Path, most: int | None = None) -> None:
-        """Open a video, of which at most so many frames are read.
+        """Open a video or camera, of which at most `most` frames are read.
 
         Raises:
             UserError: It cannot be opened.
@@ -29,17 +29,17 @@ class Video:
         self.capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         if not self.capture.isOpened():
             raise UserError(
-                f"camera:{source} cannot be opened: expected one that is connected, and that you may use."
+                f"camera:{source} cannot be opened. Check that it is connected and that you have access to it."
                 if isinstance(source, int)
                 else f"{source}: cannot be opened as a video; it is damaged, or OpenCV has no decoder for it."
             )
         rate = self.capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if 0 < rate < 1000 else _OF_A_CAMERA
+        self.rate = rate if 0 < rate < 1000 else _DEFAULT_FPS
         count = 0 if isinstance(source, int) else max(0, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         self.announced = min(count, most or count) or most
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        """Read on."""
+        """Yield the next frame until the end or the limit."""
         number = 0
         while number != self.most:
             done, frame = self.capture.read()
@@ -49,24 +49,24 @@ class Video:
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
     def close(self) -> None:
-        """Let go of the camera or file."""
+        """Release the camera or file."""
         self.capture.release()
 
 
 @contextmanager
 def clip(path: Path, rate: float) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
-    """Write an MP4 (MPEG-4 part 2, which the usual OpenCV writes), hidden until it is complete.
+    """Write an MP4 (MPEG-4 part 2, which every OpenCV build can write), under a hidden name until it is complete.
 
-    However the block ends, the frames up to then are kept. The format has even sides: an odd one loses its last row or
-    column.
+    However the block ends, the frames written so far are kept. The format needs even sides: of an odd one the last row
+    or column is dropped.
 
     Yields:
         A function that adds a frame, RGB (H, W, 3).
 
     Raises:
-        UserError: It cannot be written.
+        UserError: The file cannot be written.
     """
-    hidden = path.with_name(f".{path.stem}.partial.mp4")  # OpenCV goes by the ending
+    hidden = path.with_name(f".{path.stem}.partial.mp4")  # OpenCV chooses the format by the extension
     writer: cv2.VideoWriter | None = None
 
     def add(frame: NDArray[np.uint8]) -> None:
@@ -80,7 +80,7 @@ def clip(path: Path, rate: float) -> Iterator[Callable[[NDArray[np.uint8]], None
                 hidden.unlink(missing_ok=True)
                 raise UserError(
                     f"{path} cannot be written as {width} x {height} pixels at {rate:g} frames per second. "
-                    "Give overlays=false; the masks are written as pictures."
+                    "Set overlays=false; the masks are written as images."
                 )
         writer.write(cv2.cvtColor(frame[:height, :width], cv2.COLOR_RGB2BGR))
 

@@ -1,1 +1,1 @@
-"""HTML pages, charts, tables, drawings."""
+"""HTML reports, charts, the leaderboard, tables and drawings."""

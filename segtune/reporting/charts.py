@@ -1,4 +1,4 @@
-"""The charts of a report, with matplotlib, as SVG that takes the colour of the page's text."""
+"""The charts of a report, drawn with matplotlib as SVG in the text colour of the page."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from segtune.metrics.curves import THRESHOLDS
 
 Facts = dict[str, Any]
 
-#: Stands for the text's colour of the page until the drawing is done.
+#: Placeholder that becomes the page's text colour once the chart is drawn.
 _INK = "#010203"
 _BLUE, _ORANGE, _GREEN, _GREY = "#4c8df6", "#e8833a", "#3fa35c", "#8a8f98"
 _STYLE: Any = {
-    "svg.fonttype": "none",  # letters stay letters: small, and in the page's font
+    "svg.fonttype": "none",  # text stays text: smaller, and in the page's font
     "svg.hashsalt": "segtune",
-    "text.parse_math": False,  # a $ in a name is one
+    "text.parse_math": False,  # a $ in a name is a plain character
     "font.size": 9.0,
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -52,7 +52,7 @@ def _chart(draw: Callable[[Any], None], width: float = 5.2, height: float = 3.1,
 
 
 def training_chart(rows: Sequence[Facts], best_epoch: int) -> str:
-    """Draw losses and validation Dice by epoch, the phases shaded."""
+    """Return a chart of the losses and the validation Dice by epoch, with the phases shaded."""
     epochs = [row["epoch"] for row in rows]
 
     def draw(axes: Any) -> None:
@@ -73,7 +73,7 @@ def training_chart(rows: Sequence[Facts], best_epoch: int) -> str:
 
 
 def threshold_chart(facts: Facts) -> str:
-    """Draw mean Dice by threshold, with the threshold in use and the one that was chosen."""
+    """Return a chart of mean Dice by threshold, with the threshold in use and the best one."""
 
     def draw(axes: Any) -> None:
         axes.plot(THRESHOLDS, [np.nan if dice is None else dice for dice in facts["curves"]["dice"]], color=_BLUE)
@@ -88,7 +88,7 @@ def threshold_chart(facts: Facts) -> str:
 
 
 def precision_recall_chart(facts: Facts) -> str:
-    """Draw pooled precision by recall, with the place of the threshold in use."""
+    """Return the precision-recall curve over all pixels, with the point of the threshold in use."""
     curves = facts["curves"]
 
     def draw(axes: Any) -> None:
@@ -104,40 +104,40 @@ def precision_recall_chart(facts: Facts) -> str:
 
 
 def calibration_chart(facts: Facts) -> str:
-    """Draw how often probabilities come true."""
-    given = facts["curves"]["calibration"]
+    """Return a reliability diagram: the fraction of object pixels by predicted probability."""
+    calibration = facts["curves"]["calibration"]
 
     def draw(axes: Any) -> None:
-        pixels = np.array(given["pixels"])
-        there = pixels > 0
+        used = np.array(calibration["pixels"]) > 0
         axes.plot((0, 1), (0, 1), color=_GREY, linewidth=1, linestyle="--")
-        axes.plot(np.array(given["probability"])[there], np.array(given["share"])[there], color=_BLUE, marker="o")
-        axes.set(xlabel="probability given", ylabel="share that is object", xlim=(0, 1), ylim=(0, 1.02))
+        probability, fraction = (np.array(calibration[key])[used] for key in ("probability", "share"))
+        axes.plot(probability, fraction, color=_BLUE, marker="o")
+        axes.set(xlabel="predicted probability", ylabel="fraction of object pixels", xlim=(0, 1), ylim=(0, 1.02))
 
-    return _chart(draw, title=f"Calibration, expected error {given['error']:.3f}")
+    return _chart(draw, title=f"Calibration, expected error {calibration['error']:.3f}")
 
 
 def dice_chart(dices: Sequence[float]) -> str:
-    """Draw how many pictures have which Dice."""
+    """Return a histogram of the images' Dice."""
 
     def draw(axes: Any) -> None:
         axes.hist(dices, bins=np.linspace(0, 1, 21).tolist(), color=_BLUE)
-        axes.set(xlabel="Dice", ylabel="pictures", xlim=(0, 1))
+        axes.set(xlabel="Dice", ylabel="images", xlim=(0, 1))
         axes.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
-    return _chart(draw, title="Dice of the pictures")
+    return _chart(draw, title="Dice of the images")
 
 
 def group_chart(name: str, rows: Sequence[Facts]) -> str:
-    """Draw mean Dice by group, with intervals."""
+    """Return a chart of mean Dice by group, with 95 % intervals."""
 
     def draw(axes: Any) -> None:
-        for place, row in enumerate(rows):
+        for position, row in enumerate(rows):
             low, high = row["interval"]
             if low is not None:
-                axes.plot((low, high), (place, place), color=_BLUE, linewidth=2, alpha=0.5)
+                axes.plot((low, high), (position, position), color=_BLUE, linewidth=2, alpha=0.5)
             if row["dice_mean"] is not None:
-                axes.plot(row["dice_mean"], place, "o", color=_BLUE)
+                axes.plot(row["dice_mean"], position, "o", color=_BLUE)
         axes.set_yticks(range(len(rows)), [f"{row['group']} ({row['images']})" for row in rows])
         axes.locator_params(axis="x", nbins=5)
         axes.set(xlabel="mean Dice, 95 % interval", xlim=(None, 1), ylim=(len(rows) - 0.5, -0.5))
@@ -146,7 +146,7 @@ def group_chart(name: str, rows: Sequence[Facts]) -> str:
 
 
 def leaderboard_chart(runs: Sequence[tuple[str, Sequence[float]]]) -> str:
-    """Draw validation Dice by epoch of several runs, named in the order given."""
+    """Return a chart of the validation Dice by epoch of several runs, in their order."""
 
     def draw(axes: Any) -> None:
         colours = mpl.colormaps["viridis"](np.linspace(0.25, 0.9, len(runs)))

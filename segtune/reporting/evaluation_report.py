@@ -1,4 +1,4 @@
-"""The report: one HTML file that holds all it shows, of a run or an evaluation."""
+"""The report of a run or an evaluation: one self-contained HTML file."""
 
 import base64
 import csv
@@ -25,19 +25,21 @@ from segtune.reporting.wording import Facts, score_names, sentences
 from segtune.runtime.files import write_atomically, write_csv, write_json
 from segtune.runtime.versions import versions
 
-#: Pictures of each kind: the best, those around the median, the worst; and of doubtful masks at most.
-_OF_A_KIND = 3
-_DOUBTFUL = 6
-#: The longest side of a picture, in pixels; and the least share of a picture for a mask to be doubted.
+#: Number of images shown of each kind (worst, median, best), and of likely label errors at most.
+_PER_KIND = 3
+_LABEL_ERRORS = 6
+#: The longest side of an image on the page, in pixels.
 _SIDE = 360
-_DOUBT = 0.002
+#: The least label-error score, a fraction of the image, for a mask to be shown.
+_LEAST_SCORE = 0.002
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a report says of a model's origin.
+    """Where the evaluated model comes from.
 
-    `summary` and `history` are a run's: its `summary.json`, the rows of its `metrics.csv`. An evaluation has none.
+    `summary` and `history` hold the `summary.json` and the rows of `metrics.csv` of a training run; without one they
+    are None and empty.
     """
 
     command: str
@@ -48,16 +50,16 @@ class Source:
 
 
 def earlier(folder: Path, facts: Facts, rows: Sequence[Facts], compare: Callable[[Any, Any], Facts]) -> Facts | None:
-    """Compare with the last evaluation of the same pictures in a folder beside this one, picture by picture.
+    """Compare with the latest evaluation of the same images in a sibling folder, image by image.
 
     Args:
-        folder: Where this evaluation is written; what is in there does not count.
+        folder: Where this evaluation is written; an evaluation already in it is ignored.
         facts: This evaluation.
-        rows: Its pictures.
-        compare: Compares the Dice of two models, picture by picture.
+        rows: A row for each image.
+        compare: Compares the Dice of two models, image by image.
 
     Returns:
-        `name`, `dice_mean` and what `compare` gives; None if there is no such evaluation.
+        `name`, `dice_mean` and the result of `compare`; None if there is no such evaluation.
     """
     for path in sorted(folder.parent.glob("*/evaluation.json"), key=_time, reverse=True):
         if path.parent.resolve() == folder.resolve():
@@ -70,7 +72,7 @@ def earlier(folder: Path, facts: Facts, rows: Sequence[Facts], compare: Callable
                 dices = np.array(list(theirs.values())), np.array([row["dice"] for row in rows])
                 return {"name": path.parent.name, "dice_mean": before["dice_mean"]} | compare(*dices)
         except (OSError, ValueError, KeyError, TypeError, csv.Error):
-            continue  # of another program, or half written
+            continue  # written by another program, or incomplete
     return None
 
 
@@ -79,7 +81,7 @@ def _time(path: Path) -> float:
 
 
 def _truth(facts: Mapping[str, Any]) -> list[Any]:
-    """Say what was evaluated against: the same pictures with other masks are something else."""
+    """Return what defines the ground truth: two evaluations are comparable only where all of it is equal."""
     return [facts[name] for name in ("data", "split", "foreground", "invert", "empty")]
 
 
@@ -88,24 +90,24 @@ def publish(
     facts: Facts,
     rows: Sequence[Facts],
     source: Source,
-    look: Callable[[Sequence[int]], Pictures],
+    predict: Callable[[Sequence[int]], Pictures],
 ) -> None:
     """Write `evaluation.json`, `per_image.csv` and `report.html`.
 
     Args:
-        folder: Where the files go.
+        folder: The output folder.
         facts: The evaluation.
         rows: A row for each image.
         source: The model's origin.
-        look: Returns some of the images to be shown, by their numbers.
+        predict: Returns the images with these indices, and their predictions.
 
     Raises:
-        UserError: The disk refuses.
+        UserError: A file cannot be written.
     """
     before = earlier(folder, facts, rows, partial(compare_paired, resamples=facts["resamples"]))
     write_json(folder / "evaluation.json", facts)
     write_csv(folder / "per_image.csv", rows)
-    write_report(folder / "report.html", facts, rows, source, before, look)
+    write_report(folder / "report.html", facts, rows, source, before, predict)
 
 
 def write_report(
@@ -114,26 +116,27 @@ def write_report(
     rows: Sequence[Facts],
     source: Source,
     before: Facts | None,
-    look: Callable[[Sequence[int]], Pictures],
+    predict: Callable[[Sequence[int]], Pictures],
 ) -> None:
     """Write the page.
 
     Args:
         path: The file.
         facts: The evaluation, as in `evaluation.json`.
-        rows: A row a picture, as in `per_image.csv`.
+        rows: A row for each image, as in `per_image.csv`.
         source: The model's origin.
-        before: The comparison with the evaluation before this one, if there is one.
-        look: Gives some of the pictures to be shown, by their numbers.
+        before: The comparison with the previous evaluation, if there is one.
+        predict: Returns the images with these indices, and their predictions.
 
     Raises:
-        UserError: The disk refuses.
+        UserError: The file cannot be written.
     """
     kinds = _chosen(rows)
-    wanted = sorted({number for numbers in kinds.values() for number in numbers})
-    shown = {index: _picture(rows[index], pair, view) for index, (pair, view) in zip(wanted, look(wanted), strict=True)}
+    wanted = sorted({index for indices in kinds.values() for index in indices})
+    predicted = zip(wanted, predict(wanted), strict=True)
+    shown = {index: _figure(rows[index], pair, sample) for index, (pair, sample) in predicted}
     dices = [row["dice"] for row in rows if row["dice"] == row["dice"]]
-    drawings = [
+    drawn = [
         charts.threshold_chart(facts),
         charts.precision_recall_chart(facts),
         charts.calibration_chart(facts),
@@ -149,9 +152,9 @@ def write_report(
         "scores": score_names(facts),
         "sentences": sentences(facts),
         "training": charts.training_chart(source.history, summary["best_epoch"]) if summary else "",
-        "charts": drawings,
+        "charts": drawn,
         "phases": _phases(summary) if summary else None,
-        "kinds": {kind: [shown[number] for number in numbers] for kind, numbers in kinds.items()},
+        "kinds": {kind: [shown[index] for index in indices] for kind, indices in kinds.items()},
         "confident": CONFIDENT,
         "settings_text": yaml.safe_dump(dict(source.settings), sort_keys=False, allow_unicode=True),
         "versions": versions(),
@@ -160,50 +163,51 @@ def write_report(
 
 
 def _chosen(rows: Sequence[Facts]) -> dict[str, list[int]]:
-    """Choose the pictures to show, by their numbers."""
+    """Return the indices of the images to show, by kind."""
     ranked = sorted((i for i, row in enumerate(rows) if row["dice"] == row["dice"]), key=lambda i: rows[i]["dice"])
-    kinds = {"worst": ranked[:_OF_A_KIND]}
-    rest = ranked[_OF_A_KIND:]
-    kinds["best"], rest = rest[::-1][:_OF_A_KIND], rest[: max(0, len(rest) - _OF_A_KIND)]
-    middle = max(0, len(rest) // 2 - _OF_A_KIND // 2)
-    kinds["median"] = rest[middle : middle + _OF_A_KIND]
-    doubtful = sorted(range(len(rows)), key=lambda i: -rows[i]["contradicted"])[:_DOUBTFUL]
-    kinds["doubtful"] = [i for i in doubtful if rows[i]["contradicted"] >= _DOUBT]
-    return {kind: kinds[kind] for kind in ("worst", "median", "best", "doubtful")}
+    kinds = {"worst": ranked[:_PER_KIND]}
+    rest = ranked[_PER_KIND:]
+    kinds["best"], rest = rest[::-1][:_PER_KIND], rest[: max(0, len(rest) - _PER_KIND)]
+    middle = max(0, len(rest) // 2 - _PER_KIND // 2)
+    kinds["median"] = rest[middle : middle + _PER_KIND]
+    suspects = sorted(range(len(rows)), key=lambda i: -rows[i]["contradicted"])[:_LABEL_ERRORS]
+    kinds["label_errors"] = [i for i in suspects if rows[i]["contradicted"] >= _LEAST_SCORE]
+    return {kind: kinds[kind] for kind in ("worst", "median", "best", "label_errors")}
 
 
-def _picture(row: Facts, pair: Pair, view: SamplePrediction) -> Facts:
-    """Draw a picture: the photo, the true outline, the prediction error_overlay, and what is confidently contradicted."""
-    wrong = contradicted(view)
+def _figure(row: Facts, pair: Pair, sample: SamplePrediction) -> Facts:
+    """Return an image drawn four ways: as it is, its true outline, the errors, and the confident contradictions."""
+    wrong = contradicted(sample)
     drawn = {
-        "photo": view.photo,
-        "truth": outlined(view.photo, view.truth),
-        "judged": error_overlay(view.photo, view.truth, view.predicted),
-        "contradicted": error_overlay(view.photo // 2, view.truth & wrong, ~view.truth & wrong),
+        "image": sample.photo,
+        "truth": outlined(sample.photo, sample.truth),
+        "errors": error_overlay(sample.photo, sample.truth, sample.predicted),
+        "contradicted": error_overlay(sample.photo // 2, sample.truth & wrong, ~sample.truth & wrong),
     }
-    shrink = min(1.0, _SIDE / max(view.size))
-    size = max(1, round(view.size[1] * shrink)), max(1, round(view.size[0] * shrink))
+    shrink = min(1.0, _SIDE / max(sample.size))
+    size = max(1, round(sample.size[1] * shrink)), max(1, round(sample.size[0] * shrink))
     embedded = {kind: _embedded(cv2.resize(each, size, interpolation=cv2.INTER_AREA)) for kind, each in drawn.items()}
-    return {"name": pair.name, "dice": row["dice"], "share": row["contradicted"]} | embedded
+    return {"name": pair.name, "dice": row["dice"], "score": row["contradicted"]} | embedded
 
 
 def _phases(summary: Mapping[str, Any]) -> Facts:
-    """Say for each block how much of it trains in each phase."""
+    """Return for each block which fraction of it trains in each phase."""
     phases = summary["phases"]
-    blocks = list(next(iter(phases.values()))["parts"])
+    blocks = next(iter(phases.values()))["parts"]
     return {
         "names": list(phases),
         "blocks": [
-            {"name": block, "trains": [_share(phase["parts"][block]) for phase in phases.values()]} for block in blocks
+            {"name": block, "trains": [_fraction(phase["parts"][block]) for phase in phases.values()]}
+            for block in blocks
         ],
         "trainable": [phase["trainable"] for phase in phases.values()],
         "parameters": summary["parameters"],
     }
 
 
-def _share(part: Mapping[str, int]) -> float:
+def _fraction(part: Mapping[str, int]) -> float:
     return part["trainable"] / part["parameters"] if part["parameters"] else 0.0
 
 
-def _embedded(picture: Any) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture)).decode()
+def _embedded(image: Any) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(image)).decode()

@@ -1,4 +1,4 @@
-"""An evaluation as tables on the terminal."""
+"""Tables of an evaluation for the terminal."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from segtune.runtime.console import print_table, say
 
 
 def show(facts: Facts) -> None:
-    """Print what an evaluation says."""
+    """Print the scores, the groups and the sentences of an evaluation."""
     empty = facts["empty_images"]
     title = (
-        f"{facts['split']}: {facts['images']} pictures, {empty} without foreground; "
-        "mean over pictures, and all pixels pooled"
+        f"{facts['split']}: {facts['images']} images, {empty} without foreground; "
+        "mean over images, and pooled (micro-averaged over all pixels)"
     )
     table = Table(title=title)
     for heading in ("", "mean", "95 % interval", "pooled", "95 % interval"):
@@ -26,13 +26,14 @@ def show(facts: Facts) -> None:
     for name, rows in facts["groups"].items():
         print_table(_group_table(name, rows))
         if gap := facts["gaps"].get(name):
-            say(f"Between the best ({gap['best']}) and the worst ({gap['worst']}) lie {gap['gap']:.4f} of Dice.")
+            ends = f"from the best group ({gap['best']}) to the worst ({gap['worst']})"
+            say(f"Gap in mean Dice {ends}: {gap['gap']:.4f}")
     say("\n".join(sentences(facts)))
 
 
 def _group_table(name: str, rows: Sequence[Facts]) -> Table:
     table = Table(title=f"by {name}")
-    for heading in (name, "pictures", "mean Dice", "95 % interval", "pooled"):
+    for heading in (name, "images", "mean Dice", "95 % interval", "pooled"):
         table.add_column(heading, justify="left" if heading == name else "right")
     for row in rows:
         cells = (number(row["dice_mean"]), interval_text(row["interval"]), number(row["dice_pooled"]))

@@ -1,4 +1,4 @@
-"""Fill in the HTML pages."""
+"""Render the HTML pages from their Jinja templates."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -11,7 +11,7 @@ from segtune.reporting.wording import interval_text, number, signed
 
 
 def render(template: str, page: Mapping[str, Any]) -> str:
-    """Fill in a page of `segtune/pages`; what is not marked as safe is escaped."""
+    """Return a rendered template of `segtune/reporting/pages`; values not marked as safe are escaped."""
     return _pages().get_template(template).render(**page)
 
 

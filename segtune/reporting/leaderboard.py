@@ -1,4 +1,4 @@
-"""The command `report`: the runs in a folder, ranked, on one page."""
+"""The leaderboard: the finished runs in a folder, ranked by validation Dice."""
 
 import csv
 import json
@@ -18,15 +18,15 @@ from segtune.runtime.console import compact_table
 from segtune.runtime.files import read_rows
 from segtune.runtime.paths import find_folder
 
-#: Settings that say where a run is, not what it is.
-_PLACES = ("run_dir", "resume")
+#: Settings that name where a run is written, which differ between any two runs.
+_LOCATIONS = ("run_dir", "resume")
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: its folder, what it has come to, its settings by dotted name, its validation Dice by epoch.
+    """A finished run: its folder, summary, settings by dotted name, and validation Dice by epoch.
 
-    `evaluation` and `pictures`, the names of the validation pictures, are empty for runs of before they were written.
+    `evaluation` and `images`, the names of the validation images, are empty for runs of versions that wrote neither.
     """
 
     folder: Path
@@ -34,16 +34,16 @@ class RunResult:
     settings: dict[str, str]
     dices: list[float]
     evaluation: Facts
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
 
     @property
     def interval(self) -> str:
-        """The 95 % interval of its mean validation Dice, as text."""
+        """The 95 % interval of the mean validation Dice, as text."""
         return interval_text(self.evaluation["intervals"]["dice_mean"]) if self.evaluation else ""
 
 
 def find_runs(folder: Path) -> tuple[list[RunResult], list[Path], list[Path]]:
-    """Find the finished runs in a folder, the best first, then the unfinished ones, and those that cannot be read.
+    """Return the finished runs in a folder, best first; the folders of unfinished runs; those of unreadable ones.
 
     Raises:
         UserError: There is no such folder.
@@ -53,7 +53,7 @@ def find_runs(folder: Path) -> tuple[list[RunResult], list[Path], list[Path]]:
     for path in sorted(folder.rglob("config.yaml")):
         run = path.parent
         if not (run / "checkpoints").is_dir():
-            continue  # of a probe
+            continue  # written by a probe
         if not (run / "summary.json").is_file():
             unfinished.append(run)
             continue
@@ -67,11 +67,11 @@ def find_runs(folder: Path) -> tuple[list[RunResult], list[Path], list[Path]]:
 def _read(folder: Path) -> RunResult:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    path, pictures = folder / "evaluation.json", folder / "per_image.csv"
+    path, per_image = folder / "evaluation.json", folder / "per_image.csv"
     evaluation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if evaluation and (evaluation["split"] != "val" or abs(evaluation["dice_mean"] - summary["val_dice"]) > 1e-3):
-        evaluation = {}  # of something else
-    names = tuple(str(row["name"]) for row in read_rows(pictures)) if pictures.is_file() else ()
+        evaluation = {}  # not that of the best epoch on the validation split
+    names = tuple(str(row["name"]) for row in read_rows(per_image)) if per_image.is_file() else ()
     dices = [row["val_dice"] for row in read_rows(folder / "metrics.csv")]
     run = RunResult(folder, summary, dict(_flat(settings)), dices, evaluation, names)
     wanted = [float(summary[name]) for name in ("val_dice", "best_epoch", "seconds", "parameters")]
@@ -85,19 +85,19 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
     for key, value in settings.items():
         if isinstance(value, Mapping):
             found += _flat(value, f"{prefix}{key}.")
-        elif key not in _PLACES:
+        elif key not in _LOCATIONS:
             found.append((f"{prefix}{key}", str(value)))
     return found
 
 
 def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """Name the settings in which runs differ."""
+    """Return the names of the settings in which runs differ."""
     names = dict.fromkeys(name for each in settings for name in each)
     return [name for name in names if len({each.get(name, "") for each in settings}) > 1]
 
 
 def link_to(report: Path, page: Path) -> str:
-    """Return a link from a page to a report, relative and quoted; nothing if there is no such file."""
+    """Return a relative, quoted link from a page to a report; empty if there is no such file."""
     if not report.is_file() or report.resolve() == page.resolve():
         return ""
     return quote(Path(os.path.relpath(report, page.parent)).as_posix())
@@ -106,7 +106,7 @@ def link_to(report: Path, page: Path) -> str:
 def leaderboard_tables(
     runs: Sequence[RunResult], names: Mapping[Path, str], differing: Sequence[str]
 ) -> tuple[Table, Table]:
-    """Show the ranking with a column for each setting in which runs differ, and with the settings under the run."""
+    """Return two tables: wide, with a column for each differing setting; narrow, with these settings under the run."""
     wide, narrow = Table(), compact_table(leading=1)
     for heading in ("run", "val Dice", "95 % interval", "best epoch", "minutes", *differing):
         wide.add_column(heading)
@@ -117,7 +117,7 @@ def leaderboard_tables(
         minutes = f"{run.summary['seconds'] / 60:.1f}"
         values = [run.settings.get(name, "") for name in differing]
         wide.add_row(names[run.folder], dice, run.interval, epoch, minutes, *values)
-        told = [f"  {name}={value}" for name, value in zip(differing, values, strict=True) if name in run.settings]
+        lines = [f"  {name}={value}" for name, value in zip(differing, values, strict=True) if name in run.settings]
         within = "\n".join(filter(None, (dice, run.interval)))
-        narrow.add_row("\n".join([names[run.folder], *told]), within, epoch, minutes)
+        narrow.add_row("\n".join([names[run.folder], *lines]), within, epoch, minutes)
     return wide, narrow

@@ -1,4 +1,4 @@
-"""A picture of what a probe found."""
+"""Draw a probe's Dice against depth with matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -13,26 +13,26 @@ from segtune.reporting.network_plot import colour_of, save_figure
 
 def draw_probe(
     path: Path,
-    anatomy: BackboneSummary,
+    summary: BackboneSummary,
     alone: Mapping[str, float],
     together: Mapping[str, float],
     chosen: Sequence[str],
     title: str,
 ) -> None:
-    """Draw Dice against depth, a marker a layer, as large as the multiply-adds up to it.
+    """Draw Dice against depth, with a marker for each layer that grows with the multiply-adds up to it.
 
     Args:
         path: A PNG, SVG or PDF file.
-        anatomy: The network.
+        summary: The backbone.
         alone: Dice of each candidate alone.
-        together: Dice of each candidate with the layers that were found before it.
+        together: Dice of each candidate together with the layers chosen before it.
         chosen: The recommended taps.
-        title: What the figure shows.
+        title: The figure's title.
 
     Raises:
         UserError: The file cannot be written.
     """
-    layers = [layer for layer in anatomy.layers if layer.name in alone]
+    layers = [layer for layer in summary.layers if layer.name in alone]
     depth = {layer.name: index for index, layer in enumerate(layers)}
     figure = Figure(figsize=(max(8.0, 0.27 * len(layers) + 2), 5.6), layout="constrained")
     axes = figure.subplots()
@@ -42,7 +42,7 @@ def draw_probe(
         axes.scatter(
             [depth[layer.name] for layer in inside],
             [alone[layer.name] for layer in inside],
-            s=[30 + 300 * layer.macs / anatomy.macs for layer in inside],
+            s=[30 + 300 * layer.macs / summary.macs for layer in inside],
             color=colour_of(stride),
             edgecolor="white",
             label=f"alone, stride {stride}",
@@ -50,7 +50,7 @@ def draw_probe(
         )
     if together:
         shown = [name for name in depth if name in together]
-        others = ", ".join(name for name in chosen if name not in together) or "the layers found before"
+        others = ", ".join(name for name in chosen if name not in together) or "the layers chosen before"
         axes.plot(
             [depth[name] for name in shown],
             [together[name] for name in shown],

@@ -172,7 +172,7 @@ def test_the_command_writes_onnx(trained: Path, tmp_path: Path, capsys: pytest.C
     assert lines[0] == "exporting resnet50 + deeplabv3plus …"
     for line, shape in zip(lines[1:4], ("1 x 3 x 96 x 64", "1 x 3 x 97 x 131", "2 x 3 x 64 x 160"), strict=True):
         assert line.startswith(f"  {shape}: largest deviation from PyTorch ")
-    assert lines[4].startswith(f"Written to {tmp_path / 'new' / 'm.onnx'} (")
+    assert lines[4].startswith(f"Wrote {tmp_path / 'new' / 'm.onnx'} (")
     assert len(lines) == 5
 
     network, found = load_onnx(tmp_path / "new" / "m.onnx")
@@ -288,9 +288,7 @@ def test_another_normalisation_is_a_deviation(
 def _assert_deviates(capsys: pytest.CaptureFixture[str], target: Path, *arguments: str) -> None:
     error = command(capsys, *arguments, f"output={target}", "overwrite=true", code=1)
     assert error.startswith("segtune export: On 1 x 3 x 96 x 64 the exported program deviates from PyTorch by up to ")
-    assert error.endswith(
-        "more than 0.0001. The file was removed. The other format may do: format=onnx or format=torch."
-    )
+    assert error.endswith("more than 0.0001. The file was removed. Try the other format: format=onnx or format=torch.")
     assert target.read_text() == "before"
     assert os.listdir(target.parent) == [target.name]
 
@@ -305,7 +303,7 @@ def test_what_cannot_be_traced_is_one_message(
     error = command(capsys, f"checkpoint={trained}", f"output={tmp_path / 'm.onnx'}", code=1)
     assert error == (
         f"segtune export: PyTorch {torch.__version__} cannot export this model: RuntimeError: no such operator\n"
-        "Another version of PyTorch, or the other format (format=onnx, format=torch), may do."
+        "Try another version of PyTorch, or the other format (format=onnx, format=torch)."
     )
     assert not os.listdir(tmp_path)
 
@@ -317,7 +315,7 @@ def test_users_errors(
     there.write_text("before")
     given = f"checkpoint={trained}"
     assert command(capsys, given, f"output={there}", code=2) == (
-        f"segtune export: {there} exists. Give another file with output=…, or overwrite=true."
+        f"segtune export: {there} already exists. Set another output=… or overwrite=true."
     )
     assert command(capsys, given, f"output={trained}", "overwrite=true", code=2) == (
         f"segtune export: output={trained} is the checkpoint itself; expected the file to write, such as best.onnx."
@@ -328,7 +326,7 @@ def test_users_errors(
     assert command(capsys, f"checkpoint={tmp_path / 'none.pt'}", code=2).startswith("segtune export: No checkpoint at ")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert command(capsys, given, f"output={tmp_path / 'm.onnx'}", code=2) == (
-        "segtune export: Not installed: onnxscript. To install them: pip install 'segtune[export]'"
+        "segtune export: Not installed: onnxscript. Install with: pip install 'segtune[export]'"
     )
     assert os.listdir(tmp_path) == ["there.onnx"]
     assert there.read_text() == "before"
@@ -338,7 +336,7 @@ def test_what_is_no_export_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match=r"^No file .*none\.onnx\. Expected an ONNX file that `segtune export` wrote"):
         load_onnx(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(UserError, match=r"cannot read .*text\.onnx: it is damaged, no ONNX file, or too new \(Inv"):
+    with pytest.raises(UserError, match=r"cannot read .*text\.onnx: it is damaged, not an ONNX file, or too new \(Inv"):
         load_onnx(tmp_path / "text.onnx")
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
@@ -352,9 +350,7 @@ def test_what_is_no_export_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         "in its metadata. Expected a file that `segtune export` wrote."
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(
-        UserError, match=r"^Not installed: onnxruntime\. To install them: pip install 'segtune\[export\]'"
-    ):
+    with pytest.raises(UserError, match=r"^Not installed: onnxruntime\. Install with: pip install 'segtune\[export\]'"):
         load_onnx(tmp_path / "other.onnx")
 
 
@@ -367,5 +363,5 @@ def test_a_model_too_large_for_a_file(
     class Program:
         state_dict = network.state_dict()
 
-    with pytest.raises(UserError, match=r"^The model has 0\.\d GB of weights, and an ONNX file holds 2 GB\. format=to"):
+    with pytest.raises(UserError, match=r"^The model has 0\.\d GB of weights, but an ONNX file holds at most 2 GB\."):
         write_onnx(Program(), tmp_path / "m.onnx", {})  # type: ignore[arg-type]

@@ -163,29 +163,29 @@ def test_views_and_read_only_pictures(trained) -> None:
     assert (picture == before).all()
 
 
-EXPECTED = "predict takes RGB as a NumPy array of uint8, 0 to 255, of shape (height, width, 3); came "
+EXPECTED = "predict takes RGB as a NumPy array of uint8, 0 to 255, of shape (height, width, 3); got "
 
 
 @pytest.mark.parametrize(
     ("image", "rest"),
     [
-        (np.zeros((8, 9), np.uint8), "uint8 (8, 9). Of grey: np.stack([image] * 3, axis=2)."),
+        (np.zeros((8, 9), np.uint8), "uint8 (8, 9). For greyscale: np.stack([image] * 3, axis=2)."),
         (
             np.zeros((8, 9, 4), np.uint8),
-            "uint8 (8, 9, 4). Drop the alpha channel, image[..., :3]; of OpenCV's BGRA it is image[..., 2::-1].",
+            "uint8 (8, 9, 4). Drop the alpha channel: image[..., :3], for BGRA image[..., 2::-1].",
         ),
         (
             np.zeros((8, 9, 3), np.float32),
-            "float32 (8, 9, 3). Scale it: of floats from 0 to 1 (image * 255).round().astype(np.uint8), of 16 bits "
-            "(image >> 8).astype(np.uint8).",
+            "float32 (8, 9, 3). Convert it: (image * 255).round().astype(np.uint8) for floats from 0 to 1, "
+            "(image >> 8).astype(np.uint8) for 16 bits.",
         ),
         (
             np.zeros((1, 3, 8, 9), np.uint8),
-            "uint8 (1, 3, 8, 9). Give one picture at a time, with the channels last.",
+            "uint8 (1, 3, 8, 9). Pass one image at a time, channels last.",
         ),
-        (np.zeros((3, 8, 9), np.uint8), "uint8 (3, 8, 9). Give one picture at a time, with the channels last."),
-        (np.zeros((0, 9, 3), np.uint8), "uint8 (0, 9, 3). Give one picture at a time, with the channels last."),
-        (Image.new("RGB", (9, 8)), "Image. Of a Pillow image: np.array(image.convert('RGB'))."),
+        (np.zeros((3, 8, 9), np.uint8), "uint8 (3, 8, 9). Pass one image at a time, channels last."),
+        (np.zeros((0, 9, 3), np.uint8), "uint8 (0, 9, 3). Pass one image at a time, channels last."),
+        (Image.new("RGB", (9, 8)), "Image. For Pillow: np.array(image.convert('RGB'))."),
     ],
 )
 def test_other_pictures_are_refused(image: object, rest: str) -> None:
@@ -203,12 +203,12 @@ def test_the_advice_for_bgra_is_right() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threshold": 1.5}, "One setting is wrong:\n  train.threshold: came 1.5; expected: less than 1."),
-        ({"tile": 64}, "One setting is wrong:\n  tile: came 64; expected: greater than or equal to 128."),
+        ({"threshold": 1.5}, "One setting is wrong:\n  train.threshold: got 1.5; expected: less than 1."),
+        ({"tile": 64}, "One setting is wrong:\n  tile: got 64; expected: greater than or equal to 128."),
         ({"device": "tpu7"}, "train.device=tpu7 cannot be used here: "),
         (
             {"tile": 256, "size": 64},
-            "tile=256 predicts a picture at its own size, image_size=64 at this one: give one ",
+            "tile=256 predicts an image at its own size, image_size=64 at a fixed one: set only one ",
         ),
         ({}, "No checkpoint at nowhere.pt."),
     ],
@@ -223,7 +223,7 @@ def test_memory_that_is_too_small_is_explained() -> None:
     def network(_images: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(UserError, match=r"^The memory of cpu is too small for a picture of 50 x 60 pixels\."):
+    with pytest.raises(UserError, match=r"^cpu ran out of memory on an image of 50 x 60 pixels\."):
         Predictor(network, (32, 32), 0.5, CPU).predict(photo(50, 60))
 
 
