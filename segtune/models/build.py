@@ -1,4 +1,4 @@
-"""From settings to objects: the only factory."""
+"""Build a model from settings: backbone, weights, taps and decoder."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 class BuiltModel:
     """A model, the blocks of its backbone (name to module paths), and where its weights come from.
 
-    `new` lists module paths without pretrained weights; `stops` are the places where gradients can be stopped, by the
-    name under which a phase's `stop_gradient` asks for them.
+    `new` lists module paths without pretrained weights; `stops` holds the modules that can stop gradients, by the name
+    that a phase's `stop_gradient` uses.
     """
 
     model: SegmentationModel
@@ -46,17 +46,17 @@ class BuiltModel:
 def build_model(
     backbone: BackboneSettings, taps: Mapping[str, str], decoder: DecoderSettings, stop_gradients: Collection[str] = ()
 ) -> BuiltModel:
-    """Build, load, cut and join.
+    """Return a model: a backbone with its weights, cut at the taps, joined with a decoder.
 
     Args:
         backbone: Which network, with which weights.
-        taps: Role to layer name, or to `auto`: the last layer of the stride that the decoder wants for the role.
+        taps: Role to layer name, or to `auto`: the last layer of the stride that the decoder declares for the role.
         decoder: Which decoder.
         stop_gradients: Layers that gradients must not pass in some phase: of the backbone as in `taps`, or `decoder.…`.
 
     Raises:
-        UserError: The taps do not fit the backbone or the decoder, a layer of `stop_gradients` does not exist, or the weights
-            cannot be had.
+        UserError: The taps do not fit the backbone or the decoder, a layer of `stop_gradients` does not exist, or the
+            weights cannot be loaded.
     """
     spec = spec_of(backbone.name)
     network = spec.build()
@@ -71,7 +71,7 @@ def build_model(
     kept = set(trunk.state_dict())
     lacking = [name for name in weights.missing if name in kept]
     if lacking:
-        log.warning("The weights file lacks %s: they start anew and always train.", ", ".join(lacking))
+        log.warning("The weights file lacks %s: they start from random values and always train.", ", ".join(lacking))
     new = dict.fromkeys("backbone." + name.rpartition(".")[0] for name in lacking)
     model = SegmentationModel(trunk, head, features, spec.mean, spec.std)
     for name in stops.keys() - inside.keys():
@@ -80,10 +80,10 @@ def build_model(
 
 
 def build_decoder(settings: DecoderSettings, features: Mapping[str, FeatureInfo | LayerInfo]) -> nn.Module:
-    """Build a decoder for the features of each role.
+    """Return a decoder for the features of each role.
 
     Raises:
-        UserError: The features do not fit it.
+        UserError: The features do not fit the decoder.
     """
     channels = {role: feature.channels for role, feature in features.items()}
     return DECODERS[settings.name](channels, {role: feature.stride for role, feature in features.items()}, settings)
@@ -92,23 +92,23 @@ def build_decoder(settings: DecoderSettings, features: Mapping[str, FeatureInfo 
 def choose_taps(
     network: nn.Module, spec: BackboneSpec, taps: Mapping[str, str], decoder: DecoderSettings
 ) -> dict[str, str]:
-    """Return the taps in the order of the decoder's roles, with a layer in the place of each `auto`.
+    """Return the taps in the order of the decoder's roles, with a layer in place of each `auto`.
 
     Args:
-        network: The whole backbone with its own strides, which `auto` goes by.
+        network: The whole backbone with its own strides, which `auto` uses.
         spec: The backbone's spec.
         taps: Role to layer name or `auto`.
         decoder: Which decoder.
 
     Raises:
-        UserError: Roles are missing or unknown, or the backbone has no layer of a stride that is wanted.
+        UserError: Roles are missing or unknown, or the backbone has no layer of a stride that the decoder declares.
     """
-    decoder_class: Any = DECODERS[decoder.name]
+    decoder_class = DECODERS[decoder.name]
     missing = [role for role in decoder_class.roles if role not in taps]
     if missing or len(taps) > len(decoder_class.roles):
         raise UserError(
             f"The decoder {decoder.name} reads the taps {', '.join(decoder_class.roles)}; "
-            f"came {', '.join(taps) or 'none'}. "
+            f"got {', '.join(taps) or 'none'}. "
             f"Set {' '.join(f'taps.{role}=LAYER' for role in missing) or 'no others'}."
         )
     chosen: dict[str, str] = {}
@@ -135,5 +135,5 @@ def _pass_stop(stop: StopGradient, _module: nn.Module, _inputs: Any, output: Ten
 
 
 def gradient_stops(settings: RunSettings) -> list[str]:
-    """Return the places where some phase stops gradients, each once."""
+    """Return the layers at which some phase stops gradients, each once."""
     return list(dict.fromkeys(phase.stop_gradient for phase in settings.freeze.phases.values() if phase.stop_gradient))

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code, complete in themselves."""
+"""Checkpoints: written atomically, read without running code, self-contained."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,23 +17,23 @@ from segtune.models.pretrained import LoadedWeights
 from segtune.runtime.files import replacing
 from segtune.runtime.paths import find_checkpoint
 
-#: Raised when the meaning of a checkpoint's entries changes.
+#: Increased whenever the meaning of a checkpoint's entries changes.
 FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A trained model and what is needed to use it, or to go on with its training.
+    """A trained model and what is needed to use it or to resume its training run.
 
     Attributes:
-        name: The file it was loaded from, as it was asked for.
-        settings: Those of the training.
-        taps: Role to the layer that is tapped.
+        name: The path it was loaded from, as given.
+        settings: The settings of the training run.
+        taps: Role to tapped layer.
         source: Where the backbone's pretrained weights came from, None for random ones.
         new: Module paths that had no pretrained weights.
         model: The model's tensors by name.
-        state: How far the training had come; None in a file that was made without.
-        optimizer: The states of what moved the weights; None in a file that training cannot go on from.
+        state: The progress of the training run; None if the file has none.
+        optimizer: The states of optimizer, schedule and gradient scaler; None if training cannot resume from the file.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: str | Path) -> "Checkpoint":
-        """Load what `save` wrote, to the CPU. Nothing in the file is executed.
+        """Return the checkpoint that `save` wrote, on the CPU. Nothing in the file is executed.
 
         Raises:
-            UserError: The file is missing, unreadable, or no checkpoint of segtune, or an entry cannot be used.
+            UserError: The file is missing, unreadable or no segtune checkpoint, or an entry is invalid.
         """
         file = Path(path).expanduser()
         content = _read(file)
@@ -58,9 +58,9 @@ class Checkpoint:
             if required and entry not in content:
                 raise UserError(f"The checkpoint {file} cannot be used: it lacks the entry '{entry}', {expected}.")
             if entry in content and not fits(content[entry]):
-                came = _kind(content[entry])
+                got = _kind(content[entry])
                 raise UserError(
-                    f"The checkpoint {file} cannot be used: entry '{entry}': got {came}; expected {expected}."
+                    f"The checkpoint {file} cannot be used: entry '{entry}': got {got}; expected {expected}."
                 )
         try:
             settings = parse(Settings, content["settings"])
@@ -86,15 +86,15 @@ class Checkpoint:
         state: Mapping[str, Any] | None = None,
         optimizer: Mapping[str, Any] | None = None,
     ) -> "Checkpoint":
-        """Return the checkpoint of a model as it is now; its tensors are the model's, not copies."""
+        """Return a checkpoint of a model; its tensors are the model's own, not copies."""
         taps = {role: feature.node for role, feature in built.model.features.items()}
         return cls("", settings, taps, built.weights.source, built.new, built.model.state_dict(), state, optimizer)
 
     def save(self, path: Path) -> None:
-        """Save tensors and plain values, atomically.
+        """Write tensors and plain values, atomically.
 
         Raises:
-            UserError: The disk refuses; the file that stood there before is untouched.
+            UserError: The file cannot be written; an earlier file of that name is untouched.
         """
         content = {
             "format": FORMAT,
@@ -109,10 +109,10 @@ class Checkpoint:
             torch.save({entry: value for entry, value in content.items() if value is not None}, file)
 
     def rebuild(self, settings: Settings | None = None) -> BuiltModel:
-        """Return the model, built anew; nothing is downloaded.
+        """Return the model, rebuilt; nothing is downloaded.
 
         Args:
-            settings: Those of a resumed training, whose phases may stop gradients elsewhere; None: the checkpoint's.
+            settings: Settings of a resumed run, whose phases may stop gradients elsewhere; None: the checkpoint's.
 
         Raises:
             UserError: The tensors do not fit the model that settings and taps describe.
@@ -126,7 +126,7 @@ class Checkpoint:
         misfits = [name for name in wanted | shapes if shapes.get(name) != wanted.get(name)]
         if misfits:
             raise UserError(
-                f"The checkpoint {self.name} cannot be used: of its tensors and those of the model that it describes, "
+                f"The checkpoint {self.name} cannot be used: its tensors do not match the model that it describes; "
                 f"{len(misfits)} are missing on one side or differ in shape: {some(misfits)}."
             )
         built.model.load_state_dict(self.model)
@@ -145,18 +145,18 @@ def _is_weights(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """Describe a value, which may be large."""
+    """Return a short description of a value, which may be large."""
     inside = sorted({type(each).__name__ for each in value.values()}) if isinstance(value, dict) else []
     return f"a dict of {', '.join(inside)}" if inside else type(value).__name__
 
 
-#: What a file must hold: what each entry is, whether it must be there, and the check.
+#: The entries of a file: description, whether it is required, and the check.
 _ENTRIES: Mapping[str, tuple[str, bool, Callable[[Any], bool]]] = {
     "settings": ("the settings by name", True, partial(_is_dict_of, kind=object)),
     "taps": ("the tapped layer of each role", True, partial(_is_dict_of, kind=str)),
     "weights": ("the 'source' of the weights and a list of what is 'new'", True, _is_weights),
     "model": ("the tensors by name", True, partial(_is_dict_of, kind=Tensor)),
-    "state": ("the training's state by name", False, partial(_is_dict_of, kind=object)),
+    "state": ("the run's state by name", False, partial(_is_dict_of, kind=object)),
     "movers": ("the optimizer's states by name", False, partial(_is_dict_of, kind=object)),
 }
 
@@ -169,11 +169,11 @@ def _read(path: Path) -> dict[str, Any]:
         # PyTorch's text advises to run the file's code, so it is not passed on.
         reason = error if isinstance(error, OSError) else type(error).__name__
         raise UserError(
-            f"Cannot read the checkpoint {path}: it is damaged, or of another program ({reason}).\n"
+            f"Cannot read the checkpoint {path}: it is damaged, or was written by another program ({reason}).\n"
             "Expected a file that `segtune train` wrote, such as RUN/checkpoints/best.pt."
         ) from error
     if not isinstance(content, dict) or "settings" not in content or "model" not in content:
-        raise UserError(f"{path} is not a checkpoint of segtune: it lacks the entries 'settings' and 'model'.")
+        raise UserError(f"{path} is not a segtune checkpoint: it lacks the entries 'settings' and 'model'.")
     if content.get("format") != FORMAT:
         raise UserError(
             f"{path} has checkpoint format {content.get('format')}; this version of segtune reads format {FORMAT}."

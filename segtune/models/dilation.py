@@ -1,4 +1,4 @@
-"""Output stride by surgery: strides beyond the wanted one become dilation, in convolutions and poolings alike."""
+"""Set a backbone's output stride: strides beyond it become dilation, in convolutions and poolings alike."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class _Window:
-    """A sliding window of a layer, rows and columns: what it is, and what it becomes."""
+    """The sliding window of a layer, in rows and columns."""
 
     kernel: _Pair
     stride: _Pair
@@ -24,10 +24,10 @@ class _Window:
     dilation: _Pair
 
     def dilated(self, factor: int, keep: int) -> "tuple[_Window, tuple[int, int, int, int]]":
-        """Return the window that keeps strides up to `keep` on a map `factor` times finer, and its padding on four sides.
+        """Return the window that keeps strides up to `keep` on a map `factor` times finer, and its padding by side.
 
-        Near the first row and column windows lie where the strided ones did. Far from them a layer that loses its
-        stride is padded so that its map keeps the size of its input; any other is padded as before, `factor` times.
+        At the top and left, windows start where the strided ones did. At the bottom and right, a layer that loses its
+        stride is padded so that its map keeps the size of its input; any other layer gets `factor` times its padding.
         """
         stride = _pair(min(s, keep) for s in self.stride)
         near = [p * factor for p in self.padding]
@@ -89,22 +89,22 @@ class DilatedAvgPool2d(nn.Module):
 def set_output_stride(network: nn.Module, output_stride: int, name: str = "the network") -> None:
     """Turn strides beyond `output_stride` into dilation, in place (Chen et al. 2017, "Rethinking Atrous Convolution").
 
-    Convolutions and poolings are treated alike: one that would make the map coarser than wanted keeps its size, and
-    all behind it reach as many times further as strides were taken away. On input aligned with the strides the network
+    Convolutions and poolings are treated alike: a layer that would make the map coarser than wanted keeps its size, and
+    the dilation of all layers behind it grows by the strides removed. On input aligned with the strides the network
     then computes, at every n-th pixel, what the strided one does.
 
     Args:
         network: An uncut backbone that takes (N, 3, H, W).
         output_stride: 8, 16 or 32 input pixels for one pixel of the deepest map.
-        name: What to call it in messages.
+        name: The network's name, for messages.
 
     Raises:
-        UserError: A layer strides in a way that cannot be turned into dilation, or the network takes pictures of one
-            size alone.
+        UserError: A layer has a stride that cannot be turned into dilation, or the network takes images of one size
+            only.
     """
     try:
         found = list(_strides(network))
-    except Exception as error:  # a forward pass raises whatever it stumbles over
+    except Exception as error:  # a forward pass can raise anything
         raise UserError(one_size(name)) from error
     for path, module, before, after in found:
         if after > output_stride:
@@ -116,14 +116,14 @@ def set_output_stride(network: nn.Module, output_stride: int, name: str = "the n
     try:
         coarse = [(path, after) for path, _, _, after in _strides(network) if after > output_stride]
     except RuntimeError as error:
-        raise UserError(_cannot(name, output_stride, "it has branches of other strides beside it")) from error
+        raise UserError(_cannot(name, output_stride, "it has parallel branches of different strides")) from error
     if coarse:
         raise UserError(_cannot(name, output_stride, f"a layer in front of {coarse[0][0]} has a stride"))
 
 
 def _cannot(name: str, output_stride: int, why: str) -> str:
     return (
-        f"backbone.output_stride={output_stride} cannot be had with {name}: {why} that segtune cannot turn into "
+        f"backbone.output_stride={output_stride} is not supported for {name}: {why} that segtune cannot turn into "
         "dilation. Leave it null, and choose taps of the strides you want."
     )
 
@@ -131,14 +131,14 @@ def _cannot(name: str, output_stride: int, why: str) -> str:
 def _strides(network: nn.Module) -> Iterator[tuple[str, nn.Module, int, int]]:
     """Return each convolution and pooling with the strides of the maps in front of it and behind it."""
     like = next(network.parameters())
-    picture = torch.zeros(1, 3, *PROBE_SIZE, device=like.device, dtype=like.dtype)
-    fields = Fields(picture)
-    seen: list[tuple[str, nn.Module, int, int]] = []
+    image = torch.zeros(1, 3, *PROBE_SIZE, device=like.device, dtype=like.dtype)
+    fields = Fields(image)
+    found: list[tuple[str, nn.Module, int, int]] = []
 
     def note(path: str, module: nn.Module, args: Any, out: Tensor) -> None:
         before, after = fields.of(args[0]), fields.of(out)
         if before and after and before.spans and after.spans and after.is_map(out):
-            seen.append((path, module, int(before.stride), int(after.stride)))
+            found.append((path, module, int(before.stride), int(after.stride)))
 
     kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, DilatedMaxPool2d, DilatedAvgPool2d)
     hooks = [
@@ -147,11 +147,11 @@ def _strides(network: nn.Module) -> Iterator[tuple[str, nn.Module, int, int]]:
         if isinstance(module, kinds)
     ]
     try:
-        dry_run(network, picture, fields)
+        dry_run(network, image, fields)
     finally:
         for hook in hooks:
             hook.remove()
-    yield from seen
+    yield from found
 
 
 def _pair(values: Any) -> _Pair:
@@ -162,7 +162,7 @@ def _pair(values: Any) -> _Pair:
 
 
 def _dilate(network: nn.Module, path: str, module: nn.Module, factor: int, keep: int) -> bool:
-    """Dilate a layer; say whether it could be."""
+    """Dilate a layer, in place; return whether that is possible."""
     if isinstance(module, nn.Conv2d):
         return _dilate_convolution(module, factor, keep)
     if not isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
@@ -209,5 +209,5 @@ def _dilate_convolution(module: nn.Conv2d, factor: int, keep: int) -> bool:
 
 
 def _pads_as_tensorflow(module: nn.Conv2d) -> bool:
-    """Return whether a convolution pads as its input's size asks, as those of networks ported from TensorFlow do."""
+    """Return whether a convolution's padding depends on its input's size, as in networks ported from TensorFlow."""
     return type(module).__name__ == "Conv2dSame"

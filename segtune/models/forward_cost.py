@@ -1,4 +1,4 @@
-"""What a forward pass costs with certain taps: counted without computing anything, or measured."""
+"""The cost of a forward pass for given taps: counted without computing anything, or measured."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,14 +25,14 @@ Saving = dict[str, tuple[float, float]]
 
 
 def multiply_adds(network: nn.Module, inputs: Any) -> int:
-    """Count the multiply-adds of a forward pass: half of what PyTorch counts as operations."""
+    """Return the multiply-adds of a forward pass: half of what PyTorch counts as operations."""
     counter = FlopCounterMode(display=False)
     dry_run(network, inputs, counter)
     return counter.get_total_flops() // 2
 
 
 def saving(tapped: TappedBackbone, decoder: DecoderSettings) -> Saving:
-    """Compare the cut backbone with the whole one; the network is cut, and a decoder built, to see that all fits.
+    """Return what the cut backbone costs and what the whole one does; a decoder is built, to check that all fits.
 
     Raises:
         UserError: The taps do not fit each other or the decoder.
@@ -40,36 +40,36 @@ def saving(tapped: TappedBackbone, decoder: DecoderSettings) -> Saving:
     with torch.device("meta"):
         trunk, features = tapped.cut()
         build_decoder(decoder, features)
-    anatomy = tapped.anatomy
+    summary = tapped.summary
     parameters = sum(parameter.numel() for parameter in trunk.parameters())
-    macs = anatomy.macs_of(feature.node for feature in features.values())
-    return {"parameters": (parameters, anatomy.parameters), "multiply-adds": (macs, anatomy.macs)}
+    macs = summary.macs_of(feature.node for feature in features.values())
+    return {"parameters": (parameters, summary.parameters), "multiply-adds": (macs, summary.macs)}
 
 
-def model_macs(anatomy: BackboneSummary, names: Sequence[str], settings: DecoderSettings) -> int | None:
-    """Count the multiply-adds of a model with these taps, for a picture; None where they do not fit the decoder."""
-    roles = DECODERS[settings.name].roles  # type: ignore[attr-defined]
+def model_macs(summary: BackboneSummary, names: Sequence[str], settings: DecoderSettings) -> int | None:
+    """Return the multiply-adds of a model with these taps, for one image; None if they do not fit the decoder."""
+    roles = DECODERS[settings.name].roles
     try:
-        layers = dict(zip(roles, (anatomy.by_name[name] for name in names), strict=True))
+        layers = dict(zip(roles, (summary.by_name[name] for name in names), strict=True))
         with torch.device("meta"):
             features = {role: torch.empty(1, n.channels, n.height, n.width) for role, n in layers.items()}
-            return anatomy.macs_of(names) + multiply_adds(build_decoder(settings, layers), features)
+            return summary.macs_of(names) + multiply_adds(build_decoder(settings, layers), features)
     except (UserError, ValueError):
         return None
 
 
 def measured_saving(settings: RunSettings, nodes: Mapping[str, str]) -> Saving:
-    """Measure time and memory of a forward pass of `train.batch_size` pictures, each in a process of its own."""
-    here, there = (measure(partial(_job, settings, taps)) for taps in (nodes, None))
+    """Return time per image and memory of a forward pass, cut and whole, each measured in a process of its own."""
+    cut_cost, whole_cost = (measure(partial(_job, settings, taps)) for taps in (nodes, None))
     batch = settings.train.batch_size
-    found: Saving = {"time, measured": (here.seconds / batch, there.seconds / batch)}
-    if here.memory is not None and there.memory is not None:
-        found["memory, measured"] = (here.memory, there.memory)
+    found: Saving = {"time, measured": (cut_cost.seconds / batch, whole_cost.seconds / batch)}
+    if cut_cost.memory is not None and whole_cost.memory is not None:
+        found["memory, measured"] = (cut_cost.memory, whole_cost.memory)
     return found
 
 
 def _job(settings: RunSettings, nodes: Mapping[str, str] | None) -> tuple[Callable[[], None], torch.device]:
-    """Make a forward pass of the backbone, cut or whole, for `segtune.runtime.measure.measure`: it needs no weights."""
+    """Return a forward pass of the backbone, cut or whole, for `segtune.runtime.measure.measure`; no weights needed."""
     compute, spec = resolve_device(settings.train), spec_of(settings.backbone.name)
     network: nn.Module = spec.build()
     if settings.backbone.output_stride:

@@ -1,4 +1,4 @@
-"""The layers of a backbone as facts: which can be tapped, what they see, and what the network costs up to there."""
+"""The layers of a backbone: which can be tapped, their receptive fields, and the network's cost up to each."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,10 +25,10 @@ from segtune.models.tracing import trace
 class LayerInfo:
     """A layer that can be tapped, for a certain input size.
 
-    `stride` is in input pixels, `height` and `width` in pixels of the map. `receptive_field` is height and width in
-    input pixels of what a pixel of the map can see; with `sees_all` something of the whole picture comes on top, by
-    global pooling, attention or normalisation. `parameters` and `macs` (multiply-adds for one picture) are what the
-    network needs up to here, this layer included. `is_read` says whether a convolution or a pooling reads the layer.
+    `stride` is in input pixels, `height` and `width` in pixels of the map. `receptive_field` is the height and width of
+    the receptive field in input pixels; with `sees_all` a pixel also depends on the whole image, through global
+    pooling, attention or normalisation. `parameters` and `macs` (multiply-adds for one image) are what the network
+    needs up to and including this layer. `is_read` tells whether a convolution or a pooling reads the layer.
     """
 
     name: str
@@ -49,8 +49,8 @@ class LayerInfo:
 class BackboneSummary:
     """All layers of a backbone that can be tapped, in the order of computation, and the whole network's costs.
 
-    `parameters` and `macs` are of the network without its classifier; `nodes` are the names of all nodes, `node_macs`
-    the multiply-adds of each alone, and `needed` says which nodes each layer needs, (layers, nodes) of 0 and 1.
+    `parameters` and `macs` are those of the network without its classifier; `nodes` are the names of all nodes,
+    `node_macs` the multiply-adds of each alone, and `needed` (layers, nodes) is 1 where a layer needs a node, else 0.
     """
 
     spec: BackboneSpec
@@ -67,15 +67,15 @@ class BackboneSummary:
         return {layer.name: layer for layer in self.layers}
 
     def macs_of(self, names: Iterable[str]) -> int:
-        """Count the multiply-adds of what some layers together need."""
+        """Return the multiply-adds needed to compute some layers together."""
         place = {layer.name: index for index, layer in enumerate(self.layers)}
         return int(self.needed[[place[name] for name in names]].max(0) @ self.node_macs)
 
     def find(self, tap: str) -> LayerInfo:
-        """Return the layer of a tap's name.
+        """Return the layer that a tap names.
 
         Raises:
-            UserError: There is no such layer, or it gives no map.
+            UserError: There is no such layer, or it returns no map.
         """
         node = resolve(tap, list(self.nodes), self.spec)
         if node not in self.by_name:
@@ -83,24 +83,24 @@ class BackboneSummary:
         return self.by_name[node]
 
     def before(self, node: str) -> list[str]:
-        """Name the layers nearest before a node, the nearest first."""
+        """Return the names of the three layers before a node, the nearest first."""
         place = {name: index for index, name in enumerate(self.nodes)}
         return [layer.name for layer in reversed(self.layers) if place[layer.name] < place[node]][:3]
 
 
 def no_map(tap: str, node: str, network: str, near: Sequence[str]) -> str:
-    """Say that a layer cannot be tapped."""
+    """Return the message that a layer cannot be tapped."""
     return (
-        f"'{tap}' of {network} ({node}) gives no feature map (N, C, H, W). "
+        f"'{tap}' of {network} ({node}) returns no feature map (N, C, H, W). "
         f"The nearest layers before it that do: {', '.join(near) or 'none'}."
     )
 
 
 def describe(spec: BackboneSpec, size: tuple[int, int], output_stride: int | None = None) -> BackboneSummary:
-    """Describe the layers of a backbone for an input of `size` (height, width); nothing is computed or loaded.
+    """Return the summary of a backbone for an input of `size` (height, width); nothing is computed or loaded.
 
     Raises:
-        UserError: The network cannot be traced, or cannot take pictures of this size.
+        UserError: The network cannot be traced, or cannot take images of this size.
     """
     with torch.device("meta"):
         network = spec.build()
@@ -110,20 +110,20 @@ def describe(spec: BackboneSpec, size: tuple[int, int], output_stride: int | Non
 
 
 def describe_network(network: nn.Module, spec: BackboneSpec, size: tuple[int, int]) -> BackboneSummary:
-    """Describe the layers of a backbone that is built, with or without values, as `describe` does; it stays as it is.
+    """Return the summary of a backbone that is built already, with or without values; it stays unchanged.
 
     Raises:
-        UserError: The network cannot be traced, or cannot take pictures of this size.
+        UserError: The network cannot be traced, or cannot take images of this size.
     """
     network = without_values(network).eval()
     graph, names = trace(network, spec)
     reader = _Reader(graph, torch.empty(1, 3, *size, device="meta"))
     try:
         reader.read()
-    except Exception as error:  # a forward pass raises whatever it stumbles over
+    except Exception as error:  # a forward pass can raise anything
         raise UserError(
-            f"{spec.name} cannot take pictures of {size[0]} x {size[1]} pixels. Give larger ones (data.image_size); "
-            "a network made for one size alone, as most vision transformers are, cannot be used."
+            f"{spec.name} cannot take images of {size[0]} x {size[1]} pixels. Set a larger data.image_size; "
+            "a network made for one size only, as most vision transformers are, cannot be used."
         ) from error
     nodes = [node for node in graph.graph.nodes if node in names]
     needed = _needed(nodes)
@@ -146,14 +146,14 @@ def describe_network(network: nn.Module, spec: BackboneSpec, size: tuple[int, in
         for index in tapped
     ]
     if not layers:
-        raise UserError(f"{spec.name} has no feature maps (N, C, H, W): it is no convolutional network.")
+        raise UserError(f"{spec.name} has no feature maps (N, C, H, W): it is not a convolutional network.")
     total = sum(parameter.numel() for parameter in network.parameters())
     every = tuple(names[node] for node in nodes)
     return BackboneSummary(spec, tuple(layers), total, int(node_macs.sum()), every, node_macs, needed[tapped])
 
 
 def without_values(network: nn.Module) -> nn.Module:
-    """Return a copy of a network whose parameters and buffers have shapes, but no values."""
+    """Return a copy of a network whose parameters and buffers have shapes but no values."""
     memo: dict[int, Any] = {
         id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad) for p in network.parameters()
     }
@@ -161,61 +161,57 @@ def without_values(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, memo)
 
 
-def default_taps(anatomy: BackboneSummary, strides: Mapping[str, int]) -> dict[str, str]:
-    """Choose a layer for each role by the stride wanted, roles from fine to coarse.
+def default_taps(summary: BackboneSummary, strides: Mapping[str, int]) -> dict[str, str]:
+    """Return a layer for each role by its stride, roles from fine to coarse.
 
-    timm's list of a network's stages says where each stride ends; where it names no layer, the last one of the stride
-    is taken.
+    It is the end of the stage of that stride, by timm's list of stages; without one, the last layer of the stride.
 
     Raises:
-        UserError: The network has no layers of these strides, each behind the other.
+        UserError: The network has no layers of these strides, one behind the other.
     """
-    spec, ends = anatomy.spec, {}
+    spec, ends = summary.spec, {}
     for module in spec.stages:
-        found = [layer for layer in anatomy.layers if within(layer.name, [module])]
+        found = [layer for layer in summary.layers if within(layer.name, [module])]
         if found:
             ends[found[-1].stride] = found[-1].name
-    place = {name: index for index, name in enumerate(anatomy.nodes)}
+    place = {name: index for index, name in enumerate(summary.nodes)}
     chosen: dict[str, str] = {}
     for role, stride in strides.items():
         behind = max((place[name] for name in chosen.values()), default=-1)
-        able = [layer for layer in anatomy.layers if layer.stride == stride and place[layer.name] > behind]
+        able = [layer for layer in summary.layers if layer.stride == stride and place[layer.name] > behind]
         name = ends.get(stride)
         if name is None or place[name] <= behind:
             name = able[-1].name if able else None
         if name is None:
-            there = ", ".join(str(s) for s in sorted({layer.stride for layer in anatomy.layers}))
+            there = ", ".join(str(s) for s in sorted({layer.stride for layer in summary.layers}))
             raise UserError(
                 f"taps.{role}=auto: {spec.name} has no layer of stride {stride} there; its strides are {there}. "
-                f"Name one (taps.{role}=LAYER); `python -m segtune taps` lists them."
+                f"Name a layer (taps.{role}=LAYER); `python -m segtune taps` lists them."
             )
         chosen[role] = name
     return chosen
 
 
 class _Reader(fx.Interpreter):
-    """Runs a graph node by node, and notes which outputs are maps, and the multiply-adds of each node.
+    """Runs a graph node by node, and records which outputs are maps and the multiply-adds of each node."""
 
-    These are half of what PyTorch counts as operations.
-    """
-
-    def __init__(self, graph: fx.GraphModule, picture: Tensor) -> None:
+    def __init__(self, graph: fx.GraphModule, image: Tensor) -> None:
         super().__init__(graph, garbage_collect_values=False)
-        self.fields, self.picture = Fields(picture), picture
+        self.fields, self.image = Fields(image), image
         self.counter = FlopCounterMode(display=False)
         self.macs: dict[fx.Node, int] = {}
         self.maps: dict[fx.Node, tuple[tuple[int, ...], Any]] = {}
 
     def read(self) -> None:
-        """Run the graph on the picture."""
+        """Run the graph on the image."""
         with torch.no_grad(), self.counter, self.fields:
-            self.run(self.picture)
+            self.run(self.image)
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run a node and note its facts."""
+        """Run a node and record its facts."""
         before = self.counter.get_total_flops()
         out = super().run_node(n)
-        self.macs[n] = (self.counter.get_total_flops() - before) // 2
+        self.macs[n] = (self.counter.get_total_flops() - before) // 2  # a multiply-add counts as two operations
         field = self.fields.of(out) if isinstance(out, Tensor) else None
         if field and field.is_map(out):
             self.maps[n] = (tuple(out.shape), field)
@@ -228,7 +224,7 @@ def _facts(reader: _Reader, node: fx.Node) -> tuple[int, int, int, int, tuple[in
 
 
 def _needed(nodes: Sequence[fx.Node]) -> NDArray[np.int64]:
-    """Say for each node which nodes it needs, itself among them, as a matrix of 0 and 1."""
+    """Return a matrix (nodes, nodes): 1 where the node of a row needs that of a column or is the same, else 0."""
     place = {node: index for index, node in enumerate(nodes)}
     needed = np.eye(len(nodes), dtype=np.int64)
     for index, node in enumerate(nodes):
@@ -239,7 +235,7 @@ def _needed(nodes: Sequence[fx.Node]) -> NDArray[np.int64]:
 
 
 def _parameters(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> list[int]:
-    """Count the parameters each node brings along, shared ones with the first."""
+    """Return the number of parameters that each node adds; shared ones count at their first node."""
     seen: set[int] = set()
     counts = []
     for node in nodes:
@@ -261,7 +257,7 @@ def _keras_names(spec: BackboneSpec, nodes: Sequence[str]) -> dict[str, str]:
 
 
 def _blocks(spec: BackboneSpec, nodes: Sequence[str]) -> list[str]:
-    """Name the block of each node; what no block holds, such as a pooling, goes with the one before it."""
+    """Return the block of each node; a node outside all blocks, such as a pooling, belongs to the one before it."""
     found, last = [], next(iter(spec.blocks))
     for node in nodes:
         last = next((block for block, paths in spec.blocks.items() if within(node, paths)), last)
@@ -276,5 +272,5 @@ def _is_spatial(graph: fx.GraphModule, node: fx.Node) -> bool:
     return isinstance(graph.get_submodule(str(node.target)), kinds)
 
 
-#: Some layers whose features are taken together.
+#: Layers whose features are used together.
 Group = tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The model: a cut backbone and a decoder."""
+"""The segmentation model: a cut backbone and a decoder."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from segtune.models.taps import FeatureInfo
 
 
 class SegmentationModel(nn.Module):
-    """From pictures to logits of the same size.
+    """From images to logits of the same size.
 
     Contract: RGB in 0..255, uint8 or float, (N, 3, H, W) of any H and W from 32 up, to logits (N, 1, H, W) in float32.
-    The normalisation the backbone was trained with is part of the model. Of a decoder with two outputs, background and
-    object, the logit is the difference, object - background: its sigmoid is their softmax.
+    The backbone's input normalisation is part of the model. If the decoder has two outputs, background and object, the
+    logit is their difference, object - background: its sigmoid is the softmax of the two.
     """
 
     mean: Tensor
@@ -36,7 +36,7 @@ class SegmentationModel(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Segment pictures; see the class."""
+        """Return the logits of images; see the class."""
         x = (images.float() - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
         logits = self.decoder(self.backbone(x)).float()  # first: the difference of two in float16 can overflow

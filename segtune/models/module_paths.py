@@ -1,4 +1,4 @@
-"""Dotted module paths: which lie inside which, which a pattern matches."""
+"""Dotted module paths: containment, patterns, and the owners of parameters."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -9,17 +9,17 @@ from segtune.errors import UserError, nearest
 
 
 def matching(pattern: str, names: Iterable[str], setting: str) -> list[str]:
-    """Return the dotted names that a pattern means: itself and all below it, or, after `re:`, what it matches as a whole.
+    """Return the dotted names that a pattern means: itself and all below it, or all full matches of `re:EXPRESSION`.
 
     Raises:
-        UserError: No name matches, or the expression is not one.
+        UserError: No name matches, or the regular expression is invalid.
     """
     names = list(names)
     if pattern.startswith("re:"):
         try:
             found = [name for name in names if re.fullmatch(pattern[3:], name)]
         except re.error as error:
-            raise UserError(f"{setting}: '{pattern}' is no regular expression: {error}.") from error
+            raise UserError(f"{setting}: '{pattern}' is not a valid regular expression: {error}.") from error
     else:
         found = [name for name in names if name == pattern or name.startswith(f"{pattern}.")]
     if not found:

@@ -1,4 +1,4 @@
-"""Pretrained weights: found in the caches, downloaded or read from a file, and loaded into an uncut backbone."""
+"""Pretrained weights: find them in the caches, download or read them, and load them into an uncut backbone."""
 
 import logging
 import os
@@ -23,16 +23,16 @@ from segtune.models.backbones.spec import BackboneSpec
 
 log = logging.getLogger(__name__)
 
-#: BatchNorm's count of batches, which many files lack and nothing here reads.
+#: BatchNorm's counter of batches, which many files lack and segtune does not use.
 BATCH_COUNTER = "num_batches_tracked"
 
-#: Seconds after which a server that does not answer counts as out of reach.
+#: Seconds after which a server that does not answer counts as unreachable.
 TIMEOUT_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What came of `load_weights`: `source` is None for random weights; names are of the whole backbone's tensors."""
+    """The result of `load_weights`: `source` is None for random weights; names are those of the uncut backbone."""
 
     source: str | None
     missing: tuple[str, ...] = ()
@@ -44,12 +44,12 @@ def load_weights(spec: BackboneSpec, network: nn.Module, weights: str) -> Loaded
 
     Args:
         spec: The backbone's spec.
-        network: What `spec.build()` gave.
+        network: What `spec.build()` returned.
         weights: `none`, `auto` (local cache, else download, else random with a warning), `imagenet` (the same, but
             an error instead of random weights) or the path of a safetensors or `.pth` file.
 
     Raises:
-        UserError: The file is missing, unreadable or does not fit; or `imagenet` is out of reach.
+        UserError: The file is missing, unreadable or does not fit; or the weights of `imagenet` cannot be downloaded.
     """
     if weights == "none":
         return LoadedWeights(None)
@@ -58,12 +58,12 @@ def load_weights(spec: BackboneSpec, network: nn.Module, weights: str) -> Loaded
         if path is None and weights == "imagenet":
             raise UserError(
                 f"backbone.weights=imagenet: no ImageNet weights for {spec.name}: {trouble}\n"
-                "Give a local file (backbone.weights=PATH), or go without (backbone.weights=none)."
+                "Use a local file (backbone.weights=PATH), or train from random weights (backbone.weights=none)."
             )
         if path is None:
             log.warning(
-                "No ImageNet weights for %s: %s\nThe backbone starts from RANDOM weights, so nothing of it is frozen. "
-                "Expect a lower Dice; give a local file with backbone.weights=PATH.",
+                "No ImageNet weights for %s: %s\nThe backbone starts from RANDOM weights, so none of it is frozen. "
+                "Expect a lower Dice, or use a local file (backbone.weights=PATH).",
                 spec.name,
                 trouble,
             )
@@ -73,13 +73,13 @@ def load_weights(spec: BackboneSpec, network: nn.Module, weights: str) -> Loaded
     if not path.suffix and not path.exists():
         words = ("auto", "imagenet", "none")
         raise UserError(
-            f"backbone.weights={weights} is no file, and none of {', '.join(words)}.{nearest(weights, words)}"
+            f"backbone.weights={weights} is neither a file nor one of {', '.join(words)}.{nearest(weights, words)}"
         )
     return _load_file(spec, network, path)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name from a safetensors file or a PyTorch file, without running any code of the file.
+    """Return the tensors of a safetensors or PyTorch file by name, without running any code in the file.
 
     Raises:
         UserError: The file is missing or unreadable, or holds no dictionary of tensors.
@@ -100,7 +100,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no plain dictionary of tensors, so it is not a weights file segtune can read.")
+        raise UserError(
+            f"{path} is not a weights file. Expected a dictionary of tensors by name, such as a state_dict."
+        )
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
@@ -108,18 +110,18 @@ def _load_file(spec: BackboneSpec, network: nn.Module, path: Path) -> LoadedWeig
     found = {_rename(name, spec.renames): tensor for name, tensor in read_state_dict(path).items()}
     wanted = network.state_dict()
     for name, tensor in found.items():
-        # A fully connected layer is the same numbers as the convolution over its whole input.
+        # A fully connected layer has the same numbers as the convolution over its whole input.
         if name in wanted and tensor.ndim == 2 and wanted[name].ndim == 4 and tensor.numel() == wanted[name].numel():
             found[name] = tensor.reshape(wanted[name].shape)
     match = match_tensors(found, wanted)
-    missing, unused, named = match.missing, match.unexpected, len(match.fitting) + len(match.misshapen)
-    if match.misshapen or len(missing) > named:
+    missing, unused, named = match.missing, match.unexpected, len(match.fitting) + len(match.mismatched)
+    if match.mismatched or len(missing) > named:
         raise UserError(
             f"The weights in {path} do not fit {spec.name}: {named} tensors match by name, "
             f"{len(missing)} are missing ({some(missing, 6)}), {len(unused)} are unexpected ({some(unused, 6)})."
             + "".join(
-                f"\n  wrong shape: {name}: the file has {file}, {spec.name} needs {own}"
-                for name, (file, own) in match.misshapen.items()
+                f"\n  shape mismatch: {name}: got {file} from the file; expected {own}"
+                for name, (file, own) in match.mismatched.items()
             )
         )
     network.load_state_dict({name: found[name] for name in match.fitting}, strict=False)
@@ -130,25 +132,25 @@ def _load_file(spec: BackboneSpec, network: nn.Module, path: Path) -> LoadedWeig
 
 @dataclass(frozen=True)
 class TensorMatch:
-    """Which of the tensors wanted a file has, by name; `misshapen` gives the file's shape and the one wanted.
+    """How the tensors of a file match a model's, by name; `mismatched` holds the file's shape and the model's.
 
-    A batch counter that the file lacks is not `missing`; `unexpected` are the file's tensors that are not wanted.
+    A batch counter that the file lacks is not `missing`; `unexpected` are tensors that the model does not have.
     """
 
     fitting: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
-    misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def match_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> TensorMatch:
-    """Return how the tensors of a file, under the names used here, fit those wanted."""
+    """Return how the tensors of a file, already renamed to the model's names, match those wanted."""
     shapes = {name: (tuple(found[name].shape), tuple(own.shape)) for name, own in wanted.items() if name in found}
     return TensorMatch(
         fitting=tuple(name for name, (file, own) in shapes.items() if file == own),
         missing=tuple(name for name in wanted if name not in found and not name.endswith(BATCH_COUNTER)),
         unexpected=tuple(name for name in found if name not in wanted),
-        misshapen={name: (file, own) for name, (file, own) in shapes.items() if file != own},
+        mismatched={name: (file, own) for name, (file, own) in shapes.items() if file != own},
     )
 
 
@@ -160,15 +162,15 @@ def _rename(name: str, renames: Mapping[str, str]) -> str:
 
 
 def find_pretrained(architecture: str) -> tuple[Path | None, str]:
-    """Find timm's ImageNet weights: in the local caches, else by download.
+    """Return timm's ImageNet weights, from the local caches or by download.
 
     Returns:
-        The file and an empty text, or None and the reason. A server out of reach is given up within 15 s.
+        The file and an empty text, or None and the reason. An unreachable server is given up within 15 s.
     """
     config = get_pretrained_cfg(architecture)
     if config is None:
-        return None, f"timm names none for {architecture}."
-    plain = architecture.partition(".")[0]  # the name may carry the tag of its weights
+        return None, f"timm has none for {architecture}."
+    plain = architecture.partition(".")[0]  # the name may include the tag of its weights
     repository = f"timm/{plain}.{config.tag}" if config.hf_hub_id == "timm/" else config.hf_hub_id
     if repository:
         cached = try_to_load_from_cache(repository, "model.safetensors")
@@ -188,7 +190,7 @@ def find_pretrained(architecture: str) -> tuple[Path | None, str]:
             return Path(hf_hub_download(repository, "model.safetensors", etag_timeout=TIMEOUT_SECONDS)), ""
         _download(url, local)
         return local, ""
-    except Exception as error:  # whatever the network or the disk says, the user reads it and goes on
+    except Exception as error:  # whatever goes wrong with network or disk, the reason is reported
         return None, f"the download of {url} failed: {error}"
 
 
@@ -203,9 +205,9 @@ def _download(url: str, local: Path) -> None:
 
 
 def _unreachable(url: str) -> str:
-    """Ask for a URL's header; return what is wrong, or an empty text.
+    """Request a URL's header; return what is wrong, or an empty text.
 
-    huggingface_hub would ask five times more and wait in between, for about 23 s.
+    huggingface_hub would retry five times, with pauses, for about 23 s.
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return "not in the local cache, and HF_HUB_OFFLINE is set."
@@ -218,7 +220,7 @@ def _unreachable(url: str) -> str:
         except (OSError, HTTPException, ValueError) as error:
             answer.append(f"not in the local cache, and {url} cannot be reached ({getattr(error, 'reason', error)}).")
 
-    # Looking up a name has no time-out of its own, hence the thread.
+    # A DNS lookup has no time-out of its own, hence the thread.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(TIMEOUT_SECONDS + 2)

@@ -1,4 +1,4 @@
-"""Receptive fields, read off a forward pass operation by operation.
+"""Receptive fields, derived from a forward pass operation by operation.
 
 The arithmetic is that of Araujo, Norris and Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks"
 (Distill), on intervals, so that branches of different alignment join exactly.
@@ -24,7 +24,7 @@ PROBE_SIZE = (128, 160)
 
 @dataclass(frozen=True)
 class Span:
-    """What a map sees along one axis: its pixel `i` sees input pixels `first + i * stride` to `last + i * stride`."""
+    """The receptive field along one axis: pixel `i` depends on input `first + i * stride` to `last + i * stride`."""
 
     stride: Fraction
     first: Fraction
@@ -32,7 +32,7 @@ class Span:
 
     @property
     def size(self) -> int:
-        """Input pixels that one pixel sees."""
+        """Input pixels that one pixel depends on."""
         return ceil(self.last - self.first) + 1
 
     def through(self, kernel: int, stride: int, padding: int, dilation: int) -> "Span":
@@ -47,12 +47,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Field:
-    """What a pixel of a map depends on: `spans` of rows and columns, and with `whole` something of all the picture.
+    """What a pixel of a map depends on: `spans` of rows and columns and, with `whole`, the whole image.
 
-    The latter comes from global poolings (squeeze and excitation), attention and normalisation over the picture.
-    `spans` is None behind a global pooling alone. `shape` is (C, H, W) of the last map on the way here, for it tells
-    apart axes that are channels in between, and rows that are cut into patches. With `channels_last` the axes have been
-    moved to (H, W, C), which shapes alone do not say where C, H and W are equal.
+    The latter comes from global poolings (squeeze and excitation), attention and normalisation over the image.
+    `spans` is None if only a global pooling is in between. `shape` is (C, H, W) of the last map on the way: it tells
+    apart moved channel axes and rows that are cut into patches. With `channels_last` the axes have been moved to
+    (H, W, C), which shapes alone do not show if C, H and W are equal.
     """
 
     spans: tuple[Span, Span] | None
@@ -67,38 +67,38 @@ class Field:
 
     @property
     def stride(self) -> Fraction:
-        """Input pixels from one pixel to the next; of height and width the larger."""
+        """Input pixels from one pixel to the next; the larger of the two axes."""
         return max(span.stride for span in self.spans) if self.spans else Fraction(0)
 
     def is_map(self, tensor: Tensor) -> bool:
-        """Return whether a tensor with this field is a map (1, C, H, W), not of another layout, nor with heads."""
+        """Return whether a tensor with this field is a map (1, C, H, W), without heads or another layout."""
         plain = self.spans is not None and not self.channels_last and len(tensor) == 1
         return plain and tuple(tensor.shape[1:]) == self.shape
 
 
 class Fields(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows one picture, or some maps, through all operations inside the block.
+    """Follows one image, or several maps, through all operations inside the block.
 
-    Known are convolutions, poolings, resizing, padding, slices, patches cut by reshaping, reductions, attention and
-    joins; every other operation counts as acting on each pixel alone. Resizing is bounded from above.
+    It knows convolutions, poolings, resizing, padding, slices, patches cut by reshaping, reductions, attention and
+    joins; every other operation counts as pixelwise. For resizing, the field is an upper bound.
     """
 
-    def __init__(self, *pictures: Tensor) -> None:
+    def __init__(self, *images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._fields = WeakTensorKeyDictionary()
         pixel = Span(Fraction(1), Fraction(0), Fraction(0))
-        for picture in pictures:
-            self._fields[picture] = Field((pixel, pixel), False, tuple(picture.shape[1:]))
+        for image in images:
+            self._fields[image] = Field((pixel, pixel), False, tuple(image.shape[1:]))
 
     def of(self, tensor: Tensor) -> Field | None:
-        """Return a tensor's field; None if it does not depend on the picture."""
+        """Return a tensor's field; None if it does not depend on the image."""
         found: Field | None = self._fields.get(tensor)  # type: ignore[no-untyped-call]
         return found
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Do an operation and note what its result depends on."""
+        """Run an operation and record what its result depends on."""
         inputs = [(t, field) for t in _tensors(args) if (field := self.of(t))]
         shapes = [tuple(t.shape) for t, _ in inputs]
         out = func(*args, **(kwargs or {}))
@@ -112,21 +112,21 @@ class Fields(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def dry_run(network: nn.Module, picture: Any, watch: AbstractContextManager[Any]) -> Any:
-    """Run a network on what it takes, in evaluation mode and without gradients, while `watch` follows or counts."""
+def dry_run(network: nn.Module, image: Any, watch: AbstractContextManager[Any]) -> Any:
+    """Return what a network returns in evaluation mode and without gradients, while `watch` follows or counts."""
     was_training = network.training
     network.eval()
     try:
         with torch.no_grad(), watch:
-            return network(picture)
+            return network(image)
     finally:
         network.train(was_training)
 
 
 def one_size(name: str) -> str:
-    """Say that a network cannot take pictures of `PROBE_SIZE`."""
+    """Return the message that a network cannot take images of `PROBE_SIZE`."""
     return (
-        f"{name} cannot take pictures of {PROBE_SIZE[0]} x {PROBE_SIZE[1]} pixels. A network made for one size alone, "
+        f"{name} cannot take images of {PROBE_SIZE[0]} x {PROBE_SIZE[1]} pixels. A network made for one size only, "
         "as most vision transformers are, cannot be used."
     )
 
@@ -153,7 +153,7 @@ def _joined(fields: Iterable[Field]) -> Field:
 
 
 def _multiplied(first: Field, joined: Field, shape: tuple[int, ...], out: Tensor) -> Field:
-    """Return the field of a product: it has the places of its first factor, as the queries, unless they are summed up."""
+    """Return the field of a product: it has the positions of its first factor (the queries), unless summed over."""
     if first.spans is None:
         return replace(joined, whole=True)
     places = first.shape[-2] * first.shape[-1]
@@ -162,7 +162,7 @@ def _multiplied(first: Field, joined: Field, shape: tuple[int, ...], out: Tensor
 
 
 def _behind(packet: Any, args: Sequence[Any], shapes: list[tuple[int, ...]], field: Field, out: Tensor) -> Field:
-    """Return the field of an operation's result from the joined field of its inputs, of certain shapes."""
+    """Return the field of an operation's result, given the joined field and the shapes of its inputs."""
     if spans := field.spans:
         if rule := _WINDOWS.get(packet):
             field = replace(field, spans=_slid(spans, *rule(args)))
@@ -180,7 +180,7 @@ def _behind(packet: Any, args: Sequence[Any], shapes: list[tuple[int, ...]], fie
         elif packet in _RESHAPES and out.ndim == 4:
             field = _cut_into_patches(field, out)
         elif packet in _GLOBAL or (packet in _REDUCTIONS and _loses_places(field, args, shapes[0])):
-            # A norm keeps the places of its input; of a pooling or a reduction only the values are left.
+            # A norm keeps the positions of its input; a pooling or a reduction keeps only values.
             field = replace(field, spans=spans if packet in _GLOBAL_NORMS else None, whole=True)
     if out.ndim == 4 and packet in _SPATIAL:
         field = replace(field, shape=tuple(out.shape[1:]), channels_last=False)
@@ -225,7 +225,7 @@ def _max_pooling(args: Sequence[Any]) -> tuple[_Pair, _Pair, _Pair, _Pair]:
 
 def _convolved(field: Field, args: Sequence[Any], shape: tuple[int, ...]) -> Field:
     kernel, stride, padding, dilation = args[1].shape[2:], args[3], args[4], args[5]
-    if len(shape) != 4 or field.spans is None:  # along a sequence, such as channels
+    if len(shape) != 4 or field.spans is None:  # over a sequence, such as channels
         return field
     if not args[6]:
         return replace(field, spans=_slid(field.spans, kernel, stride, padding, dilation))
@@ -250,7 +250,7 @@ def _resized(spans: tuple[Span, Span], before: tuple[int, ...], out: Tensor, pac
 
 
 def _moved(field: Field, args: Sequence[Any], shape: tuple[int, ...]) -> Field:
-    """Notice channels that are moved behind the columns, and back."""
+    """Return the field after a permutation that moves the channels to the end, or back."""
     axes = [axis % 4 for axis in args[1]]
     if not field.channels_last and field.shape == shape[1:] and axes == [0, 2, 3, 1]:
         return replace(field, channels_last=True)
@@ -269,14 +269,14 @@ def _sliced(field: Field, args: Sequence[Any], shape: tuple[int, ...], out: Tens
 
 
 def _cut_into_patches(field: Field, out: Tensor) -> Field:
-    """Notice patches that have become channels (space to depth): the field is then that of the whole patch."""
+    """Return the field after a reshape: if patches became channels (space to depth), that of the whole patch."""
     (c, h, w), (channels, rows, columns) = field.shape[-3:], out.shape[1:]
     if field.spans is None or len(field.shape) != 3 or (rows, columns) == (h, w) or rows < 2 or columns < 2:
         return field
-    if (channels, rows) == (h, w):  # channels behind the columns
+    if (channels, rows) == (h, w):  # channels last
         return field
     down, right = h // rows, w // columns
-    # Patches are square; heads and their channels side by side (HW, heads, C / heads) have as many values.
+    # Patches are square; a tensor of heads (HW, heads, C / heads) has as many values.
     if down != right or (rows * down, columns * right, channels) != (h, w, c * down * right):
         return field
     spans = _slid(field.spans, (down, right), (down, right), (0, 0), (1, 1))
@@ -284,7 +284,7 @@ def _cut_into_patches(field: Field, out: Tensor) -> Field:
 
 
 def _loses_places(field: Field, args: Sequence[Any], shape: tuple[int, ...]) -> bool:
-    """Return whether a reduction goes over rows and columns, and not over channels alone."""
+    """Return whether a reduction goes over rows or columns, not only over channels."""
     h, w = field.shape[-2:]
     rows = [i for i in range(len(shape) - 1) if shape[i : i + 2] == (h, w)]
     if not rows:  # rows and columns in one

@@ -1,4 +1,4 @@
-"""Restoring: a model starts from the tensors of another run, or of a plain file, and says by name what came of it."""
+"""Restore a model from the tensors of another run or of a plain file, and report by name what was restored."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,10 @@ _PARTS = ("backbone.", "decoder.")
 
 @dataclass(frozen=True)
 class Restored:
-    """What came of a restore; names are of the model's tensors, those of `unexpected` the file's after renaming.
+    """The report of a restore: names of the model's tensors; `unexpected` holds the file's names after renaming.
 
     `misshapen` maps a name to the file's shape and the model's. A batch counter that the file lacks is not `missing`.
+    The fields are written to `restore.json`, so their names stay.
     """
 
     source: str
@@ -30,7 +31,7 @@ class Restored:
     excluded: tuple[str, ...]
 
     def lines(self, most: int = 8) -> list[str]:
-        """Describe it for the screen: the counts by part, then a line per kind, naming up to `most` tensors."""
+        """Return lines for the terminal: counts by part, then a line per kind that names up to `most` tensors."""
         wanted = (*self.restored, *self.missing, *self.misshapen, *self.excluded)
         counts = [
             f"{part[:-1]} {_count(self.restored, part)} of {_count(wanted, part)} tensors"
@@ -42,27 +43,27 @@ class Restored:
 
     def _misfits(self, most: int) -> list[str]:
         shapes = [f"{name} (file {file}, model {model})" for name, (file, model) in self.misshapen.items()]
-        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": shapes}
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "shape mismatch": shapes}
         return [f"  {kind} ({len(names)}): {some(names, most)}" for kind, names in kinds.items() if names]
 
 
 def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
-    """Copy the tensors of a file into a model, in place; all is checked before the first is copied.
+    """Copy the tensors of a file into a model, in place, after checking all of them; return the report.
 
-    `restore.rename` is applied to the file's names first, of several beginnings that fit the longest. A file without
-    any `backbone.` or `decoder.` is taken for the one part that `restore.scope` names. Numbers are converted to the
-    model's type. The model's `mean` and `std` are facts about its backbone and stay.
+    `restore.rename` is applied to the file's names first; of several matching prefixes the longest wins. A file without
+    any `backbone.` or `decoder.` counts as the one part that `restore.scope` names. Values are converted to the model's
+    type. The model's `mean` and `std` belong to its backbone and stay.
 
     Args:
         model: A model with the parts `backbone` and `decoder`.
-        settings: Which file, which part, and what stays out; `checkpoint` is set.
+        settings: Which file, which part, and what to exclude; `checkpoint` is set.
 
     Raises:
         UserError: The file cannot be read, a pattern or a rename matches nothing, no tensor fits, one that fits is not
-            finite, or, with `strict`, anything is missing, unexpected or of another shape. The model is untouched.
+            finite, or, with `strict`, anything is missing, unexpected or mismatched. The model is untouched.
     """
     if settings.checkpoint is None:
-        raise ValueError("restore.checkpoint is not set: there is nothing to restore from")
+        raise ValueError("restore.checkpoint is not set")
     asked = tuple(part for part in _PARTS if settings.scope in ("all", part[:-1]))
     other = tuple(part for part in _PARTS if part not in asked)
     present: dict[str, Tensor] = model.state_dict()
@@ -82,7 +83,7 @@ def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
         restored=match.fitting,
         missing=match.missing,
         unexpected=tuple(name for name in match.unexpected if name not in present and not name.startswith(other)),
-        misshapen=match.misshapen,
+        misshapen=match.mismatched,
         excluded=tuple(name for name in candidates if name in excluded),
     )
     _check(result, settings, names, wanted)
@@ -90,26 +91,25 @@ def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
     if broken:
         raise UserError(
             f"{path} holds values that are not finite (NaN or infinity), in {some(broken, 8)}. "
-            "The training it comes from has diverged: take an earlier checkpoint, or leave these out with "
-            "restore.exclude."
+            "Its training run diverged: use an earlier checkpoint, or leave these out with restore.exclude."
         )
     model.load_state_dict({name: found[name] for name in result.restored}, strict=False)
     return result
 
 
 def _our_names(theirs: Sequence[str], settings: RestoreSettings, path: Path) -> dict[str, str]:
-    """Map what the file's tensors are called here to what they are called there."""
-    for beginning in settings.rename:
-        if not any(name.startswith(beginning) for name in theirs):
+    """Return the file's name of each tensor by the model's name."""
+    for prefix in settings.rename:
+        if not any(name.startswith(prefix) for name in theirs):
             raise UserError(
-                f"restore.rename: no tensor of {path} has a name that begins with '{beginning}'."
-                f"{nearest(beginning, theirs)} The names are: {some(theirs, 4)}."
+                f"restore.rename: no tensor of {path} has a name that begins with '{prefix}'."
+                f"{nearest(prefix, theirs)} The names are: {some(theirs, 4)}."
             )
     longest_first = sorted(settings.rename, key=len, reverse=True)
     names: dict[str, str] = {}
     for name in theirs:
-        beginning = next((b for b in longest_first if name.startswith(b)), "")
-        ours = settings.rename.get(beginning, "") + name.removeprefix(beginning)
+        prefix = next((p for p in longest_first if name.startswith(p)), "")
+        ours = settings.rename.get(prefix, "") + name.removeprefix(prefix)
         if ours in names:
             raise UserError(f"restore.rename: {names[ours]} and {name} of {path} both become {ours}.")
         names[ours] = name
@@ -117,9 +117,9 @@ def _our_names(theirs: Sequence[str], settings: RestoreSettings, path: Path) -> 
         return names
     if settings.scope == "all":
         raise UserError(
-            f"{path} does not say which tensors are the backbone's and which the decoder's: no name begins with "
-            f"backbone. or decoder. The names are: {some(list(names), 4)}.\n"
-            "If it holds a backbone alone, set restore.scope=backbone; else map its names to ours, such as "
+            f"{path} does not tell the backbone's tensors from the decoder's: no name begins with backbone. or "
+            f"decoder. The names are: {some(list(names), 4)}.\n"
+            "If it holds only a backbone, set restore.scope=backbone; otherwise map its names to ours, such as "
             "'+restore.rename={encoder.:backbone.}'."
         )
     return {f"{settings.scope}.{ours}": name for ours, name in names.items()}
@@ -128,9 +128,9 @@ def _our_names(theirs: Sequence[str], settings: RestoreSettings, path: Path) -> 
 def _check(result: Restored, settings: RestoreSettings, names: Mapping[str, str], wanted: Sequence[str]) -> None:
     if all(name.endswith(BATCH_COUNTER) for name in result.restored):
         theirs = [name if name == ours else f"{name} (renamed {ours})" for ours, name in names.items()]
-        shapes = f"; of another shape: {len(result.misshapen)}" if result.misshapen else ""
+        shapes = f"; shape mismatch: {len(result.misshapen)}" if result.misshapen else ""
         raise UserError(
-            f"Nothing of {result.source} can be restored: of the {len(wanted)} tensors wanted none fits{shapes}.\n"
+            f"Nothing of {result.source} can be restored: none of the {len(wanted)} tensors wanted fits{shapes}.\n"
             f"  The file's {len(names)}: {some(theirs, 4)}\n"
             f"  Wanted: {some(wanted, 4)}\n"
             "Check restore.checkpoint and restore.scope, or map the file's names to ours with restore.rename."

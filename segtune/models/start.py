@@ -10,14 +10,14 @@ from segtune.models.restore import restore
 
 
 def build_start(settings: RunSettings) -> BuiltModel:
-    """Build the model that a run begins with: pretrained, and restored from another file where that is asked for.
+    """Return the model that a run begins with: pretrained, and restored from another file if the settings say so.
 
     Raises:
         UserError: Taps, gradient stops, weights or the file to restore cannot be used.
     """
     backbone, restores = settings.backbone, settings.restore
     if restores.checkpoint and restores.scope != "decoder" and backbone.weights == "auto":
-        # What the file has needs no other source.
+        # The file may have all that ImageNet weights would be loaded for.
         alone = replace(backbone, weights="none")
         built = _restored(build_model(alone, settings.taps, settings.decoder, gradient_stops(settings)), restores)
         if built.weights.source:
@@ -28,11 +28,11 @@ def build_start(settings: RunSettings) -> BuiltModel:
 
 def _restored(built: BuiltModel, settings: RestoreSettings) -> BuiltModel:
     report = restore(built.model, settings)
-    given = set(report.restored)
+    restored = set(report.restored)
     names = [name for name in built.model.state_dict() if not name.endswith("num_batches_tracked")]
-    lacking = {name.rpartition(".")[0] for name in names if name not in given}
+    lacking = {name.rpartition(".")[0] for name in names if name not in restored}
     weights, new = built.weights, built.new
-    if weights.source is None and any(name.startswith("backbone.") for name in given):
+    if weights.source is None and any(name.startswith("backbone.") for name in restored):
         weights, new = LoadedWeights(report.source), ("backbone", "decoder")
     left = [path for path in owners(built.model) if path in lacking and within(path, new)]
     return replace(built, weights=weights, new=tuple(left), restored=report)

@@ -1,7 +1,7 @@
 """Taps: from layer names to features.
 
-A backbone is traced with torch.fx (torchvision's `feature_extraction`), so any node of it can be a tap, and what lies
-behind the deepest tap is not kept.
+A backbone is traced with torch.fx (torchvision's `feature_extraction`), so any node can be a tap, and layers behind the
+deepest tap are dropped.
 """
 
 import operator
@@ -22,13 +22,13 @@ from segtune.models.tracing import tracer_options
 
 NO_STOPS: Mapping[str, "StopGradient"] = {}
 
-#: Operators that write into their first argument, and those that do not.
+#: Operators that write into their first argument, and their out-of-place counterparts.
 _OUT_OF_PLACE = {getattr(operator, f"i{name}"): getattr(operator, name) for name in ("add", "sub", "mul", "truediv")}
 
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """A tapped layer: its node in the backbone, its channels, and how many input pixels one of its pixels spans."""
+    """A tapped layer: its node in the backbone, its channels, and its stride in input pixels."""
 
     node: str
     channels: int
@@ -36,22 +36,22 @@ class FeatureInfo:
 
 
 class StopGradient(nn.Module):
-    """Lets values through as they are and, while `active`, no gradient. `passed` says whether values ever came."""
+    """Passes values unchanged and, while `active`, stops gradients. `passed` tells whether it was ever called."""
 
     def __init__(self) -> None:
         super().__init__()
         self.active = self.passed = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a tensor of any shape back."""
+        """Return the same values, shape (...) to (...)."""
         self.passed = True
         return x.detach() if self.active else x
 
 
 class _Thinning(nn.Conv2d):
-    """A strided 1 x 1 convolution that drops pixels first: the same values.
+    """A strided 1 x 1 convolution that drops pixels first; its values are the same.
 
-    oneDNN's gradient of one that reads RGB in channels-last breaks the heap on some CPUs (its issue 6035).
+    On some CPUs oneDNN's gradient of such a convolution of channels-last RGB corrupts the heap (oneDNN issue 6035).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,12 +61,12 @@ class _Thinning(nn.Conv2d):
 
 
 def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
-    """Turn a tap name into the name of a node of the traced backbone.
+    """Return the node of the traced backbone that a tap names.
 
     Args:
         name: A module path (`layer3.5.act2`), a block name (`layer3`) or a Keras name (`conv4_block6_2_relu`).
         nodes: Node names in the order of computation.
-        spec: The backbone's spec, for its aliases and blocks.
+        spec: The backbone's spec, with its aliases and blocks.
 
     Raises:
         UserError: No layer has that name, or more than one; the message lists the nearest names.
@@ -74,10 +74,10 @@ def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
     if meanings := spec.ambiguous.get(name):
         raise UserError(
             f"'{name}' of {spec.name} may mean {' or '.join(meanings)}: Keras numbers layers that have no name from 0 "
-            "or, in old versions, from 1. Say which, by its PyTorch name."
+            "or, in old versions, from 1. Use the layer's PyTorch name."
         )
     path = spec.aliases.get(name, name)
-    nodes = nodes[1:]  # the first is the picture itself
+    nodes = nodes[1:]  # the first is the input image
     for paths in ([path], spec.blocks.get(name, ())):
         if inside := [node for node in nodes if within(node, paths)]:
             return inside[-1]
@@ -93,23 +93,23 @@ def cut(
     stops: Mapping[str, StopGradient] = NO_STOPS,
     found: Mapping[str, str] | None = None,
 ) -> tuple[nn.Module, dict[str, FeatureInfo]]:
-    """Cut a backbone behind its deepest tap.
+    """Return a backbone cut behind its deepest tap, and its features.
 
     In-place activations are switched off first, so that no tap is overwritten by the layer behind it, and 1 x 1
-    convolutions of the picture are computed in another way, which changes no value.
+    convolutions of the input image are computed differently, with the same values.
 
     Args:
         network: The whole backbone; its modules are taken over.
-        taps: Role to tap name, in the order of depth.
+        taps: Role to tap name, in order of depth.
         spec: The backbone's spec.
-        stops: Gradient stops to put behind layers, by the layer's name.
+        stops: Gradient stops to insert behind layers, by the layer's name.
         found: Role to node, if the names of `taps` are resolved already.
 
     Returns:
-        A module from normalised RGB (N, 3, H, W) to `{role: (N, C, h, w)}`, and the features' facts by role.
+        A module from normalised RGB (N, 3, H, W) to `{role: (N, C, h, w)}`, and the features by role.
 
     Raises:
-        UserError: A name is unknown, two roles name one layer, the roles are not in the order of depth, or a stop lies
+        UserError: A name is unknown, two roles name the same layer, the roles are not in order of depth, or a stop lies
             behind the deepest tap.
     """
     for module in network.modules():
@@ -126,16 +126,16 @@ def cut(
         named = ", ".join(f"taps.{role}={taps[role]} (layer {nodes.index(node)})" for role, node in found.items())
         raise UserError(
             f"The taps of {spec.name} must be different layers, from shallow to deep in the order {', '.join(taps)}. "
-            f"Came: {named}, of {len(nodes) - 1} layers."
+            f"Got {named}, of {len(nodes) - 1} layers."
         )
     stopped = {name: resolve(name, nodes, spec) for name in stops}
     for name, node in stopped.items():
         if nodes.index(node) > order[-1]:
             raise UserError(
-                f"stop_gradient={name}: this layer of {spec.name} lies behind the deepest tap, {list(taps.values())[-1]}, "
-                "so it is not part of the model."
+                f"stop_gradient={name}: this layer of {spec.name} lies behind the deepest tap, "
+                f"{list(taps.values())[-1]}, so it is not part of the model."
             )
-    # A node has one role: a stop behind a tapped layer shares the tap's.
+    # A node has one role: a stop behind a tapped layer uses the tap's.
     roles = {node: f"stop {node}" for node in stopped.values()} | {node: role for role, node in found.items()}
     trunk = create_feature_extractor(network, roles, tracer_kwargs=options, suppress_diff_warning=True)
     trunk = _without_checks(trunk)
@@ -145,13 +145,13 @@ def cut(
 
 
 def _write_nothing_in_place(trunk: Any) -> None:
-    """Let no operation of the traced network write into its input, which may be tapped."""
+    """Replace in-place operations of the traced network, for their inputs may be tapped."""
     for graph in {trunk.train_graph, trunk.eval_graph}:
         for node in graph.nodes:
             if node.kwargs.get("inplace"):
                 node.update_kwarg("inplace", False)
             if not node.users:
-                continue  # a method called for nothing but its effect
+                continue  # called only for its side effect
             if node.op == "call_function":
                 node.target = _OUT_OF_PLACE.get(node.target, node.target)
             elif node.op == "call_method" and node.target.endswith("_") and hasattr(Tensor, node.target[:-1]):
@@ -160,7 +160,7 @@ def _write_nothing_in_place(trunk: Any) -> None:
 
 
 def _without_checks(trunk: Any) -> Any:
-    """Drop assertions, and what nothing but they have kept of the layers behind the deepest tap."""
+    """Return a trunk without assertions, and without layers behind the deepest tap that only they kept alive."""
     graphs = (trunk.train_graph, trunk.eval_graph)
     for graph in graphs:
         for node in graph.find_nodes(op="call_function", target=torch._assert):
@@ -170,7 +170,7 @@ def _without_checks(trunk: Any) -> Any:
 
 
 def _insert(trunk: Any, stops: Sequence[tuple[str, StopGradient]], roles: Sequence[str]) -> None:
-    """Put stops behind the nodes returned under certain names, then return nothing but `roles`."""
+    """Insert stops behind the nodes that the trunk returns under given names, and let it return `roles` only."""
     if not stops:
         return
     trunk.stops = nn.ModuleList(stop for _, stop in stops)
@@ -186,11 +186,11 @@ def _insert(trunk: Any, stops: Sequence[tuple[str, StopGradient]], roles: Sequen
 
 
 def _measure(trunk: nn.Module, found: Mapping[str, str], spec: BackboneSpec) -> dict[str, FeatureInfo]:
-    picture = torch.zeros(1, 3, *PROBE_SIZE)
-    fields = Fields(picture)
+    image = torch.zeros(1, 3, *PROBE_SIZE)
+    fields = Fields(image)
     try:
-        outputs = dry_run(trunk, picture, fields)
-    except Exception as error:  # a forward pass raises whatever it stumbles over
+        outputs = dry_run(trunk, image, fields)
+    except Exception as error:  # a forward pass can raise anything
         raise UserError(one_size(spec.name)) from error
     features = {}
     for role, output in outputs.items():
@@ -198,7 +198,7 @@ def _measure(trunk: nn.Module, found: Mapping[str, str], spec: BackboneSpec) -> 
         if field is None or not field.is_map(output):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UserError(
-                f"taps.{role}: '{found[role]}' of {spec.name} gives no feature map (N, C, H, W) but {shape}. "
+                f"taps.{role}: '{found[role]}' of {spec.name}: got {shape}; expected a feature map (N, C, H, W). "
                 "Choose a layer before the pooling."
             )
         features[role] = FeatureInfo(found[role], output.shape[1], int(field.stride))

@@ -1,4 +1,4 @@
-"""Tracing with torch.fx: the graph of a backbone, and what of it is taken as a layer."""
+"""Tracing with torch.fx: the graph of a backbone, and which modules count as layers."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from segtune.models.backbones.spec import BackboneSpec
 
 
 def trace(network: nn.Module, spec: BackboneSpec) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
-    """Trace a backbone in its current mode: its graph, and the names of its nodes as taps know them.
+    """Return the graph of a backbone, traced in its current mode, and the names of its nodes as used by taps.
 
     Raises:
         UserError: The network cannot be traced.
@@ -29,10 +29,10 @@ def trace(network: nn.Module, spec: BackboneSpec) -> tuple[fx.GraphModule, dict[
 
 
 def tracer_options(network: nn.Module, spec: BackboneSpec, *, hint: bool = True) -> dict[str, Any]:
-    """Say how a network is traced: which modules are layers as they are, and which functions are not looked into.
+    """Return the options to trace a network with: which modules are leaves, and which functions are not traced.
 
-    A layer is what refines one of PyTorch's own, what timm declares to be one, and what cannot be traced. With `hint`
-    the error names a network that can.
+    Leaves are subclasses of PyTorch's own layers, what timm declares to be leaves, and what cannot be traced. With
+    `hint` the error names a similar network that can be traced.
 
     Raises:
         UserError: The network's own forward pass cannot be traced.
@@ -40,7 +40,7 @@ def tracer_options(network: nn.Module, spec: BackboneSpec, *, hint: bool = True)
     kinds = frozenset(type(module) for module in network.modules())
     if kinds in _OPTIONS:
         return _OPTIONS[kinds]
-    # Traced, drop path would lose the division it does in place, whose result nobody reads.
+    # A traced drop path would lose its in-place division, whose result is not used.
     layers = {kind for kind in kinds if _refines_a_layer(kind)} | {DropPath}
     layers |= set(get_notrace_modules())  # type: ignore[no-untyped-call]
     while True:
@@ -49,19 +49,19 @@ def tracer_options(network: nn.Module, spec: BackboneSpec, *, hint: bool = True)
         tracer = _TryingTracer(**_with_defaults(options))
         try:
             tracer.trace(network)
-        except Exception as error:  # a forward pass that looks at values raises whatever it stumbles over
+        except Exception as error:  # a forward pass that depends on values can raise anything
             if tracer.failed is None:
                 near = _nearest_traceable(spec.name) if hint else ""
                 raise UserError(
                     f"{spec.name} cannot be traced, so its layers cannot be tapped: {str(error).splitlines()[0]}."
-                    + (f" The nearest network that can: {near}." if near else "")
+                    + (f" A similar network that can be traced: {near}." if near else "")
                 ) from error
             layers.add(tracer.failed)
         else:
             return _OPTIONS.setdefault(kinds, options)
 
 
-#: What was found out about networks so far, by the kinds of modules they are made of.
+#: The options found so far, by the module classes of the network.
 _OPTIONS: dict[frozenset[type[nn.Module]], dict[str, Any]] = {}
 
 
@@ -80,12 +80,12 @@ def _refines_a_layer(kind: type[nn.Module]) -> bool:
 
 
 def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Add torchvision's own options, as its functions do by themselves."""
+    """Return options with torchvision's defaults, as its own functions add them."""
     return {**options, "autowrap_modules": (math,)}
 
 
 class _TryingTracer(NodePathTracer):  # type: ignore[misc]
-    """Notes the innermost kind of module that cannot be traced."""
+    """Records the innermost module class that cannot be traced."""
 
     failed: type[nn.Module] | None = None
 

@@ -181,7 +181,7 @@ def test_questions_leave_the_model_as_it_was(weights: Path, state: str, monkeypa
         cost_of(built, phases[2], chosen, compute)
     wrong = settings(weights, {"head": PHASES["head"] | {"stop_gradient": "decoder.refine"}})
     monkeypatch.setattr(built.stops["decoder.refine"], "forward", lambda x: x)  # as of a module that is never called
-    with pytest.raises(UserError, match="the model computes nothing with this module itself"):
+    with pytest.raises(UserError, match="the model never calls this module itself"):
         plan_phases(wrong, built)
     assert traces(built) == before
     assert "decoder.classifier" in find_reached(built.model)

@@ -141,7 +141,7 @@ def test_a_model_that_does_not_fit_is_refused(before: Path) -> None:
     with pytest.raises(UserError) as error:
         Checkpoint.load(before).rebuild()
     assert str(error.value) == (
-        f"The checkpoint {before} cannot be used: of its tensors and those of the model that it describes, 3 are "
+        f"The checkpoint {before} cannot be used: its tensors do not match the model that it describes; 3 are "
         "missing on one side or differ in shape: decoder.classifier.weight, decoder.classifier.bias, other."
     )
 
@@ -210,7 +210,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
         checkpoint.save(path)
     assert str(error.value) == (
         f"Cannot write {path}: [Errno 28] No space left on device\n"
-        "What was there before is untouched. If the disk is full, free some space; a run can then be resumed."
+        "The old file is untouched. If the disk is full, free some space; a run can then be resumed."
     )
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["last.pt"]
@@ -239,7 +239,7 @@ def test_an_unreadable_checkpoint_is_said_so(tmp_path: Path, damage: str) -> Non
 def test_another_programs_file_is_refused(tmp_path: Path, other: Any) -> None:
     torch.save(other, tmp_path / "other.pt")
     assert refused(tmp_path / "other.pt") == (
-        "FILE is not a checkpoint of segtune: it lacks the entries 'settings' and 'model'."
+        "FILE is not a segtune checkpoint: it lacks the entries 'settings' and 'model'."
     )
 
 
@@ -283,7 +283,7 @@ WEIGHTS = "the 'source' of the weights and a list of what is 'new'."
         ),
         ("model", {"a": 1.0}, "entry 'model': got a dict of float; expected the tensors by name."),
         ("model", torch.ones(2), "entry 'model': got Tensor; expected the tensors by name."),
-        ("state", 3, "entry 'state': got int; expected the training's state by name."),
+        ("state", 3, "entry 'state': got int; expected the run's state by name."),
         ("movers", [], "entry 'movers': got list; expected the optimizer's states by name."),
     ],
 )
@@ -300,7 +300,7 @@ def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
     assert refused(tmp_path / "best.pt") == (
         "The settings in the checkpoint FILE cannot be used. 2 settings are wrong:\n"
         "  sede: there is no such setting. Did you mean seed?\n"
-        "  seed: came 'x'; expected: a valid integer."
+        "  seed: got 'x'; expected: a valid integer."
     )
 
 

@@ -137,14 +137,14 @@ def test_dilated_networks_of_timm_agree_with_the_strided_one(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnetblur18", "it has branches of other strides beside it"),
-        ("hrnet_w18_small", "it has branches of other strides beside it"),
+        ("resnetblur18", "it has parallel branches of different strides"),
+        ("hrnet_w18_small", "it has parallel branches of different strides"),
     ],
 )
 def test_a_stride_that_cannot_be_taken_away_is_an_error(name: str, message: str) -> None:
     with torch.device("meta"), pytest.raises(UserError) as caught:
         set_output_stride(spec_of(name).build(), 8, name)
     assert str(caught.value) == (
-        f"backbone.output_stride=8 cannot be had with {name}: {message} that segtune cannot turn into dilation. "
+        f"backbone.output_stride=8 is not supported for {name}: {message} that segtune cannot turn into dilation. "
         "Leave it null, and choose taps of the strides you want."
     )

@@ -53,18 +53,18 @@ def test_multiply_adds_by_hand(function: Function, macs: int) -> None:
 def test_multiply_adds_of_the_layers_are_those_of_the_network(name: str) -> None:
     with torch.device("meta"):
         whole = multiply_adds(spec_of(name).build(), torch.zeros(1, 3, 96, 128))
-    anatomy = describe(spec_of(name), (96, 128))
-    assert 0 < whole == anatomy.macs == anatomy.node_macs.sum()
+    summary = describe(spec_of(name), (96, 128))
+    assert 0 < whole == summary.macs == summary.node_macs.sum()
 
 
 def test_multiply_adds_of_a_model() -> None:
-    anatomy = describe(BACKBONES["resnet50"], (64, 96))
+    summary = describe(BACKBONES["resnet50"], (64, 96))
     third, fourth, fifth = (f"layer{n}.{unit}.act3" for n, unit in ((2, 3), (3, 5), (4, 2)))
-    maps = {name: anatomy.by_name[name] for name in (third, fourth, fifth)}
+    maps = {name: summary.by_name[name] for name in (third, fourth, fifth)}
     score = sum(layer.channels * layer.height * layer.width for layer in maps.values())
     # Enlarging: transposed convolutions of one channel, twice by 2 and once by 8.
     enlarged = 16 * (maps[fifth].height * maps[fifth].width + maps[fourth].height * maps[fourth].width)
-    found = model_macs(anatomy, list(maps), FCN8sSettings())
-    assert found == anatomy.by_name[fifth].macs + score + enlarged
-    assert model_macs(anatomy, [fourth, fifth], FCN8sSettings()) is None  # it reads three
-    assert model_macs(anatomy, [fourth, third], DeepLabV3PlusSettings()) is None  # from fine to coarse
+    found = model_macs(summary, list(maps), FCN8sSettings())
+    assert found == summary.by_name[fifth].macs + score + enlarged
+    assert model_macs(summary, [fourth, fifth], FCN8sSettings()) is None  # it reads three
+    assert model_macs(summary, [fourth, third], DeepLabV3PlusSettings()) is None  # from fine to coarse

@@ -54,50 +54,50 @@ def test_facts_of_resnet50_by_hand(tap: str) -> None:
 
 
 def test_costs_of_resnet50_by_hand() -> None:
-    anatomy = anatomy_of("resnet50", 224, 224)
+    summary = anatomy_of("resnet50", 224, 224)
     stem = 64 * 3 * 49
-    assert anatomy.find("conv1").parameters == stem
-    assert anatomy.find("conv1").macs == stem * 112**2
-    assert anatomy.find("maxpool").parameters == stem + 2 * 64
+    assert summary.find("conv1").parameters == stem
+    assert summary.find("conv1").macs == stem * 112**2
+    assert summary.find("maxpool").parameters == stem + 2 * 64
     # Its published sizes, less the classifier of 2048 x 1000 weights and 1000 biases.
-    assert anatomy.parameters == anatomy.find("layer4").parameters == 25_557_032 - 2_049_000
-    assert anatomy.macs == anatomy.find("layer4").macs == 4_089_184_256 - 2_048_000
+    assert summary.parameters == summary.find("layer4").parameters == 25_557_032 - 2_049_000
+    assert summary.macs == summary.find("layer4").macs == 4_089_184_256 - 2_048_000
 
 
 def test_the_shortcut_does_not_count_inside_the_main_branch() -> None:
-    anatomy = anatomy_of("resnet50")
+    summary = anatomy_of("resnet50")
     before, first, second, normalised = (
-        anatomy.find(name) for name in ("layer1", "layer2.0.conv1", "layer2.0.conv2", "layer2.0.bn3")
+        summary.find(name) for name in ("layer1", "layer2.0.conv1", "layer2.0.conv2", "layer2.0.bn3")
     )
     assert first.parameters - before.parameters == 256 * 128
     assert first.macs - before.macs == 256 * 128 * (64 // 4) * (96 // 4)
     assert second.parameters - first.parameters == 2 * 128 + 128 * 128 * 9
     shortcut = 256 * 512 + 2 * 512
-    joined = anatomy.find("conv3_block1_add")
+    joined = summary.find("conv3_block1_add")
     assert joined.parameters - normalised.parameters == shortcut
-    beside = anatomy.find("conv3_block1_0_bn")
+    beside = summary.find("conv3_block1_0_bn")
     assert beside.parameters - before.parameters == shortcut
 
 
 def test_blocks_names_and_readers() -> None:
-    anatomy = anatomy_of("resnet50")
-    facts = {tap: anatomy.find(tap) for tap in ("conv1", "act1", "maxpool", "conv3_block1_add", "layer2", "layer4")}
+    summary = anatomy_of("resnet50")
+    facts = {tap: summary.find(tap) for tap in ("conv1", "act1", "maxpool", "conv3_block1_add", "layer2", "layer4")}
     assert [layer.block for layer in facts.values()] == ["stem", "stem", "stem", "layer2", "layer2", "layer4"]
     assert [layer.is_read for layer in facts.values()] == [False, True, True, False, True, True]
     assert [layer.keras for layer in facts.values()] == [
         "conv1_conv", "conv1_relu", "pool1_pool", "conv3_block1_add", "conv3_block4_out", "conv5_block3_out",
     ]  # fmt: skip
-    assert [layer.name for layer in anatomy.layers][-1] == "layer4.2.act3"
-    assert anatomy.nodes[0] == "x"
+    assert [layer.name for layer in summary.layers][-1] == "layer4.2.act3"
+    assert summary.nodes[0] == "x"
 
 
 def test_layers_behind_a_squeeze_see_all() -> None:
-    anatomy = anatomy_of("mobilenetv3_small_050")
-    names = [layer.name for layer in anatomy.layers if layer.sees_all]
+    summary = anatomy_of("mobilenetv3_small_050")
+    names = [layer.name for layer in summary.layers if layer.sees_all]
     assert "blocks.0.0.conv_dw" not in names
     first = names.index("blocks.0.0.conv_pw")
     assert first <= 1  # the layer that is multiplied comes before it
-    assert names == [layer.name for layer in anatomy.layers][-len(names) :]
+    assert names == [layer.name for layer in summary.layers][-len(names) :]
 
 
 def test_a_square_map_with_as_many_channels_is_told_from_other_layouts() -> None:
@@ -138,31 +138,31 @@ MORE_COSTS = [
     ("name", "taps"), [*COSTS, *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_COSTS)]
 )
 def test_costs_are_those_of_the_cut_trunk(name: str, taps: list[str]) -> None:
-    spec, anatomy = spec_of(name), anatomy_of(name)
-    picture = torch.empty(1, 3, 64, 96, device="meta")
+    spec, summary = spec_of(name), anatomy_of(name)
+    image = torch.empty(1, 3, 64, 96, device="meta")
     for tap in taps:
         with torch.device("meta"):
             trunk, features = cut(spec.build().eval(), {"tap": tap}, spec)
-        layer = anatomy.find(tap)
+        layer = summary.find(tap)
         assert sum(parameter.numel() for parameter in trunk.parameters()) == layer.parameters
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            found = trunk(picture)["tap"]
+            found = trunk(image)["tap"]
         assert counter.get_total_flops() == 2 * layer.macs
         assert tuple(found.shape[1:]) == (layer.channels, layer.height, layer.width)
         assert (features["tap"].node, features["tap"].stride) == (layer.name, layer.stride)
-        assert layer.parameters <= anatomy.parameters
-        assert layer.macs <= anatomy.macs
+        assert layer.parameters <= summary.parameters
+        assert layer.macs <= summary.macs
 
 
 def test_costs_of_two_branches_count_what_they_share_once() -> None:
-    spec, anatomy = BACKBONES["resnet50"], anatomy_of("resnet50")
+    spec, summary = BACKBONES["resnet50"], anatomy_of("resnet50")
     names = ["layer2.0.bn3", "layer2.0.downsample.1"]
     with torch.device("meta"):
         trunk, _ = cut(spec.build().eval(), {name: name for name in names}, spec)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             trunk(torch.empty(1, 3, 64, 96))
-    assert counter.get_total_flops() == 2 * anatomy.macs_of(names)
-    assert anatomy.macs_of(names) == anatomy.find("layer2.0.add").macs < sum(anatomy.find(n).macs for n in names)
+    assert counter.get_total_flops() == 2 * summary.macs_of(names)
+    assert summary.macs_of(names) == summary.find("layer2.0.add").macs < sum(summary.find(n).macs for n in names)
 
 
 # --- errors ---
@@ -181,19 +181,20 @@ def test_costs_of_two_branches_count_what_they_share_once() -> None:
             "xception",
             "add_3",
             "'add_3' of xception may mean block3.add or block4.add: Keras numbers layers that have no name from 0 or, "
-            "in old versions, from 1. Say which, by its PyTorch name.",
+            "in old versions, from 1. Use the layer's PyTorch name.",
         ),
         (
             "resnet50",
             "global_pool",
-            "'global_pool' of resnet50 (global_pool.flatten) gives no feature map (N, C, H, W). "
+            "'global_pool' of resnet50 (global_pool.flatten) returns no feature map (N, C, H, W). "
             "The nearest layers before it that do: layer4.2.act3, layer4.2.add, layer4.2.bn3.",
         ),
         (
             "convnext_tiny",
             "stages.0.blocks.0.mlp",
-            "'stages.0.blocks.0.mlp' of convnext_tiny (stages.0.blocks.0.mlp.drop2) gives no feature map (N, C, H, W). "
-            "The nearest layers before it that do: stages.0.blocks.0.conv_dw, stages.0.downsample, stem.1.",
+            "'stages.0.blocks.0.mlp' of convnext_tiny (stages.0.blocks.0.mlp.drop2) returns no feature map "
+            "(N, C, H, W). The nearest layers before it that do: stages.0.blocks.0.conv_dw, stages.0.downsample, "
+            "stem.1.",
         ),
     ],
 )
@@ -206,8 +207,8 @@ def test_a_layer_that_cannot_be_found(name: str, tap: str, message: str) -> None
 )
 def test_a_size_that_a_network_cannot_take(name: str, size: tuple[int, int]) -> None:
     assert error_of(lambda: describe(spec_of(name), size)) == (
-        f"{name} cannot take pictures of {size[0]} x {size[1]} pixels. Give larger ones (data.image_size); "
-        "a network made for one size alone, as most vision transformers are, cannot be used."
+        f"{name} cannot take images of {size[0]} x {size[1]} pixels. Set a larger data.image_size; "
+        "a network made for one size only, as most vision transformers are, cannot be used."
     )
 
 
@@ -217,7 +218,7 @@ def test_a_network_without_maps() -> None:
 
     spec = BackboneSpec("flat", build, "flat", (0.5,) * 3, (0.5,) * 3, {"all": ("1",)})
     assert error_of(lambda: describe(spec, (8, 8))) == (
-        "flat has no feature maps (N, C, H, W): it is no convolutional network."
+        "flat has no feature maps (N, C, H, W): it is not a convolutional network."
     )
 
 
@@ -245,8 +246,8 @@ DEFAULTS = {
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "hrnet" in n else n for n in DEFAULTS])
 def test_default_taps(name: str) -> None:
     spec = spec_of(name)
-    anatomy = describe(spec, (256, 320))
-    chosen = [choose_default_taps(anatomy, DECODERS[decoder].strides) for decoder in ("deeplabv3plus", "fcn8s")]
+    summary = describe(spec, (256, 320))
+    chosen = [choose_default_taps(summary, DECODERS[decoder].strides) for decoder in ("deeplabv3plus", "fcn8s")]
     assert [list(taps) for taps in chosen] == [["low", "high"], ["pool3", "pool4", "high"]]
     assert [layer for taps in chosen for layer in taps.values()] == DEFAULTS[name]
 
@@ -259,10 +260,10 @@ def test_default_taps(name: str) -> None:
     ],
 )
 def test_no_layer_of_a_stride(name: str, strides: dict[str, int], role: str, stride: int, there: str) -> None:
-    anatomy = describe(spec_of(name), (256, 320))
-    assert error_of(lambda: choose_default_taps(anatomy, strides)) == (
+    summary = describe(spec_of(name), (256, 320))
+    assert error_of(lambda: choose_default_taps(summary, strides)) == (
         f"taps.{role}=auto: {name} has no layer of stride {stride} there; its strides are {there}. "
-        f"Name one (taps.{role}=LAYER); `python -m segtune taps` lists them."
+        f"Name a layer (taps.{role}=LAYER); `python -m segtune taps` lists them."
     )
 
 

@@ -21,7 +21,7 @@ BuiltOf = Callable[[str], BuiltModel]
 PAIRS = [f"{name}_{decoder}" for name in BACKBONES for decoder in ("deeplabv3plus", "fcn8s")]
 
 
-def photo(height: int, width: int, batch: int = 1) -> Tensor:
+def random_image(height: int, width: int, batch: int = 1) -> Tensor:
     rng = torch.Generator().manual_seed(0)
     return torch.randint(256, (batch, 3, height, width), generator=rng, dtype=torch.uint8)
 
@@ -42,8 +42,8 @@ def bare(mean: tuple[float, ...] = (0.0,) * 3, std: tuple[float, ...] = (1.0,) *
 
 def test_normalisation_by_hand() -> None:
     model, keep = bare((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    picture = torch.tensor([0, 128, 255], dtype=torch.uint8).view(1, 3, 1, 1)
-    model(picture)
+    image = torch.tensor([0, 128, 255], dtype=torch.uint8).view(1, 3, 1, 1)
+    model(image)
     expected = [(0 / 255 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (255 / 255 - 0.406) / 0.225]
     assert keep.seen.flatten().tolist() == pytest.approx(expected, abs=1e-6)
     assert keep.seen.dtype == torch.float32
@@ -67,7 +67,7 @@ def test_logits_are_float32_and_enlarged_bilinearly() -> None:
             return torch.tensor([[[[0.0, 1.0]]]], dtype=torch.bfloat16)
 
     model = SegmentationModel(nn.Identity(), Coarse(), {}, (0.0,) * 3, (1.0,) * 3)
-    logits = model(photo(2, 4))
+    logits = model(random_image(2, 4))
     assert logits.dtype == torch.float32
     assert logits.tolist() == [[[[0.0, 0.25, 0.75, 1.0]] * 2]]
 
@@ -76,13 +76,13 @@ def test_training_two_outputs_is_cross_entropy_over_two_classes() -> None:
     torch.manual_seed(0)
     decoder = nn.Conv2d(3, 2, 2, stride=2)
     model = SegmentationModel(nn.Identity(), decoder, {}, (0.5,) * 3, (0.1,) * 3)
-    picture, mask = photo(12, 10, batch=3), torch.rand(3, 1, 12, 10) < 0.3
-    assert model(picture).shape == (3, 1, 12, 10)
-    two = F.interpolate(decoder((picture / 255 - 0.5) / 0.1), (12, 10), mode="bilinear")
-    losses = bce_loss(model(picture), mask), F.cross_entropy(two, mask[:, 0].long())
+    image, mask = random_image(12, 10, batch=3), torch.rand(3, 1, 12, 10) < 0.3
+    assert model(image).shape == (3, 1, 12, 10)
+    two = F.interpolate(decoder((image / 255 - 0.5) / 0.1), (12, 10), mode="bilinear")
+    losses = bce_loss(model(image), mask), F.cross_entropy(two, mask[:, 0].long())
     torch.testing.assert_close(*losses)
     torch.testing.assert_close(*(torch.autograd.grad(loss, list(decoder.parameters())) for loss in losses))
-    torch.testing.assert_close(model(picture).sigmoid(), two.softmax(1)[:, 1:], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(model(image).sigmoid(), two.softmax(1)[:, 1:], atol=1e-6, rtol=1e-5)
 
 
 def test_the_difference_of_two_outputs_is_taken_in_float32() -> None:
@@ -98,11 +98,11 @@ def test_the_difference_of_two_outputs_is_taken_in_float32() -> None:
             return self.seen
 
     model = SegmentationModel(nn.Identity(), Two(), {}, (0.0,) * 3, (1.0,) * 3)
-    assert model(photo(2, 4)).unique().item() == 2 * torch.tensor(6e4).half().item()
+    assert model(random_image(2, 4)).unique().item() == 2 * torch.tensor(6e4).half().item()
     fine = Fine(3, 2, 1)
     model = SegmentationModel(nn.Identity(), fine, {}, (0.5,) * 3, (0.1,) * 3)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = model(photo(8, 8))
+        logits = model(random_image(8, 8))
     assert fine.seen.dtype == torch.bfloat16
     assert logits.dtype == torch.float32
     assert torch.equal(logits, fine.seen[:, 1:].float() - fine.seen[:, :1].float())
@@ -114,19 +114,19 @@ def test_any_size_gives_logits_of_that_size(pair: str, built_of: BuiltOf) -> Non
     model = built_of(pair).model.eval()
     with torch.no_grad():
         for height, width in ((32, 32), (33, 47), (225, 300)):
-            picture = photo(height, width)
-            logits = model(picture)
+            image = random_image(height, width)
+            logits = model(image)
             assert logits.shape == (1, 1, height, width)
             assert logits.isfinite().all()
             assert logits.std() > 0 or height == 32  # there FCN-8s has but one coarse score
             if height < 225:
-                assert torch.equal(model(picture.float()), logits)
+                assert torch.equal(model(image.float()), logits)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_one_smallest_picture_trains(pair: str, built_of: BuiltOf) -> None:
     model = built_of(pair).model.train()
-    logits = model(photo(32, 32))
+    logits = model(random_image(32, 32))
     assert logits.shape == (1, 1, 32, 32)
     logits.square().mean().backward()
     grads = {name: p.grad for name, p in model.named_parameters() if name.startswith("decoder.")}
@@ -135,9 +135,9 @@ def test_one_smallest_picture_trains(pair: str, built_of: BuiltOf) -> None:
 
 def test_pictures_of_a_batch_do_not_touch_each_other_in_evaluation(built_of: BuiltOf) -> None:
     model = built_of("resnet50_deeplabv3plus").model.eval()
-    pictures = photo(48, 64, batch=2)
+    images = random_image(48, 64, batch=2)
     with torch.no_grad():
-        torch.testing.assert_close(model(pictures)[1:], model(pictures[1:]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(images)[1:], model(images[1:]), rtol=1e-4, atol=1e-5)
 
 
 def test_state_goes_into_a_second_model(built_of: BuiltOf) -> None:
@@ -147,14 +147,14 @@ def test_state_goes_into_a_second_model(built_of: BuiltOf) -> None:
             parameter.zero_()
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     with torch.no_grad():
-        assert torch.equal(first(photo(40, 40)), second(photo(40, 40)))
+        assert torch.equal(first(random_image(40, 40)), second(random_image(40, 40)))
 
 
 @pytest.mark.slow
 def test_large_odd_photo(built_of: BuiltOf) -> None:
     model = built_of("resnet50_deeplabv3plus").model.eval()
     with torch.no_grad():
-        logits = model(photo(1501, 2003))
+        logits = model(random_image(1501, 2003))
     assert logits.shape == (1, 1, 1501, 2003)
     assert logits.isfinite().all()
 
@@ -170,17 +170,17 @@ def build_error(decoder: DecoderSettings, taps: dict[str, str], backbone: str = 
 
 def test_missing_roles() -> None:
     assert build_error(DeepLabV3PlusSettings(), {"high": "layer3"}) == (
-        "The decoder deeplabv3plus reads the taps low, high; came high. Set taps.low=LAYER."
+        "The decoder deeplabv3plus reads the taps low, high; got high. Set taps.low=LAYER."
     )
     assert build_error(FCN8sSettings(), {}) == (
-        "The decoder fcn8s reads the taps pool3, pool4, high; came none. "
+        "The decoder fcn8s reads the taps pool3, pool4, high; got none. "
         "Set taps.pool3=LAYER taps.pool4=LAYER taps.high=LAYER."
     )
 
 
 def test_roles_of_another_decoder() -> None:
     assert build_error(DeepLabV3PlusSettings(), {"low": "layer1", "high": "layer3", "pool4": "layer2"}) == (
-        "The decoder deeplabv3plus reads the taps low, high; came low, high, pool4. Set no others."
+        "The decoder deeplabv3plus reads the taps low, high; got low, high, pool4. Set no others."
     )
 
 

@@ -169,15 +169,15 @@ def test_fc6_and_fc7_by_hand(network_of: Callable[[str], nn.Module]) -> None:
         torch.testing.assert_close(network(pool5)[:, :, 3, 3], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_misshapen_weights(tmp_path: Path) -> None:
+def test_weights_of_another_shape(tmp_path: Path) -> None:
     path = write_pth(
         tmp_path / "w", tiny_state() | {"conv.weight": torch.ones(2, 1, 3, 3), "fc.weight": torch.ones(4, 7)}
     )
     assert error_of(lambda: load_weights(TINY, TINY.build(), str(path))) == (
         f"The weights in {path} do not fit tiny: 8 tensors match by name, "
         "0 are missing (none), 0 are unexpected (none)."
-        "\n  wrong shape: conv.weight: the file has (2, 1, 3, 3), tiny needs (2, 3, 3, 3)"
-        "\n  wrong shape: fc.weight: the file has (4, 7), tiny needs (4, 2, 2, 2)"
+        "\n  shape mismatch: conv.weight: got (2, 1, 3, 3) from the file; expected (2, 3, 3, 3)"
+        "\n  shape mismatch: fc.weight: got (4, 7) from the file; expected (4, 2, 2, 2)"
     )
 
 
@@ -206,7 +206,7 @@ def test_no_such_file(name: str, tmp_path: Path) -> None:
 
 def test_a_misspelt_choice_of_weights() -> None:
     assert error_of(lambda: load_weights(TINY, TINY.build(), "imagnet")) == (
-        "backbone.weights=imagnet is no file, and none of auto, imagenet, none. Did you mean imagenet?"
+        "backbone.weights=imagnet is neither a file nor one of auto, imagenet, none. Did you mean imagenet?"
     )
 
 
@@ -283,7 +283,7 @@ def test_code_in_a_file_is_not_run(write: Callable[[Any, Path], object], tmp_pat
 def test_file_without_a_dictionary_of_tensors(content: Any, tmp_path: Path) -> None:
     path = write_pth(tmp_path / "w", content)
     assert error_of(lambda: read_state_dict(path)) == (
-        f"{path} holds no plain dictionary of tensors, so it is not a weights file segtune can read."
+        f"{path} is not a weights file. Expected a dictionary of tensors by name, such as a state_dict."
     )
 
 
@@ -359,7 +359,7 @@ def test_imagenet_out_of_reach_is_an_error(publish: Publish, tmp_path: Path) -> 
         assert error_of(lambda: load_weights(TINY, TINY.build(), "imagenet")) == (
             "backbone.weights=imagenet: no ImageNet weights for tiny: not in the local cache, "
             f"and {url}/none.pth cannot be reached (File not found).\n"
-            "Give a local file (backbone.weights=PATH), or go without (backbone.weights=none)."
+            "Use a local file (backbone.weights=PATH), or train from random weights (backbone.weights=none)."
         )
 
 
@@ -376,8 +376,8 @@ def test_auto_out_of_reach_warns_and_stays_random(
     assert caplog.messages == [
         f"No ImageNet weights for tiny: not in the local cache, "
         f"and {url}/none.pth cannot be reached (File not found).\n"
-        "The backbone starts from RANDOM weights, so nothing of it is frozen. "
-        "Expect a lower Dice; give a local file with backbone.weights=PATH."
+        "The backbone starts from RANDOM weights, so none of it is frozen. "
+        "Expect a lower Dice, or use a local file (backbone.weights=PATH)."
     ]
 
 
@@ -490,4 +490,4 @@ def test_a_tag_in_the_name_says_which_weights(
 
 def test_architecture_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segtune.models.pretrained, "get_pretrained_cfg", lambda architecture: None)
-    assert find_pretrained("tiny") == (None, "timm names none for tiny.")
+    assert find_pretrained("tiny") == (None, "timm has none for tiny.")

@@ -18,20 +18,20 @@ Function = Callable[[Tensor], Tensor]
 
 
 def follow(function: Function, *shape: int) -> tuple[Tensor, Field]:
-    """Return the result of a function of a picture (1, *shape), and its field."""
-    picture = torch.zeros(1, *shape)
-    with torch.no_grad(), Fields(picture) as fields:
-        out = function(picture)
+    """Return the result of a function of an image (1, *shape), and its field."""
+    image = torch.zeros(1, *shape)
+    with torch.no_grad(), Fields(image) as fields:
+        out = function(image)
     field = fields.of(out)
     assert field is not None
     return out, field
 
 
-def seen(function: Function, picture: Tensor, at: tuple[int, int]) -> list[tuple[int, int]]:
+def seen(function: Function, image: Tensor, at: tuple[int, int]) -> list[tuple[int, int]]:
     """Return the first and the last input row and column that a pixel of the result has a gradient from."""
-    picture = picture.requires_grad_()
-    pixel = function(picture)[0, :, at[0], at[1]]
-    (gradient,) = torch.autograd.grad((pixel * torch.rand(pixel.shape)).sum(), picture)
+    image = image.requires_grad_()
+    pixel = function(image)[0, :, at[0], at[1]]
+    (gradient,) = torch.autograd.grad((pixel * torch.rand(pixel.shape)).sum(), image)
     places = (gradient[0] != 0).any(0).nonzero()
     assert len(places)
     return list(zip(places.amin(0).tolist(), places.amax(0).tolist(), strict=True))
@@ -139,7 +139,7 @@ def test_upsampling_is_bounded_from_above(upsample: Function, stride: Fraction) 
     assert min(slack) <= 4  # a pixel of the map that is resized
 
 
-# --- the whole picture ---
+# --- the whole image ---
 
 
 def squeeze(x: Tensor) -> Tensor:
@@ -265,10 +265,10 @@ def test_other_layouts_are_no_maps(shape: tuple[int, ...]) -> None:
 
 
 def test_what_does_not_depend_on_the_picture_has_no_field() -> None:
-    picture = torch.zeros(1, 3, 8, 8)
-    with Fields(picture) as fields:
+    image = torch.zeros(1, 3, 8, 8)
+    with Fields(image) as fields:
         other = torch.ones(1, 3, 8, 8) * 2
-        both = picture + other
+        both = image + other
     assert fields.of(other) is None
     assert fields.of(both) is not None
 
@@ -307,18 +307,18 @@ def make_skeleton(trunk: nn.Module) -> None:
             trunk.set_submodule(path, nn.AvgPool2d(module.kernel_size, module.stride, module.padding))
 
 
-def check_by_gradients(trunk: nn.Module, picture: Tensor, expected: Mapping[str, tuple[int, int]]) -> None:
+def check_by_gradients(trunk: nn.Module, image: Tensor, expected: Mapping[str, tuple[int, int]]) -> None:
     """Compare the field of a pixel in the middle of each map with where its gradients come from, in size and place."""
-    with torch.no_grad(), Fields(picture) as fields:
-        maps = trunk(picture)
-    outputs = trunk(picture.requires_grad_())
+    with torch.no_grad(), Fields(image) as fields:
+        maps = trunk(image)
+    outputs = trunk(image.requires_grad_())
     for role, size in expected.items():
         at = tuple(n // 2 for n in outputs[role].shape[2:])
-        (gradient,) = torch.autograd.grad(outputs[role][0, :, at[0], at[1]].sum(), picture, retain_graph=True)
+        (gradient,) = torch.autograd.grad(outputs[role][0, :, at[0], at[1]].sum(), image, retain_graph=True)
         places = (gradient[0] != 0).any(0).nonzero()
         near, far = places.amin(0).tolist(), places.amax(0).tolist()
         assert min(near) > 0, role
-        assert all(end < side - 1 for end, side in zip(far, picture.shape[2:], strict=True)), role
+        assert all(end < side - 1 for end, side in zip(far, image.shape[2:], strict=True)), role
         assert tuple(b - a + 1 for a, b in zip(near, far, strict=True)) == size, role
         field = fields.of(maps[role])
         assert field is not None
@@ -339,11 +339,11 @@ def check_by_gradients(trunk: nn.Module, picture: Tensor, expected: Mapping[str,
 )  # fmt: skip
 def test_fields_of_the_three_networks_are_where_gradients_come_from(name: str, taps: list[str], side: int) -> None:
     spec = BACKBONES[name]
-    anatomy = describe(spec, (side, side + 32))
+    summary = describe(spec, (side, side + 32))
     with torch.device("meta"):
         trunk, _ = cut(spec.build(), {tap: tap for tap in taps}, spec)
     make_skeleton(trunk.eval())
-    expected = {tap: anatomy.find(tap).receptive_field for tap in taps}
+    expected = {tap: summary.find(tap).receptive_field for tap in taps}
     check_by_gradients(trunk, torch.ones(1, 1, side, side + 32, dtype=torch.float64), expected)
 
 
@@ -361,7 +361,7 @@ def test_fields_of_the_three_networks_are_where_gradients_come_from(name: str, t
 )
 def test_fields_of_timms_networks_are_where_gradients_come_from(name: str, taps: list[str], side: int) -> None:
     spec = spec_of(name)
-    anatomy = describe(spec, (side, side))
+    summary = describe(spec, (side, side))
     network = spec.build()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -372,6 +372,6 @@ def test_fields_of_timms_networks_are_where_gradients_come_from(name: str, taps:
             trunk.set_submodule(path, nn.Identity())
         elif isinstance(module, nn.MaxPool2d):
             trunk.set_submodule(path, nn.AvgPool2d(module.kernel_size, module.stride, module.padding))
-    expected = {tap: anatomy.find(tap).receptive_field for tap in taps}
-    assert not any(anatomy.find(tap).sees_all for tap in taps)
+    expected = {tap: summary.find(tap).receptive_field for tap in taps}
+    assert not any(summary.find(tap).sees_all for tap in taps)
     check_by_gradients(trunk, torch.ones(1, 3, side, side, dtype=torch.float64), expected)

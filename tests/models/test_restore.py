@@ -168,9 +168,9 @@ def test_a_plain_state_dict_of_one_part_fits_its_scope(
 def test_a_file_that_does_not_say_its_parts_needs_a_scope(tmp_path: Path) -> None:
     torch.save(tiny().backbone.state_dict(), tmp_path / "plain.pth")
     assert refusal(tmp_path / "plain.pth") == (
-        "FILE does not say which tensors are the backbone's and which the decoder's: no name begins with "
-        "backbone. or decoder. The names are: 0.weight, 1.weight, 1.bias, 1.running_mean and 2 more.\n"
-        "If it holds a backbone alone, set restore.scope=backbone; else map its names to ours, such as "
+        "FILE does not tell the backbone's tensors from the decoder's: no name begins with backbone. or "
+        "decoder. The names are: 0.weight, 1.weight, 1.bias, 1.running_mean and 2 more.\n"
+        "If it holds only a backbone, set restore.scope=backbone; otherwise map its names to ours, such as "
         "'+restore.rename={encoder.:backbone.}'."
     )
 
@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_reported_and_left(tmp_path: Path, source: State) -
         f"Restored from {path}: backbone 4 of 6 tensors, decoder 0 of 2 tensors.",
         "  missing (2): backbone.1.weight and 1 more",
         "  unexpected (2): decoder.extra and 1 more",
-        "  of another shape (1): decoder.weight (file (2, 4, 1, 1), model (1, 4, 1, 1))",
+        "  shape mismatch (1): decoder.weight (file (2, 4, 1, 1), model (1, 4, 1, 1))",
         "  excluded (1): decoder.bias",
     ]
     taken = ["backbone.0.weight", *(f"backbone.1.{name}" for name in ("running_mean", "running_var"))]
@@ -252,7 +252,7 @@ def test_strict_refuses_what_does_not_fit(tmp_path: Path, source: State) -> None
         "restore.strict=true, but FILE does not fit the model:\n"
         "  missing (2): backbone.1.weight, backbone.1.bias\n"
         "  unexpected (2): decoder.extra, other\n"
-        "  of another shape (1): decoder.weight (file (2, 4, 1, 1), model (1, 4, 1, 1))\n"
+        "  shape mismatch (1): decoder.weight (file (2, 4, 1, 1), model (1, 4, 1, 1))\n"
         "Name what should stay as it is in restore.exclude, or set restore.strict=false."
     )
 
@@ -275,7 +275,7 @@ def test_a_file_of_which_nothing_fits_is_refused(tmp_path: Path, strict: bool) -
     }
     path = write(tmp_path / "a.pt", alien)
     assert refusal(path, scope="backbone", rename={"model.": ""}, strict=strict) == (
-        "Nothing of FILE can be restored: of the 6 tensors wanted none fits; of another shape: 1.\n"
+        "Nothing of FILE can be restored: none of the 6 tensors wanted fits; shape mismatch: 1.\n"
         "  The file's 5: model.stem.weight (renamed backbone.stem.weight), "
         "model.stem.bias (renamed backbone.stem.bias), "
         "model.1.num_batches_tracked (renamed backbone.1.num_batches_tracked), "
@@ -288,7 +288,7 @@ def test_a_file_of_which_nothing_fits_is_refused(tmp_path: Path, strict: bool) -
 def test_a_file_without_the_wanted_part_or_any_tensor_is_refused(tmp_path: Path, source: State) -> None:
     path = write(tmp_path / "a.pt", part(source, "backbone."))
     assert refusal(path, scope="decoder") == (
-        "Nothing of FILE can be restored: of the 2 tensors wanted none fits.\n"
+        "Nothing of FILE can be restored: none of the 2 tensors wanted fits.\n"
         "  The file's 6: backbone.0.weight, backbone.1.weight, backbone.1.bias, backbone.1.running_mean and 2 more\n"
         "  Wanted: decoder.weight, decoder.bias\n"
         "Check restore.checkpoint and restore.scope, or map the file's names to ours with restore.rename."
@@ -332,8 +332,7 @@ def test_values_that_are_not_finite_are_refused_unless_left_out(tmp_path: Path, 
     path = write(tmp_path / "a.pt", source)
     assert refusal(path) == (
         "FILE holds values that are not finite (NaN or infinity), in decoder.bias. "
-        "The training it comes from has diverged: take an earlier checkpoint, or leave these out with "
-        "restore.exclude."
+        "Its training run diverged: use an earlier checkpoint, or leave these out with restore.exclude."
     )
     assert run(tiny(), path, exclude=["decoder.bias"]).excluded == ("decoder.bias",)
     assert run(tiny(), path, scope="backbone").restored == tuple(BACKBONE)

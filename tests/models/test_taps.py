@@ -324,14 +324,14 @@ def test_unknown_layer_lists_the_nearest_names() -> None:
 def test_one_layer_under_two_names() -> None:
     assert error_of("resnet50", {"low": "layer3.5.act2", "high": "conv4_block6_2_relu"}) == (
         "The taps of resnet50 must be different layers, from shallow to deep in the order low, high. "
-        "Came: taps.low=layer3.5.act2 (layer 161), taps.high=conv4_block6_2_relu (layer 161), of 207 layers."
+        "Got taps.low=layer3.5.act2 (layer 161), taps.high=conv4_block6_2_relu (layer 161), of 207 layers."
     )
 
 
 def test_wrong_order() -> None:
     assert error_of("vgg16", {"low": "block5_conv3", "high": "block3_conv3"}) == (
         "The taps of vgg16 must be different layers, from shallow to deep in the order low, high. "
-        "Came: taps.low=block5_conv3 (layer 30), taps.high=block3_conv3 (layer 16), of 37 layers."
+        "Got taps.low=block5_conv3 (layer 30), taps.high=block3_conv3 (layer 16), of 37 layers."
     )
 
 
@@ -345,7 +345,7 @@ def test_wrong_order() -> None:
 )
 def test_layer_behind_the_pooling(tap: str, node: str, shape: str) -> None:
     assert error_of("resnet50", {"low": "layer1", "high": tap}) == (
-        f"taps.high: '{node}' of resnet50 gives no feature map (N, C, H, W) but {shape}. "
+        f"taps.high: '{node}' of resnet50: got {shape}; expected a feature map (N, C, H, W). "
         "Choose a layer before the pooling."
     )
 
@@ -361,6 +361,6 @@ def test_a_network_made_for_one_size(name: str, tap: str) -> None:
         with torch.device("meta"), pytest.raises(UserError) as caught:
             function(spec.build())
         assert str(caught.value) == (
-            f"{name} cannot take pictures of 128 x 160 pixels. A network made for one size alone, as most vision "
+            f"{name} cannot take images of 128 x 160 pixels. A network made for one size only, as most vision "
             "transformers are, cannot be used."
         )

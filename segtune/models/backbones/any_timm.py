@@ -15,7 +15,7 @@ from segtune.models.backbones.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneS
 
 @cache
 def timm_spec(name: str) -> BackboneSpec:
-    """Describe a network of timm.
+    """Return the spec of a timm network.
 
     Raises:
         UserError: timm cannot build it here.
@@ -39,7 +39,7 @@ def timm_spec(name: str) -> BackboneSpec:
 
 
 def similar_networks(name: str, most: int) -> list[str]:
-    """Name the networks of timm whose names come closest."""
+    """Return the names of timm networks closest to a name."""
     known = [other for other in timm.list_models() if other != name]
     family = name.split(".")[0].split("_")[0]
     near = close_matches(name, known, most)
@@ -53,7 +53,7 @@ def _timm_stages(network: Any) -> tuple[str, ...]:
 
 
 def _timm_blocks(network: Any) -> dict[str, tuple[str, ...]]:
-    """Divide a network into blocks as timm divides it for layer-wise rates, from the input to the deepest."""
+    """Divide a network into blocks as timm does for layer-wise learning rates, from the input to the deepest."""
     try:
         groups: Mapping[int, Sequence[str]] = group_parameters(network, network.group_matcher(coarse=True))
     except (AttributeError, AssertionError):  # timm has no division of it, or no coarse one

@@ -1,8 +1,8 @@
-"""The backbones: how to build each, and its facts as data.
+"""The backbones by name.
 
-A spec holds what cannot be read off the network: the order of its blocks, the normalisation its weights were trained
-with, and the names people know its layers by. The networks are timm's. For three of them the facts are written here;
-for all others they follow from what timm says of them.
+A spec holds what cannot be derived from the network: the order of its blocks, the normalisation its weights were
+trained with, and the common names of its layers. The networks are timm's. Three have a spec written by hand; the specs
+of all others are derived from timm's metadata.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from segtune.models.backbones.spec import BackboneSpec
 from segtune.models.backbones.vgg16 import VGG16
 from segtune.models.backbones.xception import XCEPTION
 
-#: A new backbone is a spec in a file of its own, and a name here.
+#: To add a backbone, write its spec in a file of its own and list it here.
 BACKBONES: Mapping[str, BackboneSpec] = {spec.name: spec for spec in (VGG16, RESNET50, XCEPTION)}
 
 

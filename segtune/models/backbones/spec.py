@@ -1,4 +1,4 @@
-"""What a backbone declares about itself."""
+"""The facts that describe a backbone."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,10 +11,9 @@ class BackboneSpec:
     """What segtune knows about a backbone.
 
     `blocks` maps block names to the module paths they hold, from the input to the deepest. `aliases` maps layer names
-    of Keras Applications to module paths, and `ambiguous` those that Keras has given to several layers to what they
-    may mean. `stages` names modules, a stride each, whose end is the last layer of its stride that later stages build
-    on. `renames` maps prefixes of tensor names found in weights files to ours. `mean` and `std` normalise RGB values in
-    0..1.
+    of Keras Applications to module paths, and `ambiguous` those that Keras has used for several layers to the layers
+    they may mean. `stages` names one module per stride, whose last layer is the one that later stages build on.
+    `renames` maps prefixes of tensor names in weights files to ours. `mean` and `std` normalise RGB values in 0..1.
     """
 
     name: str

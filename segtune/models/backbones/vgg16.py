@@ -12,7 +12,7 @@ class FullyConvolutionalVGG16(nn.Module):
     """VGG16 with its two hidden fully connected layers as padded convolutions (Long et al. 2015, "FCN").
 
     At the centre of a 224 x 224 input `fc6` and `fc7` compute exactly what the fully connected layers do; padding by 3
-    keeps the map at a thirty-second of the input, where the paper pads the picture by 100 and crops.
+    keeps the map at 1/32 of the input, whereas the paper pads the image by 100 and crops.
     """
 
     def __init__(self) -> None:

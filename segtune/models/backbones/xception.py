@@ -45,7 +45,7 @@ _XCEPTION_SHORTCUTS = (1, 2, 3, 12)
 
 
 def _xception_unnamed() -> dict[str, list[str]]:
-    """Return the layers to which Keras gives no name but a number, from 0 (then left out) or, in old versions, from 1."""
+    """Return the layers that Keras only numbers: from 0, which it leaves out, or from 1 in old versions."""
     return {
         "add": [f"block{n}.add" for n in range(1, 13)],
         "conv2d": [f"block{n}.skip" for n in _XCEPTION_SHORTCUTS],

@@ -11,7 +11,7 @@ from segtune.config.schema import DeepLabV3PlusSettings
 from segtune.errors import UserError
 from segtune.models.decoders.layers import BatchNorm2d, resize, tolerate_single_values
 
-#: Dilation rates at output stride 16, of the paper; they scale inversely with the stride.
+#: The paper's dilation rates at output stride 16; they scale inversely with the stride.
 _RATES_AT_16 = (6, 12, 18)
 
 
@@ -23,8 +23,8 @@ def atrous_rates(stride: int) -> tuple[int, ...]:
 class DeepLabV3Plus(nn.Module):
     """ASPP on the `high` tap, joined with a narrow projection of the `low` tap, refined by 3 x 3 convolutions."""
 
-    roles = ("low", "high")
-    #: The strides at which `taps=auto` looks for the roles: those of the paper, with an output stride of 16.
+    roles: ClassVar[tuple[str, ...]] = ("low", "high")
+    #: The strides at which `taps=auto` chooses layers: those of the paper, with an output stride of 16.
     strides: ClassVar[Mapping[str, int]] = {"low": 4, "high": 16}
 
     def __init__(
@@ -59,7 +59,7 @@ class DeepLabV3Plus(nn.Module):
         self.classifier = nn.Conv2d(width, settings.outputs, 1)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Turn `{"low": (N, C, h, w), "high": (N, C', h', w')}` into logits (N, outputs, h, w) of `low`'s size."""
+        """Map `{"low": (N, C, h, w), "high": (N, C', h', w')}` to logits (N, outputs, h, w) of `low`'s size."""
         low = self.project(features["low"])
         high = resize(self.aspp(features["high"]), low.shape[-2:])
         logits: Tensor = self.classifier(self.refine(torch.cat([high, low], dim=1)))

@@ -14,12 +14,12 @@ from segtune.models.decoders.layers import resize
 class FCN8s(nn.Module):
     """Scores at three depths, fused from the coarsest to the finest by learnable 2 x upsampling.
 
-    As published, the upsampling starts bilinear, and the skip scores start at zero, so that training begins as the
-    plain coarse network; the last upsampling to the input's size is fixed bilinear (the model does it).
+    As published, the upsampling starts as bilinear and the skip scores start at zero, so training starts from the
+    plain coarse network; the last upsampling, to the input's size, is fixed bilinear (the model does it).
     """
 
-    roles = ("pool3", "pool4", "high")
-    #: The strides at which `taps=auto` looks for the roles.
+    roles: ClassVar[tuple[str, ...]] = ("pool3", "pool4", "high")
+    #: The strides at which `taps=auto` chooses layers.
     strides: ClassVar[Mapping[str, int]] = {"pool3": 8, "pool4": 16, "high": 32}
 
     def __init__(self, channels: Mapping[str, int], strides: Mapping[str, int], settings: FCN8sSettings) -> None:
@@ -48,7 +48,7 @@ class FCN8s(nn.Module):
                 nn.init.zeros_(score.bias)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Turn features by role, each (N, C, h, w), into logits (N, outputs, h, w) of `pool3`'s size."""
+        """Map features by role, each (N, C, h, w), to logits (N, outputs, h, w) of `pool3`'s size."""
         pool4, pool3 = self.score_pool4(features["pool4"]), self.score_pool3(features["pool3"])
         scores = self.score_high(features["high"])
         scores = pool4 + resize(self.upsample_high(scores), pool4.shape[-2:])
@@ -57,12 +57,12 @@ class FCN8s(nn.Module):
 
 
 def _upsampling(channels: int, factor: int) -> nn.Sequential:
-    doublings = max(0, factor.bit_length() - 1)  # none where both taps have one stride
+    doublings = max(0, factor.bit_length() - 1)  # none if both taps have the same stride
     return nn.Sequential(*(bilinear_upsampling(channels) for _ in range(doublings)))
 
 
 def bilinear_upsampling(channels: int) -> nn.ConvTranspose2d:
-    """Make a learnable 2 x upsampling (N, C, h, w) to (N, C, 2h, 2w) that starts as bilinear interpolation."""
+    """Return a learnable 2 x upsampling (N, C, h, w) to (N, C, 2h, 2w) that starts as bilinear interpolation."""
     layer = nn.ConvTranspose2d(channels, channels, kernel_size=4, stride=2, padding=1, bias=False)
     ramp = torch.tensor([0.25, 0.75, 0.75, 0.25])
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What the decoders share."""
+"""Layers and functions that the decoders share."""
 
 from functools import cache
 from typing import Any
@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 
 class _Tolerant:
-    """Lets a batch normalisation use its running statistics where a batch has one value per channel.
+    """Lets a batch normalisation use its running statistics if a batch has one value per channel.
 
-    A batch of one picture leaves a single value behind a global pooling, of which there is no variance: PyTorch raises.
+    A batch of one image leaves a single value per channel behind a global pooling. It has no variance: PyTorch raises.
     """
 
     training: bool
@@ -28,7 +28,7 @@ class _Tolerant:
 
 
 class BatchNorm2d(_Tolerant, nn.BatchNorm2d):
-    """Batch normalisation of a batch of any size."""
+    """Batch normalisation that takes batches of any size."""
 
 
 def tolerate_single_values(module: nn.Module) -> nn.Module:
@@ -47,7 +47,7 @@ def _tolerant(kind: type) -> type:
 
 def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Resize a map (N, C, H, W) bilinearly to `size` (height, width); a map of that size is returned as it is."""
-    # An exported program is for every size: to compare would bind it to the sizes where it is as with the example.
+    # An exported program must work for every size; a comparison would specialise it to the example's outcome.
     # Resizing to the same size changes no value.
     if not torch.compiler.is_exporting() and x.shape[-2:] == size:
         return x

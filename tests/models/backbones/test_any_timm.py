@@ -65,18 +65,18 @@ def written_over(name: str, network: nn.Module) -> list[LayerInfo]:
 
 @NETWORKS
 def test_layers_are_what_a_cnn_has(name: str) -> None:
-    side, anatomy = side_of(name), anatomy_of(name)
-    assert len({layer.name for layer in anatomy.layers}) == len(anatomy.layers) > 10
+    side, summary = side_of(name), anatomy_of(name)
+    assert len({layer.name for layer in summary.layers}) == len(summary.layers) > 10
     smaller = 5 if name == "inception_v3" else 0  # its stem is unpadded
-    for layer in anatomy.layers:
+    for layer in summary.layers:
         larger = 2 if layer.name.rpartition(".")[2].startswith("pad") else 0
         assert layer.stride in (1, 2, 4, 8, 16, 32) or (name, layer.block) == ("selecsls42b", "head")
         assert layer.height == layer.width
         assert side // layer.stride - smaller <= layer.height <= -(-side // layer.stride) + larger, layer
         assert layer.channels >= 1
         assert max(layer.receptive_field) >= layer.stride - 1  # a strided 1 x 1 convolution leaves pixels out
-        assert layer.parameters <= anatomy.parameters
-    assert anatomy.layers[-1].stride >= 32
+        assert layer.parameters <= summary.parameters
+    assert summary.layers[-1].stride >= 32
 
 
 @NETWORKS
@@ -166,10 +166,10 @@ def test_a_training_step_reaches_every_parameter(name: str, roles: tuple[str, ..
     model, side = built.model.train(), side_of(name)
     strides = [feature.stride for feature in model.features.values()]
     assert strides == {2: [4, 16], 3: [8, 16, 32]}[len(roles)]
-    pictures, masks = 255 * torch.rand(2, 3, side, side), torch.randint(0, 2, (2, 1, side, side)).float()
+    images, masks = 255 * torch.rand(2, 3, side, side), torch.randint(0, 2, (2, 1, side, side)).float()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     before = {key: value.clone() for key, value in model.named_parameters()}
-    logits = model(pictures)
+    logits = model(images)
     assert logits.shape == masks.shape
     loss = F.binary_cross_entropy_with_logits(logits, masks)
     assert loss.isfinite()

@@ -14,7 +14,7 @@ from segtune.models.taps import resolve
 
 SIZE = 224
 
-# Layers that PyTorch's networks do not have as such: inputs, zeros around a picture, and all behind the last map.
+# Layers that PyTorch's networks do not have as such: inputs, zeros around a image, and all behind the last map.
 ELSEWHERE = re.compile(r"input_layer|conv1_pad|pool1_pad|flatten|predictions")
 
 # Names that Keras makes of a layer's kind and a number.
@@ -74,7 +74,7 @@ def test_numbers_mean_what_they_mean_in_keras(
     layers_of: LayersOf, anatomy_of: Callable[[str], BackboneSummary]
 ) -> None:
     """Of layers without a name, the one in front of it in Keras's order says where it is."""
-    spec, anatomy = BACKBONES["xception"], anatomy_of("xception")
+    spec, summary = BACKBONES["xception"], anatomy_of("xception")
     order = list(layers_of("xception"))
     counts = {kind: sum(layer.startswith(kind) for layer in order) for kind in ("add", "conv2d", "batch_normalization")}
     assert counts == {"add": 12, "conv2d": 4, "batch_normalization": 4}
@@ -89,7 +89,7 @@ def test_numbers_mean_what_they_mean_in_keras(
         assert meanings[-1 if index else 0] == f"block{block}.{part}"
         old = spec.ambiguous.get(f"{kind}_{index + 1}") or (spec.aliases[f"{kind}_{index + 1}"],)
         assert old[0] == f"block{block}.{part}"
-        assert f"block{block}.{part}" in anatomy.by_name
+        assert f"block{block}.{part}" in summary.by_name
 
 
 # Where a stage begins Keras's ResNet50 strides in the first convolution of a unit, as published, timm's in the second.
@@ -100,11 +100,11 @@ STRIDES_LATER = {f"conv{stage}_block1_1_{layer}" for stage in (3, 4, 5) for laye
 def test_channels_and_strides_are_those_of_keras(
     name: str, layers_of: LayersOf, anatomy_of: Callable[[str], BackboneSummary]
 ) -> None:
-    spec, anatomy = BACKBONES[name], anatomy_of(name)
+    spec, summary = BACKBONES[name], anatomy_of(name)
     other = set()
     for layer, theirs in layers_of(name).items():
         paths = spec.ambiguous.get(layer, (spec.aliases.get(layer, ""),))
-        ours = anatomy.by_name[resolve(paths[-1], list(anatomy.nodes), spec)]
+        ours = summary.by_name[resolve(paths[-1], list(summary.nodes), spec)]
         assert ours.channels == theirs.shape[-1], layer
         if len(theirs.shape) == 1:  # VGG16's fully connected layers see the whole map
             assert (layer, ours.stride) in {("fc1", 32), ("fc2", 32)}
@@ -117,8 +117,8 @@ def test_channels_and_strides_are_those_of_keras(
 
 
 def test_names_of_one_layer_come_with_the_table(anatomy_of: Callable[[str], BackboneSummary]) -> None:
-    anatomy = anatomy_of("xception")
-    assert anatomy.find("block4_sepconv1_act").keras == "block4_sepconv1_act"
-    assert anatomy.find("block3.rep.0").keras == "block4_sepconv1_act"
-    assert anatomy.find("block12.add").keras == "add_12"
-    assert anatomy.find("block5.add").keras == ""
+    summary = anatomy_of("xception")
+    assert summary.find("block4_sepconv1_act").keras == "block4_sepconv1_act"
+    assert summary.find("block3.rep.0").keras == "block4_sepconv1_act"
+    assert summary.find("block12.add").keras == "add_12"
+    assert summary.find("block5.add").keras == ""
