@@ -1,8 +1,8 @@
 """Losses of binary segmentation: pure functions of `(logits, target)`.
 
 Logits are `(N, 1, H, W)`, any float dtype. The target is `(N, 1, H, W)`, any dtype, values 0 (background) to 1
-(object). Every loss is a scalar, computed in float32 with autocast switched off, whatever surrounds the call: sums
-over pixels overflow in float16.
+(foreground). Every loss is a scalar, computed in float32 with autocast disabled, because sums over pixels overflow in
+float16.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,16 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtune.config.schema import (
-    LossSettings,
-)
+from segtune.config.schema import LossSettings
 
 Empty = Literal["background", "smooth", "skip"]
-"""What soft Dice does with a picture whose target has no foreground; see `dice_loss`."""
+"""The rule of soft Dice for images whose target has no foreground; see `dice_loss`."""
 
 
 def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy, the mean over all pixels of the batch.
+    """Return the binary cross-entropy, averaged over all pixels of the batch.
 
     Args:
         logits: `(N, 1, H, W)`.
@@ -32,7 +30,7 @@ def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
         A scalar, 0 or more.
 
     Raises:
-        ValueError: If the shapes do not fit or the target leaves 0 to 1.
+        ValueError: The shapes do not match, or the target is not within 0 to 1.
     """
     with torch.autocast(logits.device.type, enabled=False):
         return F.binary_cross_entropy_with_logits(*_checked(logits, target))
@@ -46,24 +44,23 @@ def dice_loss(
     empty: Empty = "background",
     smooth: float = 1.0,
 ) -> Tensor:
-    """Soft Dice loss, `1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)`.
+    """Return the soft Dice loss, `1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)`.
 
     From V-Net (Milletari et al., 2016), with plain sums in the denominator, as is usual, where V-Net sums
     squares.
 
-    The rule `empty` says what a picture (or, if not `per_image`, a batch) without any foreground in its
-    target gives:
+    The rule `empty` sets the loss of an image (or, if not `per_image`, a batch) whose target has no foreground:
 
     - `background`: the loss of the background instead, `p` and `t` replaced by `1 - p` and `1 - t`: a solid
       gradient.
-    - `smooth`: what the formula gives, `sum(p) / (sum(p) + smooth)`. Its gradient fades with the square of
-      `sum(p)`, so it is next to nothing when much of a large picture is predicted.
-    - `skip`: nothing, the picture is left out of the mean. If all are, the loss is 0 with a gradient of 0.
+    - `smooth`: the value of the formula, `sum(p) / (sum(p) + smooth)`. Its gradient fades with the square of
+      `sum(p)`, so it almost vanishes when much of a large image is predicted.
+    - `skip`: the image is left out of the mean. If all are, the loss is 0 with a gradient of 0.
 
     Args:
         logits: `(N, 1, H, W)`.
         target: `(N, 1, H, W)`, values 0 to 1.
-        per_image: Score every picture and take the mean; else score the batch as if it were one picture.
+        per_image: Average the losses of the images; else treat the batch as one image.
         empty: The rule for a target without foreground.
         smooth: Added to numerator and denominator, 0 or more; more than 0 with `smooth` as the rule. The
             `DiceLoss` of segmentation_models_pytorch counts it double: its 0.5 is 1 here.
@@ -72,8 +69,7 @@ def dice_loss(
         A scalar, 0 to 1.
 
     Raises:
-        ValueError: If the shapes do not fit, the target leaves 0 to 1, `empty` is unknown or `smooth` cannot
-            be used.
+        ValueError: The shapes do not match, the target is not within 0 to 1, or `empty` or `smooth` is invalid.
     """
     with torch.autocast(logits.device.type, enabled=False):
         return _soft_dice(*_checked(logits, target), per_image=per_image, empty=empty, smooth=smooth)
@@ -89,13 +85,13 @@ def dice_bce_loss(
     empty: Empty = "background",
     smooth: float = 1.0,
 ) -> Tensor:
-    """The weighted sum of `dice_loss` and `bce_loss`.
+    """Return the weighted sum of `dice_loss` and `bce_loss`.
 
     Args:
         logits: `(N, 1, H, W)`.
         target: `(N, 1, H, W)`, values 0 to 1.
-        dice_weight: Factor of the Dice loss.
-        bce_weight: Factor of the cross-entropy.
+        dice_weight: Weight of the Dice loss.
+        bce_weight: Weight of the cross-entropy.
         per_image: As in `dice_loss`.
         empty: As in `dice_loss`.
         smooth: As in `dice_loss`.
@@ -116,36 +112,36 @@ def _checked(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits and target, both `(N, 1, H, W)` and float32.
 
     Raises:
-        ValueError: The shapes do not fit, or the target leaves 0 to 1.
+        ValueError: The shapes do not match, or the target is not within 0 to 1.
     """
     if logits.ndim != 4 or logits.shape[1] != 1:
-        raise ValueError(f"logits have the shape {tuple(logits.shape)}; expected (N, 1, H, W), one logit per pixel")
+        raise ValueError(f"got logits of shape {tuple(logits.shape)}; expected (N, 1, H, W), one logit per pixel")
     if target.shape != logits.shape or not target.numel():
         raise ValueError(
-            f"target has the shape {tuple(target.shape)}; expected that of the logits, {tuple(logits.shape)}, with at "
+            f"got a target of shape {tuple(target.shape)}; expected that of the logits, {tuple(logits.shape)}, with at "
             "least one pixel"
         )
     truth = target.float()
     if target.dtype != torch.bool:
-        low, high = torch.stack(truth.aminmax()).tolist()  # one wait for the GPU, not two
-        if not (low >= 0 and high <= 1):  # so put, NaN is refused too
+        low, high = torch.stack(truth.aminmax()).tolist()  # one synchronisation with the GPU, not two
+        if not (low >= 0 and high <= 1):  # written so that NaN is refused too
             raise ValueError(
-                f"target holds values from {low:g} to {high:g}; expected 0 (background) to 1 (object): turn "
-                "a 0/255 mask into 0/1 first, for example with `mask > 127`"
+                f"got target values from {low:g} to {high:g}; expected 0 (background) to 1 (foreground): convert "
+                "a 0/255 mask first, for example with `mask > 127`"
             )
     return logits.float(), truth
 
 
 def _soft_dice(logit: Tensor, truth: Tensor, *, per_image: bool, empty: Empty, smooth: float) -> Tensor:
     if empty not in get_args(Empty):
-        raise ValueError(f"empty is {empty!r}; expected one of {', '.join(get_args(Empty))}")
+        raise ValueError(f"got empty={empty!r}; expected one of {', '.join(get_args(Empty))}")
     if not smooth >= 0 or (empty == "smooth" and smooth == 0):
-        raise ValueError(f"smooth is {smooth:g}; expected 0 or more, and more than 0 with empty='smooth'")
+        raise ValueError(f"got smooth={smooth:g}; expected 0 or more, and more than 0 with empty='smooth'")
     dims = (1, 2, 3) if per_image else (0, 1, 2, 3)
     is_empty = truth.amax(dims, keepdim=True) == 0
     if empty != "smooth":
-        # Swapping object and background leaves no target empty: no 0/0 below, not even in a picture that is
-        # then skipped.
+        # Swapping foreground and background leaves no target empty, so there is no 0/0 below, not even in an image
+        # that is then skipped.
         logit, truth = torch.where(is_empty, -logit, logit), torch.where(is_empty, 1 - truth, truth)
     probability = logit.sigmoid()
     overlap = (probability * truth).sum(dims, keepdim=True)
@@ -164,7 +160,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_loss(settings: LossSettings) -> Loss:
-    """Choose a loss of `(logits, target)` and bind its settings."""
+    """Return the loss of `(logits, target)` with its settings bound."""
     options: dict[str, Any] = {"per_image": settings.per_image, "empty": settings.empty, "smooth": settings.smooth}
     weights: dict[str, Any] = {"dice_weight": settings.dice_weight, "bce_weight": settings.bce_weight}
     bound: dict[str, Any] = {"dice_bce": options | weights, "dice": options, "bce": {}}[settings.name]

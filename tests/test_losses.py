@@ -22,7 +22,7 @@ EMPTY_RULES: tuple[Empty, ...] = get_args(Empty)
 
 @pytest.fixture
 def batch() -> tuple[Tensor, Tensor]:
-    """Three pictures; the second without foreground."""
+    """Three images; the second without foreground."""
     rng = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(3, 1, 6, 5, generator=rng)
     target = (torch.rand(3, 1, 6, 5, generator=rng) < 0.4).long()
@@ -100,12 +100,12 @@ def test_pooled_dice_and_gradient_agree_with_smp(batch: tuple[Tensor, Tensor], s
 def test_per_image_dice_is_the_mean_of_smp_on_single_pictures(batch: tuple[Tensor, Tensor]) -> None:
     logits, target = batch
     smp = DiceLoss("binary", from_logits=True, smooth=0.5)
-    single = [smp(logits[i : i + 1], target[i : i + 1]) for i in (0, 2)]  # picture 1 is empty
+    single = [smp(logits[i : i + 1], target[i : i + 1]) for i in (0, 2)]  # image 1 is empty
     torch.testing.assert_close(dice_loss(logits, target, empty="skip"), torch.stack(single).mean())
 
 
 def reference_dice_bce(logits: Array, target: Array) -> float:
-    """`dice_bce_loss` with its default rules, one picture at a time, float64, without torch."""
+    """`dice_bce_loss` with its default rules, one image at a time, float64, without torch."""
     p = 1 / (1 + np.exp(-logits))
     dice = []
     for q, t in zip(p, target, strict=True):
@@ -223,40 +223,40 @@ def test_a_better_prediction_costs_less(loss: Loss, batch: tuple[Tensor, Tensor]
         (
             torch.zeros(2, 2, 4, 4),
             torch.zeros(2, 1, 4, 4),
-            "logits have the shape (2, 2, 4, 4); expected (N, 1, H, W), one logit per pixel",
+            "got logits of shape (2, 2, 4, 4); expected (N, 1, H, W), one logit per pixel",
         ),
         (
             torch.zeros(2, 4, 4),
             torch.zeros(2, 1, 4, 4),
-            "logits have the shape (2, 4, 4); expected (N, 1, H, W), one logit per pixel",
+            "got logits of shape (2, 4, 4); expected (N, 1, H, W), one logit per pixel",
         ),
         (
             torch.zeros(2, 1, 4, 4),
             torch.zeros(2, 4, 4),
-            "target has the shape (2, 4, 4); expected that of the logits, (2, 1, 4, 4), with at least one pixel",
+            "got a target of shape (2, 4, 4); expected that of the logits, (2, 1, 4, 4), with at least one pixel",
         ),
         (
             torch.zeros(0, 1, 4, 4),
             torch.zeros(0, 1, 4, 4),
-            "target has the shape (0, 1, 4, 4); expected that of the logits, (0, 1, 4, 4), with at least one pixel",
+            "got a target of shape (0, 1, 4, 4); expected that of the logits, (0, 1, 4, 4), with at least one pixel",
         ),
         (
             torch.zeros(1, 1, 1, 2),
             torch.tensor([[[[0, 255]]]], dtype=torch.uint8),
-            "target holds values from 0 to 255; expected 0 (background) to 1 (object): turn a 0/255 mask "
-            "into 0/1 first, for example with `mask > 127`",
+            "got target values from 0 to 255; expected 0 (background) to 1 (foreground): convert "
+            "a 0/255 mask first, for example with `mask > 127`",
         ),
         (
             torch.zeros(1, 1, 1, 2),
             torch.tensor([[[[-1, 1]]]]),
-            "target holds values from -1 to 1; expected 0 (background) to 1 (object): turn a 0/255 mask into "
-            "0/1 first, for example with `mask > 127`",
+            "got target values from -1 to 1; expected 0 (background) to 1 (foreground): convert "
+            "a 0/255 mask first, for example with `mask > 127`",
         ),
         (
             torch.zeros(1, 1, 1, 2),
             torch.tensor([[[[0, math.nan]]]]),
-            "target holds values from nan to nan; expected 0 (background) to 1 (object): turn a 0/255 mask "
-            "into 0/1 first, for example with `mask > 127`",
+            "got target values from nan to nan; expected 0 (background) to 1 (foreground): convert "
+            "a 0/255 mask first, for example with `mask > 127`",
         ),
     ],
 )
@@ -269,11 +269,11 @@ def test_wrong_tensors_are_refused(loss: Loss, logits: Tensor, target: Tensor, m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"empty": "one"}, "empty is 'one'; expected one of background, smooth, skip"),
-        ({"smooth": -1.0}, "smooth is -1; expected 0 or more, and more than 0 with empty='smooth'"),
+        ({"empty": "one"}, "got empty='one'; expected one of background, smooth, skip"),
+        ({"smooth": -1.0}, "got smooth=-1; expected 0 or more, and more than 0 with empty='smooth'"),
         (
             {"smooth": 0.0, "empty": "smooth"},
-            "smooth is 0; expected 0 or more, and more than 0 with empty='smooth'",
+            "got smooth=0; expected 0 or more, and more than 0 with empty='smooth'",
         ),
     ],
 )

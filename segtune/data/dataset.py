@@ -1,4 +1,4 @@
-"""Pairs as tensors, in an order and with an augmentation that follow from (seed, epoch, index) alone."""
+"""A data set of image and mask pairs; augmentation depends on (seed, epoch, index) alone."""
 
 import random
 from collections.abc import Sequence
@@ -14,15 +14,14 @@ from segtune.data.sources.base import Pair
 from segtune.data.transforms import build_transform
 
 if TYPE_CHECKING:
-    import albumentations as A  # only segtune.data.transforms may import it: it keeps it off the network
+    import albumentations as A  # imported only by segtune.data.transforms, which keeps it off the network
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
-    """Reads a pair and augments it; `dataset[epoch, index]` is the same in every process and at every time.
+    """Reads and augments pairs; `dataset[epoch, index]` is the same sample in every process and at any time.
 
-    A sample holds `image` (uint8 RGB, `(3, h, w)`; the model normalises by itself), `mask` (uint8 0 or 1,
-    `(1, h, w)`), `index` and, with `truth=True`, `truth`: the mask before any resizing (uint8 0 or 1, `(H,
-    W)`).
+    A sample holds `image` (uint8 RGB, `(3, h, w)`; the model does the normalisation), `mask` (uint8 0 or 1,
+    `(1, h, w)`), `index` and, with `truth=True`, `truth`: the mask at its original size (uint8 0 or 1, `(H, W)`).
     """
 
     def __init__(
@@ -44,10 +43,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return len(self.pairs)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """Read picture `index` as epoch `epoch` sees it, for `key = (epoch, index)`.
+        """Return sample `index`, augmented for epoch `epoch`; `key` is `(epoch, index)`.
 
         Raises:
-            ImageError: a file cannot be read.
+            ImageError: A file cannot be read.
         """
         epoch, index = key
         pair = self.pairs[index]
@@ -62,12 +61,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return sample | {"truth": torch.from_numpy(truth)} if self.truth else sample
 
     def only(self, chosen: slice) -> "SegmentationDataset":
-        """Return the same data set of some pairs alone."""
+        """Return this data set restricted to some pairs."""
         return SegmentationDataset(self.pairs[chosen], self.foreground, self.transform, self.seed, truth=self.truth)
 
     def _seed(self, epoch: int, index: int) -> None:
-        # Compose.set_random_seed would start every transform with the same numbers, so that a flip came only
-        # ever with a rotation; one generator for all of them keeps them independent.
+        # Compose.set_random_seed would seed every transform alike, so that a flip always came with a rotation;
+        # one generator shared by all keeps them independent.
         source = np.random.SeedSequence(self.seed, spawn_key=(epoch, index))
         self.transform.set_random_state(np.random.default_rng(source), random.Random(int(source.generate_state(1)[0])))
 
@@ -75,7 +74,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 def build_dataset(
     pairs: Sequence[Pair], data: DataSettings, augment: AugmentSettings | None, seed: int = 0
 ) -> SegmentationDataset:
-    """Make a data set for training, or, without augmentation, for evaluation: with masks at their original size too."""
+    """Return a data set for training or, without augmentation, for evaluation (with masks at their original size)."""
     if augment is None:
         transform = build_transform(data.evaluation_size, None, {})
         return SegmentationDataset(pairs, foreground(data), transform, seed, truth=True)

@@ -1,6 +1,6 @@
-"""Photos and masks from files, and which mask values count as foreground.
+"""Read photos and masks from files, and decide which mask values are foreground.
 
-Pillow does the decoding: it reports a truncated file, where OpenCV silently returns what it got so far.
+Pillow decodes them: it reports a truncated file, where OpenCV silently returns what it has read so far.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,17 @@ from segtune.errors import UserError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
-# Only these decoders ever see a file, whatever its name claims (EPS, say, would start Ghostscript).
+# Files are opened with these decoders only, whatever their extension (EPS, say, would start Ghostscript).
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
-# Pillow refuses twice this many pixels and only warns between; its own value stops at 179 MP, below large
-# scans.
+# Pillow warns above this many pixels and refuses twice as many; its default refuses 179 MP, less than large scans.
 Image.MAX_IMAGE_PIXELS = 250_000_000
-# Otherwise the decoders are loaded on first use, in which threads race each other.
+# Otherwise the decoders are loaded on first use, where threads race.
 Image.init()
 
 
 class ImageError(UserError):
-    """A picture that cannot be used; the message names the file and the reason."""
+    """An image that cannot be used; the message names the file and the reason."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -36,18 +35,18 @@ class ImageError(UserError):
 
 @dataclass(frozen=True)
 class Foreground:
-    """Which mask values are the object.
+    """Which mask values are foreground.
 
-    `rule` is `"nonzero"`, a threshold (values at or above it), or a tuple of ids. `"auto"` acts as
-    `"nonzero"`; `segtune.data.checks.integrity` makes sure that the data set holds one non-zero value only, so that
-    this is safe. `invert` swaps object and background afterwards.
+    `rule` is `"nonzero"`, a threshold (values at or above it), or a tuple of ids. `"auto"` acts as `"nonzero"`, which
+    is safe because `segtune.data.checks.integrity` makes sure that the data set has only one non-zero value. `invert`
+    swaps foreground and background afterwards.
     """
 
     rule: Literal["auto", "nonzero"] | int | tuple[int, ...] = "auto"
     invert: bool = False
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Mark the foreground in an array of mask values, of any shape."""
+        """Return where an array of mask values, of any shape, is foreground."""
         if isinstance(self.rule, str):
             inside = values != 0
         elif isinstance(self.rule, int):
@@ -58,17 +57,17 @@ class Foreground:
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
-    """Read a photo as it is meant to be seen.
+    """Return a photo as RGB, upright.
 
-    The EXIF orientation is applied; grey, palette and CMYK become RGB, alpha is dropped; of 16-bit samples
-    the high byte stays (exact for 8-bit values scaled by 257).
+    The EXIF orientation is applied; grey, palette and CMYK become RGB; alpha is dropped; 16-bit samples keep their
+    high byte (exact for 8-bit values scaled by 257).
 
     Returns:
         RGB, shape `(H, W, 3)`, 0 to 255.
 
     Raises:
-        ImageError: the file is missing, empty, damaged, no picture of a known format, or holds floats or
-        32-bit integers.
+        ImageError: The file is missing, empty, damaged, not an image of a supported format, or holds floats or 32-bit
+            integers.
     """
     image = _open(path)
     if image.mode in ("F", "I"):
@@ -78,7 +77,7 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if "transparency" in image.info:
-        image = image.convert("RGBA")  # a palette with alpha goes straight to RGB only under protest
+        image = image.convert("RGBA")  # Pillow warns when a palette with alpha is converted straight to RGB
     try:
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except ValueError as error:
@@ -86,18 +85,18 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
 
 
 def read_mask(path: Path) -> NDArray[np.integer[Any]]:
-    """Read a mask's label values.
+    """Return a mask's label values.
 
-    Palette masks give palette indices, or, where black is not index 0, 0 for black and 1 for the only other
-    colour; grey ones their 8- or 16-bit values (1-bit: 0 and 1), colour ones with equal channels the grey
-    value, and colour ones with black and one other colour 0 and 1. An EXIF orientation is ignored, for masks
-    are drawn over the photo as displayed; a TIFF's own orientation is part of the format and applies.
+    Palette masks give palette indices or, where black is not index 0, 0 for black and 1 for the only other colour.
+    Grey masks give their 8- or 16-bit values (1-bit: 0 and 1). Colour masks give the grey value where all channels
+    are equal, and 0 and 1 for black and one other colour. An EXIF orientation is ignored, because masks are drawn over
+    the photo as displayed; a TIFF's own orientation is part of the format and applies.
 
     Returns:
         Raw label values, shape `(H, W)`, dtype uint8, uint16 or int32.
 
     Raises:
-        ImageError: the file cannot be read, or its values cannot be taken for labels without guessing.
+        ImageError: The file cannot be read, or its values are ambiguous as labels.
     """
     image = _open(path)
     if image.mode == "1":
@@ -118,9 +117,9 @@ def read_mask(path: Path) -> NDArray[np.integer[Any]]:
 
 
 def count_frames(path: Path) -> int:
-    """Count the pictures in a PNG, TIFF or WebP file: frames or pages, of which the first is read.
+    """Return the number of frames or pages in a PNG, TIFF or WebP file, of which only the first is read.
 
-    A JPEG may hold a preview beside its photo, which does not count.
+    The preview that a JPEG may hold beside its photo does not count.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
@@ -130,7 +129,7 @@ def count_frames(path: Path) -> int:
 
 
 def _labels_of_palette(path: Path, image: Image.Image) -> NDArray[np.uint8]:
-    """Take indices for labels, unless black, which everybody takes for background, is not index 0."""
+    """Return the palette indices as labels, unless black, which is background by convention, is not index 0."""
     indices = np.array(image)
     colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     used = np.unique(indices)
@@ -140,7 +139,7 @@ def _labels_of_palette(path: Path, image: Image.Image) -> NDArray[np.uint8]:
     if len(used) > 2 or len(black) > 1:
         raise ImageError(
             path,
-            f"a palette mask of {len(used)} colours in which black is index {black[0]}, not 0; "
+            f"a palette mask with {len(used)} colours, in which black is index {black[0]}, not 0; "
             "save it with the background as index 0, or as 8-bit grey labels",
         )
     return np.asarray(indices != black[0], np.uint8)
@@ -163,24 +162,24 @@ def _labels_of_colours(path: Path, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _open(path: Path) -> Image.Image:
-    """Decode a file completely; `info["high_byte"]` says whether Pillow cut 16-bit colour down to 8 bits."""
+    """Return a completely decoded file; `info["high_byte"]` is whether Pillow reduced 16-bit colour to 8 bits."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            # The tile's raw mode is known only until the pixels are loaded.
+            # The tile's raw mode is lost once the pixels are loaded.
             image.info["high_byte"] = image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile)
             image.load()
             return image
     except UnidentifiedImageError as error:
         empty = path.stat().st_size == 0
-        reason = "the file is empty" if empty else "not a JPEG, PNG, BMP, TIFF or WebP picture, or damaged"
+        reason = "the file is empty" if empty else "not a JPEG, PNG, BMP, TIFF or WebP image, or damaged"
         raise ImageError(path, reason) from error
     except OSError as error:
         raise ImageError(path, f"cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+    except Exception as error:  # on damaged files, Pillow's decoders raise nearly anything
         raise ImageError(path, f"cannot be decoded: {type(error).__name__}: {error}") from error
 
 
 def foreground(settings: DataSettings) -> Foreground:
-    """Say what counts as the object in the masks."""
+    """Return the foreground rule of the settings."""
     rule = settings.foreground
     return Foreground(tuple(rule) if isinstance(rule, list) else rule, settings.invert)

@@ -1,4 +1,4 @@
-"""Batches whose order follows from seed and epoch, and the loader that reads them."""
+"""The batch sampler, whose order depends on seed and epoch alone, and the data loader."""
 
 import os
 import signal
@@ -14,12 +14,11 @@ from segtune.data.dataset import SegmentationDataset
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of `(epoch, index)` keys; the order of an epoch follows from the seed and `epoch`.
+    """Batches of `(epoch, index)` keys; an epoch's order depends on the seed and `epoch` alone.
 
-    Set `epoch` before each pass, and `start`, the first batch to give, to go on in the middle of one, or `end`, the
-    batch before which to stop. The last batch may be smaller. Of `world` processes each takes a share of every batch,
-    which together make the batch of a single process; one for which there is nothing left gets a picture that
-    `share_of` gives no weight.
+    Set `epoch` before each pass; `start` is the first batch, to resume in the middle of an epoch, and `end` the batch
+    to stop before. The last batch may be smaller. Each batch is divided among `world` processes; a process for which
+    no image is left gets one that `share_of` gives no weight.
     """
 
     def __init__(
@@ -37,16 +36,16 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
     @property
     def whole(self) -> int:
-        """The batches of a whole epoch."""
+        """The number of batches in a whole epoch."""
         return -(-self.length // self.batch_size)
 
     def share_of(self, batch: int) -> tuple[int, int]:
-        """Return the pictures of a batch that are this process's, and those of all."""
+        """Return the number of images of a batch in this process, and in all processes."""
         size = min(self.batch_size, self.length - batch * self.batch_size)
         return len(range(self.rank, size, self.world)), size
 
     def __len__(self) -> int:
-        """Count the batches from `start` to `end`."""
+        """Return the number of batches from `start` to `end`."""
         return max(0, self.end - self.start)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -60,7 +59,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Join samples: `image` `(N, 3, h, w)`, `mask` `(N, 1, h, w)`, `index` `(N,)`; `truth` stays a list."""
+    """Return a batch of samples: `image` `(N, 3, h, w)`, `mask` `(N, 1, h, w)`, `index` `(N,)`; `truth` is a list."""
     batch: dict[str, Any] = {
         "image": torch.stack([sample["image"] for sample in samples]),
         "mask": torch.stack([sample["mask"] for sample in samples]),
@@ -74,9 +73,9 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def make_loader(
     dataset: SegmentationDataset, batches: EpochBatches, workers: int, pin_memory: bool
 ) -> DataLoader[dict[str, Any]]:
-    """Make a loader whose worker processes live as long as it does; `batches` stays in this process."""
-    able = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers, able)
+    """Return a loader with persistent worker processes; `batches` stays in this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers, cores)
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -89,10 +88,10 @@ def make_loader(
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C and a shell's kill reach the whole process group: the main process stops well, and ends the workers itself.
+    # Ctrl-C and a shell's kill reach the whole process group, but the main process must stop first and end the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
-    # A worker is one of many: threads of its own would only fight over the cores.
+    # With several workers, threads inside each would compete for the same cores.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""From a data set's folder to checked splits."""
+"""Find, split and check a data set."""
 
 import hashlib
 import unicodedata
@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 def find_splits(
     settings: DataSettings, seed: int, progress: Progress | None = None, *, whole: bool = False
 ) -> tuple[dict[str, list[Pair]], list[Problem]]:
-    """Find and split the data, without a look into the files. With `whole` there is one split, `all`.
+    """Return splits and problems of the data without reading the files. With `whole` there is one split, `all`.
 
     Raises:
         UserError: There is no data, or it cannot be split.
@@ -32,8 +32,8 @@ def find_splits(
     pairs, problems = find_pairs(root)
     splits = {"all": pairs}
     if not whole:
-        shares = settings.val_share, settings.test_share
-        splits, more = split_pairs(pairs, root, seed=seed, fractions=shares)
+        fractions = settings.val_share, settings.test_share
+        splits, more = split_pairs(pairs, root, seed=seed, fractions=fractions)
         problems += more
     if settings.limit and "train" in splits:
         splits["train"] = splits["train"][: settings.limit]
@@ -43,7 +43,7 @@ def find_splits(
 def build_splits(
     settings: DataSettings, seed: int, workers: int, progress: Progress | None = None, *, whole: bool = False
 ) -> dict[str, list[Pair]]:
-    """Find, split and check the data; warnings are shown. With `whole` there is one split, `all`.
+    """Return checked splits of the data, and print warnings. With `whole` there is one split, `all`.
 
     Raises:
         UserError: The data has errors; all are listed.
@@ -60,14 +60,14 @@ def build_splits(
 
 
 def look_for_data(settings: DataSettings, seed: int, workers: int) -> None:
-    """Find the data, without a look into the files, for what is wrong there to be said before weights are fetched.
+    """Check that the data can be found and split, so that errors are reported before weights are downloaded.
 
-    The files are read only if something is wrong, so that all of it is listed.
+    The files are read only if something is wrong, so that all problems are listed at once.
 
     Raises:
         UserError: There is no data, it cannot be split, or it has errors.
     """
-    if settings.name == "portraits":  # drawn where it is not there
+    if settings.name == "portraits":  # drawn when missing
         return
     if any(problem.level == "error" for problem in find_splits(settings, seed)[1]):
         build_splits(settings, seed, workers)
@@ -76,25 +76,24 @@ def look_for_data(settings: DataSettings, seed: int, workers: int) -> None:
 def split_pairs(
     pairs: Sequence[Pair], root: Path, *, seed: int, fractions: tuple[float, float] = (0.15, 0.15)
 ) -> tuple[dict[str, list[Pair]], list[Problem]]:
-    """Divide pairs by `root/train.txt`, `val.txt` and, if wanted, `test.txt`, or else by seed.
+    """Return pairs split by `root/train.txt`, `val.txt` and optionally `test.txt`, or else by seed.
 
-    A list names one picture a line, with or without extension; blank lines and lines that begin with # are
-    skipped. Without lists, pictures are ranked by a hash of the seed and their name: the lowest are the test
-    set, the highest the validation set, `round(fraction * pictures)` of each and at least one. So neither the
-    order of the folder nor the machine matters, and added pictures move only the few that stand at the
-    borders, never one from test to validation.
+    A list names one image per line, with or without extension; blank lines and lines that begin with # are skipped.
+    Without lists, images are ranked by a hash of the seed and their name: the lowest are the test set, the highest the
+    validation set, `round(fraction * images)` of each and at least one. So the split does not depend on the machine
+    or on the order of the files, and added images move only a few others, never between test and validation.
 
     Args:
         pairs: What `find_pairs` found.
         root: The data set's folder.
-        seed: Of the hash.
-        fractions: Shares of validation and test, each above 0 and together below 1.
+        seed: The seed of the hash.
+        fractions: Of validation and test, each above 0 and together below 1.
 
     Returns:
         `train`, `val` and `test`, each sorted by name, and the problems of the lists.
 
     Raises:
-        UserError: some lists are missing, or there are too few pictures.
+        UserError: Some lists are missing, or there are too few images.
     """
     found = [split for split in ("train", "val", "test") if (root / f"{split}.txt").is_file()]
     if not found:
@@ -103,8 +102,8 @@ def split_pairs(
     if missing:
         there = ", ".join(f"{split}.txt" for split in found)
         raise UserError(
-            f"{root} has {there} but not {', '.join(missing)}. Give train.txt and val.txt (test.txt may be "
-            "left out), or no list at all for a split by seed."
+            f"{root} has {there} but not {', '.join(missing)}. Add train.txt and val.txt (test.txt is "
+            "optional), or remove all lists for a split by seed."
         )
     return _split_by_lists(pairs, root, found)
 
@@ -112,10 +111,10 @@ def split_pairs(
 def _split_by_seed(pairs: Sequence[Pair], seed: int, val: float, test: float) -> dict[str, list[Pair]]:
     count = len(pairs)
     if count < 3:
-        raise UserError(f"{count} pairs cannot be split into train, val and test: at least 3 are needed.")
+        raise UserError(f"Got {count} pairs; expected at least 3, to split into train, val and test.")
     tests, vals = max(1, round(test * count)), max(1, round(val * count))
     if tests + vals >= count:
-        raise UserError(f"Shares of {val:g} (val) and {test:g} (test) leave none of {count} pairs to train on.")
+        raise UserError(f"data.val_share={val:g} and data.test_share={test:g} leave none of {count} pairs to train on.")
     ranked = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}/{pair.name}".encode()).digest())
     splits = {"train": ranked[tests:-vals], "val": ranked[-vals:], "test": ranked[:tests]}
     return {split: sorted(chosen, key=lambda pair: pair.name) for split, chosen in splits.items()}
@@ -127,7 +126,7 @@ def _split_by_lists(
     problems: list[Problem] = []
     by_name = {pair.name: pair for pair in pairs}
     lists = {split: _entries(root / f"{split}.txt", problems) for split in found}
-    first: dict[str, tuple[str, str]] = {}  # picture -> the split and the line that name it first
+    first: dict[str, tuple[str, str]] = {}  # image -> split and line that first name it
     for split in found:
         for where, entry in lists[split] or ():
             name = entry if entry in by_name or not is_image_file(Path(entry)) else Path(entry).stem
@@ -155,7 +154,7 @@ def _split_by_lists(
 
 
 def _entries(path: Path, problems: list[Problem]) -> list[tuple[str, str]] | None:
-    """Read the entries of a list, each with its place; None if the file cannot be read as text."""
+    """Return the entries of a list, each with its line; None if the file cannot be read as text."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -171,7 +170,7 @@ def _entries(path: Path, problems: list[Problem]) -> list[tuple[str, str]] | Non
 
 
 def load_splits(data: DataSettings, seed: int, train: DeviceSettings, *, whole: bool = False) -> dict[str, list[Pair]]:
-    """Find and check the data, once for all processes."""
+    """Return checked splits of the data, found once for all processes."""
 
     def find() -> dict[str, list[Pair]]:
         with counting("preparing the data") as progress:

@@ -1,4 +1,4 @@
-"""Augmentation by albumentations: any of its transforms, named in the settings, checked before training."""
+"""Augmentation by any transform of albumentations named in the settings, checked before training."""
 
 import inspect
 import os
@@ -15,9 +15,9 @@ from pydantic_core import ErrorDetails
 
 from segtune.errors import UserError, close_matches
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # importing it asks the network for a newer version otherwise
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise importing it checks for a newer version online
 
-# What settings cannot give or must not: code, files, and pictures that come along in the sample.
+# Arguments that settings cannot or must not set: code, files, and images passed in the sample.
 _REFUSED = frozenset({"read_fn", "reference_images", "font_path", "metadata_key", "cropping_bbox_key"})
 _ABSTRACT = frozenset({"DualTransform", "ImageOnlyTransform", "Lambda"})
 
@@ -31,21 +31,20 @@ _RESIZING = {
 def build_transform(
     size: tuple[int, int], crop: Mapping[str, Any] | None, transforms: Mapping[str, Mapping[str, Any]]
 ) -> A.Compose:
-    """Build the way from a photo and mask of any size to a sample.
+    """Return the transform from a photo and mask of any size to a sample.
 
     Args:
-        size: Height and width of what comes out, in pixels.
-        crop: `scale` (share of the photo's area, 0 to 1) and `ratio` (width / height) of a random crop that
-        is resized;
-            `None` resizes the whole photo.
+        size: Height and width of the output, in pixels.
+        crop: `scale` (fraction of the photo's area, 0 to 1) and `ratio` (width / height) of a random crop, which is
+            resized; `None` resizes the whole photo.
         transforms: albumentations class names with their arguments, applied in this order after the crop.
 
     Returns:
-        A call with `image` (uint8, `(H, W, 3)`) and `mask` (uint8 0 or 1, `(H, W)`) gives the same keys at
-        `size`. Photos shrink by area averaging, masks are always sampled at the nearest pixel.
+        A callable that maps `image` (uint8, `(H, W, 3)`) and `mask` (uint8 0 or 1, `(H, W)`) to the same keys at
+        `size`. Images are downscaled by area averaging; masks always use nearest-neighbour sampling.
 
     Raises:
-        UserError: unknown names or arguments, wrong values, or a transform that changes size or type.
+        UserError: Unknown names or arguments, wrong values, or a transform that changes size or type.
     """
     height, width = size
     first: A.BasicTransform
@@ -58,8 +57,8 @@ def build_transform(
     for name, step in zip(transforms, steps, strict=True):
         _check_step(name, step, size)
     whole = A.Compose([first, *steps], mask_interpolation=cv2.INTER_NEAREST)
-    # Plain nearest takes a cell's corner pixel, half a cell off the photo; the exact kind takes its centre,
-    # but only resizing knows it.
+    # INTER_NEAREST takes a cell's corner, half a cell off the image; INTER_NEAREST_EXACT takes its centre, but only
+    # resizing supports it.
     first.mask_interpolation = cv2.INTER_NEAREST_EXACT
     return whole
 
@@ -70,7 +69,7 @@ def _step(name: str, arguments: Mapping[str, Any] | None) -> A.BasicTransform:
     if name not in known:
         near = close_matches(name, known, 3)
         hint = f"nearest: {', '.join(near)}" if near else "see albumentations.ai/docs for the names"
-        raise UserError(f"{where}: there is no such albumentations transform that takes plain settings; {hint}.")
+        raise UserError(f"{where}: no albumentations transform of this name takes plain settings; {hint}.")
     arguments = arguments or {}
     _check_arguments(where, arguments, _parameters(known[name]))
     return _construct(where, known[name], arguments)
@@ -94,15 +93,15 @@ def _parameters(kind: type) -> list[str]:
 
 def _check_arguments(where: str, arguments: object, valid: list[str]) -> None:
     if not isinstance(arguments, Mapping):
-        raise UserError(f"{where}: expected a mapping of arguments, as in {{p: 0.5}}, not {arguments!r}.")
+        raise UserError(f"{where}: got {arguments!r}; expected a mapping of arguments, such as {{p: 0.5}}.")
     for name in arguments:
         if name not in valid:
-            raise UserError(f"{where}: no argument {name!r}; valid are {', '.join(valid)}.")
+            raise UserError(f"{where}: got the argument {name!r}; expected {', '.join(valid)}.")
 
 
 def _construct(where: str, kind: type[A.BasicTransform], arguments: Mapping[str, Any]) -> A.BasicTransform:
-    # Without strict, albumentations answers some wrong values with a warning and its defaults; classes that
-    # leave the checks to their parent do not take the word.
+    # Without strict, albumentations replaces some wrong values by its defaults, with a warning; classes without a
+    # schema of their own do not accept it.
     strict = {"strict": True} if "InitSchema" in vars(kind) else {}
     try:
         return kind(**arguments, **strict)
@@ -113,7 +112,7 @@ def _construct(where: str, kind: type[A.BasicTransform], arguments: Mapping[str,
 
 
 def _fault(details: ErrorDetails) -> str:
-    """Word a finding of pydantic; for a missing argument, its input is all the others, so it is left out."""
+    """Return the text of a pydantic error; the input is left out where it is all the other arguments."""
     name = ".".join(map(str, details["loc"]))
     if not name or details["type"] == "missing":
         return f"{name} {details['msg']}".strip()
@@ -121,15 +120,15 @@ def _fault(details: ErrorDetails) -> str:
 
 
 def _check_step(name: str, step: A.BasicTransform, size: tuple[int, int]) -> None:
-    """Try a transform on a made-up sample: many break the rules only when called (Normalize, Transpose)."""
+    """Check a transform on a random sample: many break the rules only when called (Normalize, Transpose)."""
     photo = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     mask = (photo[..., 0] > 127).astype(np.uint8)
-    # A quarter turn exchanges the sides, but not at every draw.
+    # A rotation by 90 degrees swaps height and width, but not at every draw.
     for seed in range(1 if size[0] == size[1] else 8):
         step.set_random_seed(seed)
         try:
             out = step(image=photo, mask=mask, force_apply=True)
-        except Exception as error:  # whatever it was, the transform cannot be used on such a pair
+        except Exception as error:  # whatever the reason, the transform cannot be used
             text = f"fails on a photo of {size[0]} x {size[1]} pixels with a mask: {error}"
             raise UserError(f"augment.transforms.{name}: {text}") from error
         _check_output(name, out["image"], out["mask"], photo.shape)
@@ -138,8 +137,8 @@ def _check_step(name: str, step: A.BasicTransform, size: tuple[int, int]) -> Non
 def _check_output(name: str, image: NDArray[Any], mask: NDArray[Any], shape: tuple[int, ...]) -> None:
     if image.dtype != np.uint8 or image.shape != shape:
         raise UserError(
-            f"augment.transforms.{name}: makes a photo of {image.dtype} {image.shape}, expected uint8 "
-            f"{shape}; size and normalisation are set elsewhere (data.image_size, the backbone)."
+            f"augment.transforms.{name}: returns an image of {image.dtype} {image.shape}; expected uint8 "
+            f"{shape}: data.image_size sets the size, and the backbone the normalisation."
         )
     if mask.shape != shape[:2] or not np.isin(mask, (0, 1)).all():
-        raise UserError(f"augment.transforms.{name}: makes a mask that is not 0 and 1 at the photo's size.")
+        raise UserError(f"augment.transforms.{name}: returns a mask that is not 0 and 1 at the image's size.")

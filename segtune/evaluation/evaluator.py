@@ -1,4 +1,4 @@
-"""Evaluation: predictions at the photos' original size, counted pixel by pixel."""
+"""The evaluator: predictions at the images' original size, compared with the masks pixel by pixel."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,22 +30,22 @@ from segtune.runtime.sampling import evenly_spaced
 
 @dataclass(frozen=True)
 class Details:
-    """More facts of every picture, which cost time.
+    """More measurements of every image, which take longer.
 
-    `histograms` (N, 2, BINS) and `boundaries` (N, 4) are as `curves` and `boundaries` count them, at the original size;
-    `doubts` (N,) is the share of the picture that the largest region takes in which the network confidently contradicts
-    the mask; `tones` (N,) the typology angle of the true skin, NaN where there is none.
+    `histograms` (N, 2, BINS) and `boundaries` (N, 4) are those of `metrics.curves` and `metrics.boundary`, at the
+    original size; `label_errors` (N,) is the label-error score; `tones` (N,) is the typology angle of the true skin,
+    NaN without skin.
     """
 
     histograms: Tensor
     boundaries: Tensor
-    doubts: Tensor
+    label_errors: Tensor
     tones: Tensor
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores over a split, its mean loss, TP, FP, FN and TN of every picture (N, 4), and a picture of samples."""
+    """Scores over a split, its mean loss, TP, FP, FN and TN of every image (N, 4), and a drawing of samples."""
 
     scores: Scores
     loss: float
@@ -55,16 +55,16 @@ class Evaluation:
 
     @property
     def detailed(self) -> Details:
-        """The details, of an evaluation that collected them."""
+        """The details; they must have been collected."""
         if self.details is None:
-            raise ValueError("an evaluation without a tolerance collects no details")
+            raise ValueError("this evaluation has no details: create the Evaluator with a tolerance")
         return self.details
 
 
 class Evaluator:
-    """Evaluates models on one split, again and again, with workers that stay alive in between.
+    """Evaluates models on one split, with workers that stay alive between evaluations.
 
-    With `tolerance`, the boundary F-score's in pixels, the details of every picture are collected too.
+    With `tolerance`, that of the boundary F-score in pixels, the details of every image are collected too.
     """
 
     def __init__(
@@ -83,22 +83,23 @@ class Evaluator:
         self.tta, self.tolerance = tta or TTASettings(), tolerance
         self.threshold_logit = logit_of(train.threshold)
         self.shown = set(evenly_spaced(range(len(pairs)), samples))
-        self.mine = range(distributed.rank(), len(pairs), distributed.world())  # this process's share of the pictures
+        self.mine = range(distributed.rank(), len(pairs), distributed.world())  # the images of this process
         dataset = build_dataset([pairs[index] for index in self.mine], data, None)
         batches = EpochBatches(len(self.mine), train.batch_size, seed=0, shuffle=False)
         self.loader = make_loader(dataset, batches, train.workers, compute.device.type == "cuda")
 
     @torch.inference_mode()
     def __call__(self, model: nn.Module, stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
-        """Evaluate a model, every picture once over all processes; None when `stop()` says so in one of them.
+        """Return an evaluation of a model, over the images of all processes; None if `stop()` in one of them.
 
-        With details, a model that gives NaN is a FailedError.
-
-        The loss is taken at the size the network sees; everything else at the original size, to which the logits are
+        The loss is computed at the network's input size; all else at the original size, to which the logits are
         resized bilinearly.
+
+        Raises:
+            FailedError: The model returns NaN, and details are collected.
         """
         network = with_tta(model.eval(), flips=self.tta.flips, scales=self.tta.scales)
-        rows, losses, pictures = list[tuple[Tensor, ...]](), [], {}
+        rows, losses, drawings = list[tuple[Tensor, ...]](), [], {}
         stopped = False
         with bar("validation", len(self.mine)) as progress:
             for batch in self.loader:
@@ -108,23 +109,23 @@ class Evaluator:
                 losses.append(self.loss(logits, batch["mask"].to(self.compute.device)).item() * len(images))
                 for i, truth in enumerate(batch["truth"]):
                     number = self.mine[int(batch["index"][i])]
-                    look_closer = self.tolerance is not None or number in self.shown
+                    wanted = self.tolerance is not None or number in self.shown
                     view = (
                         as_seen(batch["image"][i], batch["mask"][i], truth, logits[i], self.threshold_logit)
-                        if look_closer
+                        if wanted
                         else None
                     )
                     rows.append(self._facts(logits[i : i + 1], truth, view, self.pairs[number].name))
                     if view and number in self.shown:
-                        pictures[number] = compare(view.photo, view.truth, view.predicted)
+                        drawings[number] = compare(view.photo, view.truth, view.predicted)
                 progress(len(rows), "")
                 if stopped := stop():
                     break
-        parts = distributed.gather((stopped, _stacked(rows), losses, pictures))
+        parts = distributed.gather((stopped, _stacked(rows), losses, drawings))
         if any(part[0] for part in parts):
             return None
         table, *details = _joined([part[1] for part in parts], len(self.pairs))
-        shown = {number: picture for part in parts for number, picture in part[3].items()}
+        shown = {number: drawing for part in parts for number, drawing in part[3].items()}
         return Evaluation(
             summarise(table, self.train.empty),
             sum(loss for part in parts for loss in part[2]) / len(self.pairs),
@@ -134,7 +135,7 @@ class Evaluator:
         )
 
     def _facts(self, logits: Tensor, truth: Tensor, view: SamplePrediction | None, name: str) -> tuple[Tensor, ...]:
-        """Count a picture at its original size: logits (1, 1, h, w), truth (H, W)."""
+        """Return the measurements of an image at its original size, from logits (1, 1, h, w) and truth (H, W)."""
         logits = F.interpolate(logits, size=truth.shape, mode="bilinear", align_corners=False)
         predicted = logits[:, 0].cpu() > self.threshold_logit
         counted = counts(predicted, truth[None])[0]
@@ -142,8 +143,8 @@ class Evaluator:
             return (counted,)
         if logits.isnan().any():
             raise FailedError(
-                f"The model gives NaN for {name} in {self.compute.precision}: nothing it says can be scored. "
-                "train.precision=fp32 may help; else its weights are broken."
+                f"The model returns NaN for {name} in {self.compute.precision}, so it cannot be scored. "
+                "Try train.precision=fp32; if that does not help, its weights are broken."
             )
         return (
             counted,
@@ -159,7 +160,7 @@ def _stacked(rows: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
 
 
 def _joined(parts: Sequence[Sequence[Tensor]], count: int) -> list[Tensor]:
-    """Put the pictures of all processes into their order."""
+    """Return the measurements of all processes in the order of the images."""
     some = next(part for part in parts if part)
     tables = [torch.empty(count, *column.shape[1:], dtype=column.dtype) for column in some]
     for first, part in enumerate(parts):

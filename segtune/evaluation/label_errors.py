@@ -1,4 +1,4 @@
-"""Likely labelling errors: where the network confidently contradicts the mask."""
+"""Likely label errors: where the network confidently contradicts the mask."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from segtune.evaluation.predictions import SamplePrediction
 
-#: A network is confident where it gives the object a probability of this or more, or of 1 minus this or less.
+#: The network is confident where its probability of foreground is at least this, or at most 1 minus this.
 CONFIDENT = 0.95
 
 
@@ -16,7 +16,10 @@ def contradicted(view: SamplePrediction) -> NDArray[np.bool_]:
 
 
 def label_error_score(view: SamplePrediction) -> float:
-    """Measure the largest region of confident contradiction; strips of a pixel or two along edges are none."""
+    """Return the fraction of the image in the largest region that the network confidently contradicts.
+
+    Strips of one or two pixels, as along edges, do not count.
+    """
     regions = cv2.morphologyEx(contradicted(view).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     _, _, facts, _ = cv2.connectedComponentsWithStats(regions, connectivity=4)
     return float(facts[1:, cv2.CC_STAT_AREA].max() / regions.size) if len(facts) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""Predictions to be looked at, as the network sees the images."""
+"""Predictions of single images for display, at the network's input size."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from segtune.runtime.device import Device
 
 @dataclass(frozen=True)
 class SamplePrediction:
-    """A photo (h, w, 3), its true mask, the predicted one and the probability (h, w), all as the network sees them.
+    """An image (h, w, 3), its true and predicted masks and the probability (h, w), at the network's input size.
 
-    `size` is the photo's own height and width.
+    `size` is the original height and width.
     """
 
     size: tuple[int, int]
@@ -44,7 +44,7 @@ def predict_samples(
     compute: Device,
     tta: TTASettings,
 ) -> Iterator[SamplePrediction]:
-    """Predict some pictures to be looked at, as the evaluator does."""
+    """Yield predictions of some images, computed as by the evaluator."""
     dataset = build_dataset(pairs, data, None)
     network = with_tta(model.eval(), flips=tta.flips, scales=tta.scales)
     threshold_logit = logit_of(train.threshold)
@@ -56,7 +56,7 @@ def predict_samples(
 
 
 def as_seen(image: Tensor, mask: Tensor, truth: Tensor, logits: Tensor, threshold_logit: float) -> SamplePrediction:
-    """Return what was predicted of an image, at the size the network sees; `threshold_logit` is the threshold as a logit."""
+    """Return the prediction of an image at the network's input size; `threshold_logit` is the threshold as a logit."""
     return SamplePrediction(
         (truth.shape[0], truth.shape[1]),
         image.permute(1, 2, 0).numpy(),

@@ -1,4 +1,4 @@
-"""Score a model on a split: facts, rows per image, a tuned threshold, a comparison with another model."""
+"""Score a model on a split: summary, rows per image, a tuned threshold, a comparison with another model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -32,7 +32,7 @@ from segtune.runtime.files import without_nan
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model to score, and how."""
+    """A model to evaluate, and the settings to do it with."""
 
     name: str
     model: SegmentationModel
@@ -45,20 +45,20 @@ class EvaluatedModel:
     resamples: int = 2000
 
     def evaluate(self, pairs: Sequence[Pair]) -> Evaluation:
-        """Evaluate with all details."""
+        """Return an evaluation with all details."""
         loss, more = build_loss(self.loss), {"tta": self.tta, "tolerance": self.tolerance}
         result = Evaluator(pairs, self.data, self.options, loss, self.compute, **more)(self.model)  # type: ignore[arg-type]
-        assert result is not None  # nobody asked it to stop
+        assert result is not None  # it was not asked to stop
         return result
 
     def predict_samples(self, pairs: Sequence[Pair]) -> Pictures:
-        """Predict some pictures to be looked at."""
+        """Return predictions of some images for display."""
         views = predict_samples(self.model, pairs, self.data, self.options, self.compute, self.tta)
         return zip(pairs, views, strict=True)
 
 
 def evaluated_model(settings: EvaluateSettings, checkpoint: Checkpoint, compute: Device) -> EvaluatedModel:
-    """Rebuild a checkpoint's model; what the settings leave open is as in its training."""
+    """Return a checkpoint's model, rebuilt; settings that are not given are those of its training run."""
     trained = checkpoint.settings
     return EvaluatedModel(
         checkpoint.name,
@@ -75,95 +75,95 @@ def evaluated_model(settings: EvaluateSettings, checkpoint: Checkpoint, compute:
 
 @dataclass(frozen=True)
 class Scored:
-    """A model scored on a split: `facts` as in `evaluation.json`, and a row of `per_image.csv` for each image."""
+    """The scores of a model on a split: `facts` of `evaluation.json`, and `rows` of `per_image.csv`."""
 
     facts: Facts
     rows: list[Facts]
 
 
 def score(
-    subject: EvaluatedModel, pairs: Sequence[Pair], *, tune: Sequence[Pair] = (), other: EvaluatedModel | None = None
+    evaluated: EvaluatedModel, pairs: Sequence[Pair], *, tune: Sequence[Pair] = (), other: EvaluatedModel | None = None
 ) -> Scored | None:
-    """Score a model on images, with all processes; None in all but the first.
+    """Return the scores of a model on images, computed by all processes; None in all but the first.
 
     Args:
-        subject: The model.
+        evaluated: The model.
         pairs: The images of the split.
-        tune: Images to choose a threshold on; without any, it is chosen on `pairs`, and said to be.
-        other: A model to compare.
+        tune: Images to choose a threshold on; without any, it is chosen on `pairs`, which the result says.
+        other: A model to compare with.
 
     Raises:
-        UserError: The table of groups cannot be used.
-        FailedError: The model gives NaN.
+        UserError: The table of groups is invalid.
+        FailedError: The model returns NaN.
     """
-    empty = subject.options.empty
-    tables = read_groups(subject.data, pairs)  # first: what is wrong with it should not be found after an hour
-    result = subject.evaluate(pairs)
-    tuned = subject.evaluate(tune) if tune else result
+    empty = evaluated.options.empty
+    tables = read_groups(evaluated.data, pairs)  # first, so that its errors are not found after an hour
+    result = evaluated.evaluate(pairs)
+    tuned = evaluated.evaluate(tune) if tune else result
     others = other.evaluate(pairs) if other else None
     if distributed.rank() > 0:
         return None
-    groups = _groups(subject.data, result) | tables
-    facts = assess(result, empty, subject.resamples, groups) | _settings_of(subject, result)
+    groups = _groups(evaluated.data, result) | tables
+    facts = assess(result, empty, evaluated.resamples, groups) | _settings_of(evaluated, result)
     each = scores_per_image(result, empty)
-    facts["tuned"] = _tuned(tuned, result, empty, subject, "val" if tune else "")
+    facts["tuned"] = _tuned(tuned, result, empty, evaluated, "val" if tune else "")
     rows = _rows(pairs, each, result, groups)
     if other and others:
         theirs = scores_per_image(others, empty)["dice"]
         facts["compared"] = {"checkpoint": other.name, "dice_mean": mean(theirs)} | compare_paired(
-            each["dice"], theirs, subject.resamples
+            each["dice"], theirs, evaluated.resamples
         )
         rows = [row | {"dice_of_other": round(dice, 6)} for row, dice in zip(rows, theirs.tolist(), strict=True)]
     return Scored(dict(without_nan(facts)), rows)
 
 
-def _settings_of(subject: EvaluatedModel, result: Evaluation) -> Facts:
+def _settings_of(evaluated: EvaluatedModel, result: Evaluation) -> Facts:
     return {
         "loss": result.loss,
-        "split": subject.data.split,
-        "checkpoint": subject.name,
-        "data": str(Path(subject.data.root).expanduser().resolve()),
-        "foreground": subject.data.foreground,
-        "invert": subject.data.invert,
-        "image_size": list(subject.data.evaluation_size),
-        "threshold": subject.options.threshold,
-        "empty": subject.options.empty,
-        "tolerance": subject.tolerance,
-        "tta": asdict(subject.tta),
-        "resamples": subject.resamples,
+        "split": evaluated.data.split,
+        "checkpoint": evaluated.name,
+        "data": str(Path(evaluated.data.root).expanduser().resolve()),
+        "foreground": evaluated.data.foreground,
+        "invert": evaluated.data.invert,
+        "image_size": list(evaluated.data.evaluation_size),
+        "threshold": evaluated.options.threshold,
+        "empty": evaluated.options.empty,
+        "tolerance": evaluated.tolerance,
+        "tta": asdict(evaluated.tta),
+        "resamples": evaluated.resamples,
     }
 
 
 def read_groups(data: DataSettings, pairs: Sequence[Pair]) -> dict[str, Labels]:
-    """Read the user's table of groups, if there is one.
+    """Return the groups of the user's table, if there is one.
 
     Raises:
-        UserError: It cannot be used.
+        UserError: The table is invalid.
     """
     return groups_of_table(Path(data.groups).expanduser(), [pair.name for pair in pairs], say) if data.groups else {}
 
 
 def _groups(data: DataSettings, result: Evaluation) -> dict[str, Labels]:
     counted = result.counts.double()
-    shares = ((counted[:, 0] + counted[:, 2]) / counted.sum(1)).numpy()
-    groups = {"object size": groups_by_size(shares)}
+    fractions = ((counted[:, 0] + counted[:, 2]) / counted.sum(1)).numpy()
+    groups = {"object size": groups_by_size(fractions)}
     if data.skin:
         groups["skin tone"] = groups_by_tone(result.detailed.tones.numpy())
     return groups
 
 
-def _tuned(tuned: Evaluation, result: Evaluation, empty: Empty, subject: EvaluatedModel, on: str) -> Facts | None:
-    """Choose a threshold on validation pictures and say what it gives here; None if they are all left out as empty."""
+def _tuned(tuned: Evaluation, result: Evaluation, empty: Empty, evaluated: EvaluatedModel, on: str) -> Facts | None:
+    """Return a threshold chosen on `tuned` and its scores on `result`; None if no image of `tuned` has a Dice."""
     if not (chosen := choose_threshold(tuned, empty)):
         return None
     threshold, there = chosen
     here, usual = dice_at(result, threshold, empty), scores_per_image(result, empty)["dice"]
     return {
         "threshold": threshold,
-        "chosen_on": on or "the same pictures",
+        "chosen_on": on or "the same images",
         "dice_mean_there": there,
         "dice_mean": mean(here),
-        "against_usual": compare_paired(usual, here, subject.resamples),
+        "against_usual": compare_paired(usual, here, evaluated.resamples),
     }
 
 
@@ -175,7 +175,7 @@ def _rows(
         {"name": pair.name}
         | {name: round(float(values[i]), 6) for name, values in each.items()}
         | dict(zip(("tp", "fp", "fn", "tn"), result.counts[i].tolist(), strict=True))
-        | {"contradicted": round(details.doubts[i].item(), 6)}
+        | {"contradicted": round(details.label_errors[i].item(), 6)}
         | ({"typology_angle": round(details.tones[i].item(), 2)} if "skin tone" in groups else {})
         | {f"group: {name}": labels[i] for name, labels in groups.items()}
         for i, pair in enumerate(pairs)

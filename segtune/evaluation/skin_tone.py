@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-#: The classes, from the lightest, with the angle in degrees above which each begins.
+#: The classes, from the lightest, with the angle in degrees above which each starts.
 #: Chardon, Cretois and Hourseau 1991 ("Skin colour typology and suntanning pathways"); Del Bino and Bernerd 2013.
 TONES = (
     ("very light", 55.0),
@@ -17,17 +17,17 @@ TONES = (
 
 
 def typology_angle(photo: NDArray[np.uint8], skin: NDArray[np.bool_]) -> float:
-    """Measure the tone of the skin in a photo.
+    """Return the typology angle of the skin in an image.
 
     The angle is `atan2(L* - 50, b*)` in degrees, of the median CIELAB values (D65, sRGB) of the skin pixels. It is a
-    property of the picture: light, white balance and make-up move it as the skin does.
+    property of the image: light, white balance and make-up change it as the skin does.
 
     Args:
         photo: RGB, `(H, W, 3)`.
         skin: The true skin, `(H, W)`.
 
     Returns:
-        The angle, the greater the lighter; NaN without skin.
+        The angle, larger for lighter skin; NaN without skin.
     """
     pixels = photo[skin]
     if not len(pixels):
@@ -38,5 +38,5 @@ def typology_angle(photo: NDArray[np.uint8], skin: NDArray[np.bool_]) -> float:
 
 
 def tone(angle: float) -> str:
-    """Name the class of an angle; nothing for NaN."""
+    """Return the class of an angle; an empty string for NaN."""
     return next((name for name, above in TONES if angle > above), "")

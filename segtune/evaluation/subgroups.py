@@ -1,4 +1,4 @@
-"""Groups of pictures: by a table of the user's, by the size of the object, by skin tone."""
+"""Subgroups of images: by object size, by skin tone, or by a table of the user."""
 
 import csv
 import io
@@ -12,32 +12,32 @@ from numpy.typing import NDArray
 from segtune.errors import UserError, nearest, some
 from segtune.evaluation.skin_tone import TONES, tone
 
-#: More different values than this, all numbers, are divided into quarters; more than that, other ones, tell nothing.
+#: More distinct numbers than the first are divided into quarters; a column of more groups than the second is ignored.
 _MOST_VALUES, _MOST_GROUPS = 12, 50
 #: Groups that need no table.
 OWN = ("object size", "skin tone")
 
 Labels = list[str]
-"""The group of each picture; empty where it is in none."""
+"""The group of each image; an empty string for no group."""
 
 
-def groups_by_size(shares: NDArray[np.float64]) -> Labels:
-    """Divide pictures with foreground into thirds by its share of the picture (0 to 1)."""
-    present = shares[shares > 0]
+def groups_by_size(fractions: NDArray[np.float64]) -> Labels:
+    """Return labels that divide the images with foreground into thirds by its fraction (0 to 1)."""
+    present = fractions[fractions > 0]
     if len(present) < 3:
-        return [""] * len(shares)
+        return [""] * len(fractions)
     low, high = np.quantile(present, (1 / 3, 2 / 3))
     names = (f"small: up to {low:.1%}", f"medium: to {high:.1%}", f"large: over {high:.1%}")
-    return [names[int(share > low) + int(share > high)] if share > 0 else "" for share in shares]
+    return [names[int(part > low) + int(part > high)] if part > 0 else "" for part in fractions]
 
 
 def groups_by_tone(angles: NDArray[np.float64]) -> Labels:
-    """Divide pictures by the class of their skin's typology angle, in degrees."""
+    """Return labels by the class of the skin's typology angle, in degrees."""
     return [tone(angle) for angle in angles]
 
 
 def order(labels: Labels) -> list[str]:
-    """Return the groups in the order in which they are read best: tones from the lightest, sizes upwards."""
+    """Return the groups in reading order: tones from the lightest, sizes and numbers in ascending order."""
     known = [name for name, _ in TONES] + ["small", "medium", "large"]
 
     def place(label: str) -> tuple[int, float, str]:
@@ -49,53 +49,55 @@ def order(labels: Labels) -> list[str]:
 
 
 def groups_of_table(path: Path, names: Sequence[str], log: Callable[[str], None]) -> dict[str, Labels]:
-    """Read the groups of pictures from a CSV file: a row a picture, its name in the first column.
+    """Return groups of images from a CSV file with one row per image, whose name is in the first column.
 
     Columns of numbers with many values are divided into quarters.
 
     Args:
-        path: The file, UTF-8, with a heading line; separated by commas, semicolons or tabs.
-        names: The pictures, by the stem of their files; the table may say more than these.
-        log: Told which pictures the table lacks.
+        path: The file, UTF-8, with a header line; separated by commas, semicolons or tabs.
+        names: The images, by the stem of their files; the table may contain others too.
+        log: Called with warnings, such as images that the table lacks.
 
     Returns:
-        Labels for each further column.
+        The labels of each further column.
 
     Raises:
-        UserError: The file cannot be read, or says nothing of these pictures.
+        UserError: The file cannot be read, is invalid, or has none of these images.
     """
     columns, rows = _read(path)
     if taken := set(columns) & set(OWN):
-        raise UserError(f"{path}: segtune itself makes groups by {some(sorted(taken))}. Call the column otherwise.")
+        raise UserError(
+            f"{path}: the column name {some(sorted(taken))} is reserved for segtune's own groups. Rename the column."
+        )
     known = {unicodedata.normalize("NFC", name): name for name in names}
     found: dict[str, list[str]] = {}
     for number, row in rows:
         name = unicodedata.normalize("NFC", row[0].strip())
         name = name if name in known else Path(name).stem
         if name in known and found.setdefault(name, row[1:]) != row[1:]:
-            raise UserError(f"{path}, line {number}: {name} is in the table twice, with other values. Keep one line.")
+            raise UserError(
+                f"{path}, line {number}: {name} is in the table twice, with different values. Keep one line."
+            )
     if not found:
         first = rows[0][1][0] if rows else "none"
         raise UserError(
-            f"{path} holds none of the {len(names)} pictures. Its first column, {columns[0]}, must name them, with or "
-            f"without extension; it begins with {first}, the pictures with {names[0]}.{nearest(first, names)}"
+            f"{path} has none of the {len(names)} images. Its first column, {columns[0]}, must name them, with or "
+            f"without extension; the first name is {first}, the first image {names[0]}.{nearest(first, names)}"
         )
     if lacking := sorted(known.keys() - found.keys()):
-        log(f"{path} lacks {len(lacking)} of {len(names)} pictures; they are in no group: {some(lacking)}.")
+        log(f"{path} lacks {len(lacking)} of {len(names)} images, which are in no group: {some(lacking)}.")
     groups = {}
     for index, column in enumerate(columns[1:]):
         labels = _labels([found[name][index].strip() if name in found else "" for name in known])
         if len(set(labels)) > _MOST_GROUPS:
-            log(
-                f"{path}: {column} has {len(set(labels))} different values, too many to make groups by; it is left out."
-            )
+            log(f"{path}: {column} has {len(set(labels))} distinct values, too many for groups; it is ignored.")
         elif column:
             groups[column] = labels
     return groups
 
 
 def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Read the heading, and the rows with their line numbers."""
+    """Return the header, and the rows with their line numbers."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -108,12 +110,12 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     named = [column for column in columns if column]
     if len(named) < 2 or len(set(named)) < len(named) or not columns[0]:
         raise UserError(
-            f"data.groups={path}: expected a heading line with the picture's column first and at least one more, each "
-            f"named once; came {', '.join(columns) or 'an empty file'}."
+            f"data.groups={path}: got the header {', '.join(columns) or '(none: the file is empty)'}; expected the "
+            "column of image names and at least one other, with distinct names."
         )
     for number, row in rows:
         if len(row) != len(columns):
-            raise UserError(f"{path}, line {number}: expected {len(columns)} values, as in the heading line.")
+            raise UserError(f"{path}, line {number}: got {len(row)} values; expected {len(columns)}, as in the header.")
     return columns, rows
 
 

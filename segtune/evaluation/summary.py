@@ -1,4 +1,4 @@
-"""What an evaluation says: scores with intervals, thresholds, groups, doubtful masks; plain values, ready to show."""
+"""The summary of an evaluation as plain values: scores with confidence intervals, thresholds, subgroups, curves."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -19,31 +19,31 @@ from segtune.metrics.overlap import Empty, per_image, summarise
 Array = NDArray[np.float64]
 Facts = dict[str, Any]
 
-#: A group with fewer pictures has no interval, and does not count for the gap between the best and the worst.
+#: A group with fewer images has no interval, and is left out of the gap between the best and the worst.
 SMALL_GROUP = 5
 
 _POOLED = {"dice_pooled": "dice", "iou_pooled": "iou", "precision": "precision", "recall": "recall"}
 
 
 def scores_per_image(result: Evaluation, empty: Empty) -> dict[str, Array]:
-    """Return Dice, IoU, precision, recall and boundary F-score of every picture, (N,) each; NaN where left out."""
+    """Return Dice, IoU, precision, recall and boundary F-score of every image, (N,) each; NaN where left out."""
     each = {name: values.numpy() for name, values in per_image(result.counts, empty).items()}
     boundary = boundary_f(result.detailed.boundaries.numpy())
     return each | {"boundary_f": _ruled(boundary, _empty(result), empty)}
 
 
 def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str, Labels] | None = None) -> Facts:
-    """Score an evaluation.
+    """Return the summary of an evaluation.
 
     Args:
-        result: What the evaluator found.
-        empty: The rule for pictures without true foreground.
-        resamples: Of the bootstrap.
-        groups: By a name, the group of each picture.
+        result: From the evaluator.
+        empty: The rule for images without true foreground.
+        resamples: Number of resamples of the bootstrap.
+        groups: By name, the group of each image.
 
     Returns:
-        `dice_mean`, `dice_pooled`, …, `intervals` (95 %, by the scores' names), `empty_pictures` (what happened in
-        pictures without foreground), `curves`, `groups` and `gaps`.
+        `dice_mean`, `dice_pooled`, …, `intervals` (95 %, by the scores' names), `empty_pictures` (scores of
+        images without foreground), `curves`, `groups` and `gaps`.
     """
     each = scores_per_image(result, empty)
     scores, intervals = asdict(summarise(result.counts, empty)), dict[str, list[float]]()
@@ -73,12 +73,12 @@ def choose_threshold(result: Evaluation, empty: Empty) -> tuple[float, float] | 
 
 
 def dice_at(result: Evaluation, threshold: float, empty: Empty) -> Array:
-    """Return Dice of every picture at another threshold."""
+    """Return the Dice of every image at another threshold."""
     return per_image(counts_at(result.detailed.histograms, threshold), empty)["dice"].numpy()
 
 
 def compare_paired(first: Array, second: Array, resamples: int) -> Facts:
-    """Compare two models picture by picture: the mean of second - first, with its interval."""
+    """Return a paired comparison of two models: the mean of second - first over the images, with its interval."""
     differences = second - first
     low, high = mean_interval(differences, resamples)
     valid = differences[~np.isnan(differences)]
@@ -119,11 +119,11 @@ def _groups(labels: Labels, dices: Array, result: Evaluation, empty: Empty, resa
 
 
 def _gap(rows: list[Facts]) -> Facts | None:
-    """Compare the best group with the worst, of those with enough pictures."""
-    able = [row for row in rows if row["images"] >= SMALL_GROUP and not np.isnan(row["dice_mean"])]
-    if len(able) < 2:
+    """Return the gap between the best and the worst of the groups with enough images."""
+    eligible = [row for row in rows if row["images"] >= SMALL_GROUP and not np.isnan(row["dice_mean"])]
+    if len(eligible) < 2:
         return None
-    best, worst = (choose(able, key=lambda row: row["dice_mean"]) for choose in (max, min))
+    best, worst = (choose(eligible, key=lambda row: row["dice_mean"]) for choose in (max, min))
     gap = best["dice_mean"] - worst["dice_mean"]
     return {"gap": gap, "best": best["group"], "worst": worst["group"]} if gap else None
 
@@ -140,7 +140,7 @@ def _curves(result: Evaluation, empty: Empty) -> Facts:
             "error": reliability.error,
             "pixels": [int(count) for count in reliability.pixels],
             "probability": plain(reliability.probability),
-            "share": plain(reliability.share),
+            "share": plain(reliability.fraction),
         },
     }
 
@@ -150,7 +150,7 @@ def _empty(result: Evaluation) -> NDArray[np.bool_]:
 
 
 def mean(values: Array) -> float:
-    """Return the mean of what is defined; NaN where nothing is."""
+    """Return the mean of the values that are not NaN; NaN without any."""
     return float(np.nanmean(values)) if (~np.isnan(values)).any() else float("nan")
 
 
@@ -159,7 +159,7 @@ def _rounded(ends: tuple[float, float]) -> list[float]:
 
 
 def _pooled(name: str, empty: Empty, tp: Array, fp: Array, fn: Array, axis: int = -1) -> Array:
-    """Score sums of counts by the rule for pictures without foreground, as `metrics.per_image` does pictures."""
+    """Return a micro-averaged score; the rule for images without foreground holds for the sums of counts."""
     sums = np.stack([part.sum(axis) for part in (tp, fp, fn, tp * 0)], axis=-1).astype(np.int64)
     scores = per_image(torch.from_numpy(sums.reshape(-1, 4)), empty)[name].numpy()
     return np.asarray(scores.reshape(sums.shape[:-1]))
@@ -171,5 +171,5 @@ def _boundary(empty: Empty, *columns: Array, axis: int = -1) -> Array:
 
 
 def _ruled(scores: Array, without: NDArray[np.bool_], empty: Empty) -> Array:
-    """Apply the rule for pictures without foreground to boundary scores."""
+    """Return boundary scores with the rule for images without foreground applied."""
     return scores if empty == "one" else np.where(without, 0.0 if empty == "zero" else np.nan, scores)

@@ -1,1 +1,1 @@
-"""Metrics, pure."""
+"""Metrics, as pure functions."""

@@ -1,4 +1,4 @@
-"""Intervals by the bootstrap: what the scores might have been on other pictures of the same kind."""
+"""Bootstrap confidence intervals: the variation of scores over samples of images from the same distribution."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,24 +10,24 @@ from scipy.stats import bootstrap, norm, t
 Interval = tuple[float, float]
 Array = NDArray[np.float64]
 
-#: Numbers drawn at once, for memory.
+#: Numbers drawn at once, to limit memory.
 _AT_ONCE = 2_000_000
 
 
 def interval(statistic: Callable[..., Any], columns: Sequence[Array], resamples: int, level: float = 0.95) -> Interval:
-    """Return the bootstrap interval of a statistic over pictures.
+    """Return the bootstrap interval of a statistic over images.
 
-    It is the expanded percentile interval (Hesterberg 2015, "What Teachers Should Know About the Bootstrap"): between
-    quantiles that lie further out the fewer the pictures are, by which that of a mean becomes as wide as Student's.
+    It is the expanded percentile interval (Hesterberg 2015, "What Teachers Should Know About the Bootstrap"): its
+    quantiles are more extreme for fewer images, so that the interval of a mean is as wide as Student's.
 
     Args:
-        statistic: Of the columns, along `axis`: with a keyword `axis`. Draws for which it is NaN do not count.
-        columns: One value per picture each, (N,); all columns of a picture are drawn together.
-        resamples: How often N pictures are drawn with replacement. The draws are the same at every call.
-        level: The share of such intervals that should hold the true value.
+        statistic: A function of the columns with a keyword `axis`. Resamples for which it is NaN are ignored.
+        columns: One value per image each, (N,); images are resampled, so the columns stay paired.
+        resamples: Number of resamples of N images with replacement. They are the same at every call.
+        level: The confidence level.
 
     Returns:
-        Lower and upper end; NaN for fewer than two pictures, or where the statistic is NaN: nothing can be said.
+        Lower and upper end; NaN for fewer than two images, or where the statistic is NaN.
     """
     count = len(columns[0])
     if count < 2 or np.isnan(statistic(*columns, axis=-1)):
@@ -51,5 +51,5 @@ def interval(statistic: Callable[..., Any], columns: Sequence[Array], resamples:
 
 
 def mean_interval(values: Array, resamples: int) -> Interval:
-    """Return the interval of a mean; values that are not defined (NaN) are left out."""
+    """Return the confidence interval of a mean; NaN values are left out."""
     return interval(np.mean, [values[~np.isnan(values)]], resamples)

@@ -1,4 +1,4 @@
-"""The boundary F-score: how well outlines fit, counts first."""
+"""The boundary F-score, computed from counts of boundary pixels."""
 
 import cv2
 import numpy as np
@@ -10,13 +10,13 @@ Mask = NDArray[np.bool_]
 def boundary_counts(predicted: Mask, truth: Mask, tolerance: float) -> tuple[int, int, int, int]:
     """Count boundary pixels, and those that lie near the other mask's boundary.
 
-    A boundary pixel is one of the object with a pixel of the background above, below, left or right of it; the frame of
-    the picture is no boundary. Where one mask is all object and the other has none, each counts as one unmet pixel.
+    A boundary pixel is a foreground pixel with a background pixel above, below, left or right of it; the edge of the
+    image is not a boundary. If one mask is all foreground and the other empty, each counts as one unmatched pixel.
 
     Args:
         predicted: `(H, W)`.
         truth: `(H, W)`.
-        tolerance: The largest Euclidean distance, in pixels, at which a boundary counts as met.
+        tolerance: The largest Euclidean distance, in pixels, at which boundary pixels match.
 
     Returns:
         Predicted boundary pixels near the true boundary, all predicted ones, true ones near the predicted boundary, all
@@ -24,15 +24,15 @@ def boundary_counts(predicted: Mask, truth: Mask, tolerance: float) -> tuple[int
     """
     ours, theirs = _boundary(predicted), _boundary(truth)
     if not ours.any() and not theirs.any() and predicted.flat[0] != truth.flat[0]:
-        return 0, 1, 0, 1  # all object, all background: as wrong as can be
+        return 0, 1, 0, 1  # all foreground against none: the worst score
     return _near(ours, theirs, tolerance), int(ours.sum()), _near(theirs, ours, tolerance), int(theirs.sum())
 
 
 def boundary_f(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Score boundaries: the harmonic mean of the shares that are met (Martin et al. 2004; Csurka et al. 2013).
+    """Return boundary F-scores: harmonic means of precision and recall (Martin et al. 2004; Csurka et al. 2013).
 
     Args:
-        counts: `(..., 4)`, from `boundary_counts`, or sums of such.
+        counts: `(..., 4)`, from `boundary_counts`, or sums of them.
 
     Returns:
         `(...)`, 0 to 1: 1 where neither mask has a boundary and they agree, 0 where only one has.

@@ -1,4 +1,4 @@
-"""Curves over all thresholds: Dice, precision and recall, calibration; from histograms of the probabilities."""
+"""Dice, precision and recall over all thresholds, and calibration, from histograms of the probabilities."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,20 +10,20 @@ from torch import Tensor
 
 from segtune.metrics.overlap import Empty, per_image
 
-#: Steps of the probability; a threshold is one of `THRESHOLDS`.
+#: Number of probability bins; thresholds are their inner edges.
 BINS = 200
 THRESHOLDS: NDArray[np.float64] = np.arange(1, BINS) / BINS
 
 
 def histogram(probability: Tensor, truth: Tensor) -> Tensor:
-    """Count the pixels of a picture by probability and truth.
+    """Return the histogram of an image's pixels by probability and truth.
 
     Args:
-        probability: Of the object, 0 to 1, any shape.
+        probability: Of foreground, 0 to 1, any shape.
         truth: 0 or 1, of the same number of elements.
 
     Returns:
-        `(2, BINS)`, int64: of the background, of the object. A probability `p` is in bin `floor(p * BINS)`.
+        `(2, BINS)`, int64, of background and foreground. A probability `p` is in bin `floor(p * BINS)`.
     """
     bins = (probability.flatten() * BINS).long().clamp_(0, BINS - 1)
     bins += BINS * truth.flatten().to(bins)
@@ -31,7 +31,7 @@ def histogram(probability: Tensor, truth: Tensor) -> Tensor:
 
 
 def counts_at(histograms: Tensor, threshold: float) -> Tensor:
-    """Return the counts of every picture when pixels from a threshold on are object.
+    """Return the counts of every image when pixels at or above a threshold are foreground.
 
     Args:
         histograms: `(N, 2, BINS)`.
@@ -46,12 +46,12 @@ def counts_at(histograms: Tensor, threshold: float) -> Tensor:
 
 
 def dice_curve(histograms: Tensor, empty: Empty) -> NDArray[np.float64]:
-    """Return the mean Dice over the pictures at each of `THRESHOLDS`."""
+    """Return the mean Dice over the images at each of `THRESHOLDS`."""
     return np.array([per_image(counts_at(histograms, at), empty)["dice"].nanmean().item() for at in THRESHOLDS])
 
 
 def best_threshold(dices: NDArray[np.float64]) -> float:
-    """Return the threshold of the best mean Dice; of several the middle one, for a curve is often flat on top.
+    """Return the threshold of the best mean Dice; the middle one of several, because curves are often flat at the top.
 
     Raises:
         ValueError: No Dice is defined.
@@ -64,7 +64,7 @@ def best_threshold(dices: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Pooled precision and recall at each of `THRESHOLDS`, and the area under the curve."""
+    """Micro-averaged precision and recall at each of `THRESHOLDS`, and the area under the curve."""
 
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
@@ -72,7 +72,7 @@ class PrecisionRecall:
 
 
 def precision_recall(histograms: Tensor) -> PrecisionRecall:
-    """Return precision and recall over all pixels; precision is 1 where nothing is predicted, recall 1 without object.
+    """Return precision (1 where nothing is predicted) and recall (1 without foreground) over all pixels.
 
     The average precision is the sum of precision times the gain in recall from threshold to threshold, from the highest
     to 0 (as scikit-learn's), with the probabilities rounded down to `1 / BINS`.
@@ -88,30 +88,30 @@ def precision_recall(histograms: Tensor) -> PrecisionRecall:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Of all pixels in each of ten ranges of probability: how many, their mean probability, the share that is object.
+    """For ten ranges of probability: the number of pixels, their mean probability, and their foreground fraction.
 
-    `error` is the expected calibration error: the mean gap between the latter two, weighted by pixels (Naeini et al.
-    2015; Guo et al. 2017). Probabilities are taken at the middle of their bin, so it is exact to 1 / (2 BINS).
+    `error` is the expected calibration error: the mean difference of the latter two, weighted by pixels (Naeini et al.
+    2015; Guo et al. 2017). Probabilities are rounded to the middle of their bin, so it is exact to 1 / (2 BINS).
     """
 
     pixels: NDArray[np.float64]
     probability: NDArray[np.float64]
-    share: NDArray[np.float64]
+    fraction: NDArray[np.float64]
     error: float
 
 
 def calibration(histograms: Tensor) -> Calibration:
-    """Compare probabilities with how often they come true, over all pixels."""
+    """Return the calibration of probabilities over all pixels."""
     background, object_ = histograms.sum(0).double().numpy().reshape(2, 10, -1)
     pixels = (background + object_).sum(-1)
     middles = ((np.arange(BINS) + 0.5) / BINS).reshape(10, -1)
     safe = np.maximum(pixels, 1)
     probability = ((background + object_) * middles).sum(-1) / safe
-    share = object_.sum(-1) / safe
-    error = float((np.abs(probability - share) * pixels).sum() / max(pixels.sum(), 1))
-    return Calibration(pixels, probability, share, error)
+    fraction = object_.sum(-1) / safe
+    error = float((np.abs(probability - fraction) * pixels).sum() / max(pixels.sum(), 1))
+    return Calibration(pixels, probability, fraction, error)
 
 
 def plain(values: Any) -> list[float]:
-    """Turn an array into a list of numbers short enough to read."""
+    """Return an array as a list of numbers, rounded to be readable."""
     return [round(float(value), 6) for value in values]

@@ -1,6 +1,6 @@
-"""Metrics of binary segmentation, counts first: integers per picture, divided once.
+"""Overlap metrics of binary segmentation, computed from integer counts per image.
 
-Count each batch with `counts`, concatenate what all batches (and processes) gave, then ask for `per_image` or
+Call `counts` for each batch, concatenate the results of all batches (and processes), then call `per_image` or
 `summarise`.
 """
 
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 Empty = Literal["one", "zero", "skip"]
-"""What a picture without true foreground scores; see `per_image`."""
+"""The rule for images without true foreground; see `per_image`."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a set of pictures, each 0 to 1.
+    """Scores of a set of images, each 0 to 1.
 
-    `*_mean` is the mean over the pictures: every picture weighs the same. `*_pooled`, `precision` and
-    `recall` come from the sums of the counts over all pictures: every pixel weighs the same. `images` counts
-    all pictures, `empty_images` those without true foreground.
+    `*_mean` is the mean over the images, so every image has the same weight. `*_pooled`, `precision` and `recall` are
+    micro-averaged: computed from the counts summed over all images, so every pixel has the same weight. `images` is
+    the number of images, `empty_images` that of images without true foreground.
     """
 
     dice_mean: float
@@ -34,9 +34,9 @@ class Scores:
 
 
 def logit_of(threshold: float) -> float:
-    """Return the logit above which a pixel is object, for a threshold of the probability.
+    """Return the logit above which a pixel is foreground, for a threshold of the probability.
 
-    It is computed in float64: in float32, 1 - threshold near 1 would be off by more than logits are.
+    It is computed in float64: in float32, 1 - threshold would be too inexact for thresholds near 1.
 
     Args:
         threshold: Above 0 and below 1.
@@ -45,22 +45,22 @@ def logit_of(threshold: float) -> float:
 
 
 def counts(predicted: Tensor, target: Tensor) -> Tensor:
-    """Count the pixels of every picture that were found, falsely found, missed, and rightly left out.
+    """Return the numbers of true and false positives and negatives of every image.
 
     Args:
-        predicted: `(N, 1, H, W)` or `(N, H, W)`, bool or 0 and 1; not logits or probabilities.
+        predicted: `(N, 1, H, W)` or `(N, H, W)`, bool or 0 and 1; neither logits nor probabilities.
         target: The truth, of the same shape, bool or 0 and 1.
 
     Returns:
         `(N, 4)`, int64: true positives, false positives, false negatives, true negatives; exact for any size.
 
     Raises:
-        ValueError: If the shapes differ or are others, or a mask holds anything but 0 and 1.
+        ValueError: The shapes differ or are wrong, or a mask contains anything but 0 and 1.
     """
     shape = tuple(predicted.shape)
     if target.shape != predicted.shape or len(shape) not in (3, 4) or (len(shape) == 4 and shape[1] != 1):
         raise ValueError(
-            f"predicted has the shape {shape} and target {tuple(target.shape)}; expected one shape for both, "
+            f"got shape {shape} for predicted and {tuple(target.shape)} for target; expected the same for both, "
             "(N, 1, H, W) or (N, H, W)"
         )
     found = _as_bool("predicted", predicted).flatten(1)
@@ -70,10 +70,10 @@ def counts(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def per_image(counts: Tensor, empty: Empty = "one") -> dict[str, Tensor]:
-    """Score every picture.
+    """Return the scores of every image.
 
     Dice is `2 TP / (2 TP + FP + FN)`, IoU `TP / (TP + FP + FN)`, precision `TP / (TP + FP)` and recall
-    `TP / (TP + FN)`. The rule `empty` is for pictures without true foreground, where these can be 0/0:
+    `TP / (TP + FN)`. The rule `empty` applies to images without true foreground, where these can be 0/0:
 
     - `one`: 0/0 is 1. So Dice, IoU and precision are 1 if nothing was predicted and 0 otherwise; recall is 1
       in any case, as nothing was missed.
@@ -84,22 +84,22 @@ def per_image(counts: Tensor, empty: Empty = "one") -> dict[str, Tensor]:
 
     Args:
         counts: `(N, 4)`, int64, from `counts`.
-        empty: The rule for pictures without true foreground.
+        empty: The rule for images without true foreground.
 
     Returns:
         `dice`, `iou`, `precision` and `recall`, each `(N,)`, float64, on the CPU (not every accelerator has
         float64).
 
     Raises:
-        ValueError: If the counts have another shape or dtype, or `empty` is unknown.
+        ValueError: The counts have another shape or dtype, or `empty` is unknown.
     """
     if counts.ndim != 2 or counts.shape[1] != 4 or counts.dtype != torch.int64:
         raise ValueError(
-            f"counts have the shape {tuple(counts.shape)} and dtype {counts.dtype}; expected (N, 4), int64, "
-            "from `counts`"
+            f"got counts of shape {tuple(counts.shape)} and dtype {counts.dtype}; expected (N, 4), int64, "
+            "as from `counts`"
         )
     if empty not in get_args(Empty):
-        raise ValueError(f"empty is {empty!r}; expected one of {', '.join(get_args(Empty))}")
+        raise ValueError(f"got empty={empty!r}; expected one of {', '.join(get_args(Empty))}")
     tp, fp, fn, _ = counts.cpu().unbind(1)
     is_empty = tp + fn == 0
     # A denominator can be 0 with foreground only in precision, and then the object was missed: 0.
@@ -117,25 +117,25 @@ def per_image(counts: Tensor, empty: Empty = "one") -> dict[str, Tensor]:
 
 
 def summarise(counts: Tensor, empty: Empty = "one") -> Scores:
-    """Score a set of pictures, per picture and pooled.
+    """Return the scores of a set of images, averaged per image and micro-averaged.
 
-    The pooled scores count all pictures, so false alarms in empty ones lower them under every rule; if no
-    picture has foreground, the set scores like one empty picture. Under `skip` the means leave the empty
-    pictures out, and are NaN if all are empty.
+    The micro-averaged scores count all images, so false positives in empty ones lower them under every rule; if no
+    image has foreground, the set scores like one empty image. Under `skip` the means leave the empty
+    images out, and are NaN if all are empty.
 
     Args:
         counts: `(N, 4)`, int64, from `counts`, N at least 1.
-        empty: The rule for pictures without true foreground, as in `per_image`.
+        empty: The rule for images without true foreground, as in `per_image`.
 
     Returns:
         The scores.
 
     Raises:
-        ValueError: As in `per_image`, and if there is no picture.
+        ValueError: As in `per_image`, or there is no image.
     """
     each = per_image(counts, empty)
     if not len(counts):
-        raise ValueError("counts hold no picture; expected at least one row")
+        raise ValueError("got counts of no image; expected at least one row")
     pooled = {name: score.item() for name, score in per_image(counts.sum(0, keepdim=True), empty).items()}
     return Scores(
         dice_mean=each["dice"].nanmean().item(),
@@ -156,7 +156,7 @@ def _as_bool(name: str, mask: Tensor) -> Tensor:
     wrong = mask[~found & (mask != 0)]
     if wrong.numel():
         raise ValueError(
-            f"{name} holds {wrong[0].item():g}; expected bool or only 0 and 1: threshold logits or "
-            "probabilities, and turn a 0/255 mask into 0/1 first, for example with `mask > 127`"
+            f"got {wrong[0].item():g} in {name}; expected bool or only 0 and 1: threshold logits or "
+            "probabilities, and convert a 0/255 mask first, for example with `mask > 127`"
         )
     return found

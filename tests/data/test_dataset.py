@@ -117,7 +117,7 @@ def test_shares_of_several_processes_make_the_batches_of_one(length: int, size: 
         counted = [share.share_of(number) for share in shares]
         assert {everyones for _, everyones in counted} == {len(expected)}
         given = [key for (mine, _), part in zip(counted, parts, strict=True) for key in part[:mine]]
-        assert sorted(given) == sorted(expected)  # each picture once
+        assert sorted(given) == sorted(expected)  # each image once
         assert all(len(part) == max(1, mine) for (mine, _), part in zip(counted, parts, strict=True))
     assert whole.share_of(0) == (min(length, size), min(length, size))
 

@@ -180,14 +180,14 @@ def test_damaged_files_are_errors(tmp_path: Path, suffix: str) -> None:
     cut.write_bytes(b"")
     assert refusal(read_photo, cut) == "the file is empty"
     cut.write_bytes(b"<html>not found</html>" * 9)
-    assert refusal(read_mask, cut) == "not a JPEG, PNG, BMP, TIFF or WebP picture, or damaged"
+    assert refusal(read_mask, cut) == "not a JPEG, PNG, BMP, TIFF or WebP image, or damaged"
     cut.unlink()
     assert refusal(read_mask, cut) == "cannot be read: No such file or directory"
 
 
 def test_other_formats_are_not_even_tried(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png", format="EPS")
-    assert refusal(read_photo, tmp_path / "a.png") == "not a JPEG, PNG, BMP, TIFF or WebP picture, or damaged"
+    assert refusal(read_photo, tmp_path / "a.png") == "not a JPEG, PNG, BMP, TIFF or WebP image, or damaged"
 
 
 @pytest.mark.filterwarnings("error")
@@ -238,7 +238,7 @@ def test_a_palette_whose_black_is_elsewhere_among_many_is_refused(tmp_path: Path
     image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) % 3, mode="P")
     image.putpalette([255, 0, 0, 0, 0, 0, 0, 255, 0])
     image.save(tmp_path / "mask.png")
-    with pytest.raises(ImageError, match="a palette mask of 3 colours in which black is index 1, not 0; save it"):
+    with pytest.raises(ImageError, match="a palette mask with 3 colours, in which black is index 1, not 0; save it"):
         read_mask(tmp_path / "mask.png")
 
 

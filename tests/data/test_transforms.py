@@ -109,9 +109,8 @@ def test_masks_stay_nearest_whatever_a_transform_asks_for() -> None:
 
 def test_an_unknown_transform_gets_the_nearest_names() -> None:
     assert error((64, 64), None, {"HorizontalFlop": {}}) == (
-        "augment.transforms.HorizontalFlop: there is no such albumentations transform that takes plain "
-        "settings; nearest: "
-        "HorizontalFlip."
+        "augment.transforms.HorizontalFlop: no albumentations transform of this name takes plain "
+        "settings; nearest: HorizontalFlip."
     )
 
 
@@ -132,20 +131,20 @@ def test_an_unknown_transform_gets_the_nearest_names() -> None:
 )
 def test_code_files_and_containers_are_refused(name: str) -> None:
     assert error((64, 64), None, {name: {}}).startswith(
-        f"augment.transforms.{name}: there is no such albumentations transform that takes plain settings; "
+        f"augment.transforms.{name}: no albumentations transform of this name takes plain settings; "
     )
 
 
 def test_wrong_arguments_are_named() -> None:
     assert error((64, 64), None, {"HorizontalFlip": {"prob": 0.5}}) == (
-        "augment.transforms.HorizontalFlip: no argument 'prob'; valid are p."
+        "augment.transforms.HorizontalFlip: got the argument 'prob'; expected p."
     )
     assert error((64, 64), None, {"RandomGamma": {"gamma": 3}}) == (
-        "augment.transforms.RandomGamma: no argument 'gamma'; valid are gamma_limit, p."
+        "augment.transforms.RandomGamma: got the argument 'gamma'; expected gamma_limit, p."
     )
-    assert error((64, 64), {"size": 3}, {}) == "augment.crop: no argument 'size'; valid are scale, ratio."
+    assert error((64, 64), {"size": 3}, {}) == "augment.crop: got the argument 'size'; expected scale, ratio."
     assert error((64, 64), None, {"HorizontalFlip": 0.5}) == (
-        "augment.transforms.HorizontalFlip: expected a mapping of arguments, as in {p: 0.5}, not 0.5."
+        "augment.transforms.HorizontalFlip: got 0.5; expected a mapping of arguments, such as {p: 0.5}."
     )
 
 
@@ -161,15 +160,14 @@ def test_wrong_values_are_named() -> None:
 
 def test_transforms_that_break_the_contract_are_found_before_training() -> None:
     assert error((64, 48), None, {"Normalize": {}}) == (
-        "augment.transforms.Normalize: makes a photo of float32 (64, 48, 3), expected uint8 (64, 48, 3); "
-        "size and "
-        "normalisation are set elsewhere (data.image_size, the backbone)."
+        "augment.transforms.Normalize: returns an image of float32 (64, 48, 3); expected uint8 (64, 48, 3): "
+        "data.image_size sets the size, and the backbone the normalisation."
     )
     for name in ("Transpose", "RandomRotate90", "D4"):
-        assert "makes a photo of uint8 (48, 64, 3)" in error((64, 48), None, {name: {}})
+        assert "returns an image of uint8 (48, 64, 3)" in error((64, 48), None, {name: {}})
         build_transform((64, 64), None, {name: {}})
     assert error((64, 48), None, {"PixelDropout": {"dropout_prob": 0.5, "mask_drop_value": 9}}) == (
-        "augment.transforms.PixelDropout: makes a mask that is not 0 and 1 at the photo's size."
+        "augment.transforms.PixelDropout: returns a mask that is not 0 and 1 at the image's size."
     )
     assert error((64, 48), None, {"CenterCrop": {"height": 99, "width": 99}}).startswith(
         "augment.transforms.CenterCrop: fails on a photo of 64 x 48 pixels with a mask: "

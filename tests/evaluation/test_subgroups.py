@@ -1,4 +1,4 @@
-"""Groups of pictures: sizes by hand, tables good and bad."""
+"""Groups of images: sizes by hand, tables good and bad."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_columns_become_groups(tmp_path: Path) -> None:
 def test_separators_and_missing_pictures(tmp_path: Path, separator: str) -> None:
     found, said = table(tmp_path, "\ufeff" + "name,camera\na,x\n".replace(",", separator))
     assert found == {"camera": ["x", "", "", ""]}
-    assert said == [f"{tmp_path}/groups.csv lacks 3 of 4 pictures; they are in no group: b, c, ü d."]
+    assert said == [f"{tmp_path}/groups.csv lacks 3 of 4 images, which are in no group: b, c, ü d."]
 
 
 def test_many_numbers_become_quarters(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_column_of_many_texts_is_left_out(tmp_path: Path) -> None:
     names = [f"p{i}" for i in range(60)]
     found, said = table(tmp_path, "name,who,side\n" + "".join(f"p{i},w{i},{i % 2}\n" for i in range(60)), names)
     assert list(found) == ["side"]
-    assert said == [f"{tmp_path}/groups.csv: who has 60 different values, too many to make groups by; it is left out."]
+    assert said == [f"{tmp_path}/groups.csv: who has 60 distinct values, too many for groups; it is ignored."]
 
 
 def test_quoted_values_other_pictures_and_equal_lines(tmp_path: Path) -> None:
@@ -75,15 +75,15 @@ def test_quoted_values_other_pictures_and_equal_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a heading line with the picture's column first and at least one more"),
-        ("name\na\n", "came name."),
-        ("name,x,x\na,1,2\n", "each named once; came name, x, x."),
-        ("name,x\na\n", "line 2: expected 2 values, as in the heading line."),
-        ("name,x\na,1,2\n", "line 2: expected 2 values, as in the heading line."),
-        ("name,x\na,1\na,2\n", "line 3: a is in the table twice, with other values. Keep one line."),
+        ("", "got the header (none: the file is empty); expected the column of image names"),
+        ("name\na\n", "got the header name; expected the column of image names and at least one other"),
+        ("name,x,x\na,1,2\n", "got the header name, x, x; expected the column of image names"),
+        ("name,x\na\n", "line 2: got 1 values; expected 2, as in the header."),
+        ("name,x\na,1,2\n", "line 2: got 3 values; expected 2, as in the header."),
+        ("name,x\na,1\na,2\n", "line 3: a is in the table twice, with different values. Keep one line."),
         ("name,x\n\n\na,1\na,2\n", "line 5: a is in the table twice"),
-        ("name,skin tone\na,1\n", "segtune itself makes groups by skin tone. Call the column otherwise."),
-        ("name,x\naa,1\n", "holds none of the 4 pictures. Its first column, name, must name them"),
+        ("name,skin tone\na,1\n", "the column name skin tone is reserved for segtune's own groups. Rename the column."),
+        ("name,x\naa,1\n", "has none of the 4 images. Its first column, name, must name them"),
     ],
 )
 def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:

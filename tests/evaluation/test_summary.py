@@ -93,7 +93,7 @@ def test_groups_and_the_gap_between_them() -> None:
         ("y", 5, pytest.approx(0.5)),
     ]
     assert [np.isnan(row["interval"]).any() for row in facts["groups"]["camera"]] == [True, False, False]
-    assert facts["gaps"] == {"camera": {"gap": pytest.approx(0.3), "best": "x", "worst": "y"}}  # one picture is too few
+    assert facts["gaps"] == {"camera": {"gap": pytest.approx(0.3), "best": "x", "worst": "y"}}  # one image is too few
     assert "nothing" not in facts["groups"]
 
 
@@ -115,7 +115,7 @@ def test_pictures_compared_in_pairs() -> None:
     assert found["difference"] == pytest.approx(0.075)
     assert (found["better"], found["worse"], found["images"]) == (3, 0, 4)
     low, high = found["interval"]
-    assert 0 < low <= 0.075 <= high <= 0.1  # though the pictures differ by more than that
+    assert 0 < low <= 0.075 <= high <= 0.1  # though the images differ by more than that
 
 
 def test_the_sentences() -> None:
@@ -125,10 +125,9 @@ def test_the_sentences() -> None:
     facts |= {"empty": "one", "threshold": 0.5, "tuned": tuned}
     facts["compared"] = {"checkpoint": "b.pt", "dice_mean": 0.65} | against
     assert sentences(facts) == [
-        "A picture without foreground counts as 1 if nothing is predicted, else 0 (train.empty=one): there are 2, 1 "
+        "An image without foreground counts as 1 if nothing is predicted, else 0 (train.empty=one): there are 2, 1 "
         "with a false alarm; the others have a mean Dice of 0.7667.",
-        "Threshold 0.5. The best on the val pictures is 0.4; here it gives 0.6700, a difference of +0.0100 (95 %: "
+        "Threshold 0.5. The best on the val images is 0.4; here it gives 0.6700, a difference of +0.0100 (95 %: "
         "-0.0020 to +0.0210).",
-        "b.pt has 0.6500: a difference of +0.0100 (95 %: -0.0020 to +0.0210) per picture; better in 3, worse in 1 of "
-        "5.",
+        "b.pt has 0.6500: a difference of +0.0100 (95 %: -0.0020 to +0.0210) per image; better in 3, worse in 1 of 5.",
     ]

@@ -51,9 +51,9 @@ def test_columns_of_a_picture_stay_together() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pictures", [30, 90])
-def test_95_percent_intervals_cover_about_95_percent(pictures: int) -> None:
-    """Dice as of real models: most high, some low; the pooled one with pictures of very different sizes."""
+@pytest.mark.parametrize("images", [30, 90])
+def test_95_percent_intervals_cover_about_95_percent(images: int) -> None:
+    """Dice as of real models: most high, some low; the pooled one with images of very different sizes."""
     rng = np.random.default_rng(4)
 
     def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,11 +67,11 @@ def test_95_percent_intervals_cover_about_95_percent(pictures: int) -> None:
     mean, pooled = dices.mean(), (dices * sizes).sum() / sizes.sum()
     hits = np.zeros(2)
     for _ in range(1000):
-        dices, sizes = draw(pictures)
+        dices, sizes = draw(images)
         found = mean_interval(dices, 600), interval(partial(_pooled, "dice", "one"), counted(dices, sizes), 600)
         hits += [low <= true <= high for (low, high), true in zip(found, (mean, pooled), strict=True)]
-    # Pooled scores lean on few large objects, of which few pictures hold too few: the bootstrap is too narrow there.
+    # Pooled scores lean on few large objects, of which few images hold too few: the bootstrap is too narrow there.
     # Measured: 0.917 and 0.875, 0.948 and 0.915; 3 sigma of 1000 trials are 0.02 to 0.03.
-    least = {30: (0.89, 0.83), 90: (0.93, 0.895)}[pictures]
+    least = {30: (0.89, 0.83), 90: (0.93, 0.895)}[images]
     assert (hits / 1000 >= least).all(), hits
     assert (hits / 1000 <= 0.975).all(), hits

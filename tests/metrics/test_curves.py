@@ -19,7 +19,7 @@ from segtune.metrics.overlap import counts, per_image
 
 
 @pytest.fixture
-def pictures() -> list[tuple[torch.Tensor, torch.Tensor]]:
+def images() -> list[tuple[torch.Tensor, torch.Tensor]]:
     rng = torch.Generator().manual_seed(0)
     found = []
     for size in ((21, 33), (40, 17), (9, 9)):
@@ -30,14 +30,14 @@ def pictures() -> list[tuple[torch.Tensor, torch.Tensor]]:
     return found
 
 
-def stacked(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    return torch.stack([histogram(probability, truth) for probability, truth in pictures])
+def stacked(images: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    return torch.stack([histogram(probability, truth) for probability, truth in images])
 
 
-def test_every_threshold_counts_what_it_selects(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    histograms = stacked(pictures)
+def test_every_threshold_counts_what_it_selects(images: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    histograms = stacked(images)
     for step in (1, 57, 100, 141, 199):
-        expected = [counts((p * BINS >= step)[None], t[None])[0] for p, t in pictures]
+        expected = [counts((p * BINS >= step)[None], t[None])[0] for p, t in images]
         assert torch.equal(counts_at(histograms, THRESHOLDS[step - 1]), torch.stack(expected))
 
 
@@ -48,9 +48,9 @@ def test_the_ends_of_the_range_are_counted() -> None:
     assert found[0, 0] == found[1, -1] == found[0, -1] == found[1, 99] == 1
 
 
-def test_dice_by_threshold(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    curve = dice_curve(stacked(pictures), "one")
-    expected = [per_image(counts((p * BINS >= 60)[None], t[None]))["dice"].item() for p, t in pictures]
+def test_dice_by_threshold(images: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    curve = dice_curve(stacked(images), "one")
+    expected = [per_image(counts((p * BINS >= 60)[None], t[None]))["dice"].item() for p, t in images]
     assert curve[59] == pytest.approx(np.mean(expected))
     assert curve.shape == THRESHOLDS.shape
 
@@ -63,10 +63,10 @@ def test_the_best_threshold_is_the_middle_of_the_best() -> None:
     assert best_threshold(dices) == THRESHOLDS[11]
 
 
-def test_average_precision_is_torchmetrics(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    found = precision_recall(stacked(pictures))
-    probabilities = torch.cat([p.flatten() for p, _ in pictures])
-    truths = torch.cat([t.flatten() for _, t in pictures]).long()
+def test_average_precision_is_torchmetrics(images: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    found = precision_recall(stacked(images))
+    probabilities = torch.cat([p.flatten() for p, _ in images])
+    truths = torch.cat([t.flatten() for _, t in images]).long()
     rounded = (probabilities * BINS).floor() / BINS
     assert found.average_precision == pytest.approx(tm.binary_average_precision(rounded, truths).item(), abs=1e-6)
     assert found.average_precision == pytest.approx(tm.binary_average_precision(probabilities, truths).item(), abs=0.01)
@@ -81,10 +81,10 @@ def test_without_any_object_there_is_no_average_precision() -> None:
     assert (found.recall == 1).all()
 
 
-def test_calibration_is_torchmetrics(pictures: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    found = calibration(stacked(pictures))
-    probabilities = torch.cat([p.flatten() for p, _ in pictures])
-    truths = torch.cat([t.flatten() for _, t in pictures]).long()
+def test_calibration_is_torchmetrics(images: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    found = calibration(stacked(images))
+    probabilities = torch.cat([p.flatten() for p, _ in images])
+    truths = torch.cat([t.flatten() for _, t in images]).long()
     middles = ((probabilities * BINS).floor() + 0.5) / BINS
     assert found.error == pytest.approx(tm.binary_calibration_error(middles, truths, n_bins=10).item(), abs=1e-6)
     assert found.error == pytest.approx(tm.binary_calibration_error(probabilities, truths, n_bins=10).item(), abs=0.003)

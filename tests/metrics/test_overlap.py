@@ -14,14 +14,14 @@ from torchmetrics.functional import classification as tm
 from segtune.metrics.overlap import Empty, Scores, counts, logit_of, per_image, summarise
 
 MISSED, FALSE_ALARM, CLEAN = [0, 0, 5, 4], [0, 3, 0, 6], [0, 0, 0, 9]
-"""Counts of pictures: object missed; empty, but something found; empty and nothing found."""
+"""Counts of images: object missed; empty, but something found; empty and nothing found."""
 
 nan = math.nan
 
 
 @pytest.fixture
 def masks() -> tuple[Tensor, Tensor]:
-    """Predictions and truth of six pictures: full ones, and the special ones named above, in this order at "
+    """Predictions and truth of six images: full ones, and the special ones named above, in this order at "
     "the end."""
     rng = torch.Generator().manual_seed(0)
     predicted = torch.rand(6, 1, 7, 9, generator=rng) < 0.5
@@ -89,7 +89,7 @@ def test_per_image_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("rule", "expected"),
-    [  # of the pictures MISSED, FALSE_ALARM, CLEAN
+    [  # of the images MISSED, FALSE_ALARM, CLEAN
         ("one", {"dice": [0, 0, 1], "iou": [0, 0, 1], "precision": [0, 0, 1], "recall": [0, 1, 1]}),
         ("zero", {"dice": [0, 0, 0], "iou": [0, 0, 0], "precision": [0, 0, 0], "recall": [0, 0, 0]}),
         (
@@ -203,37 +203,38 @@ def test_scores_are_frozen() -> None:
         (
             torch.zeros(2, 1, 4, 4),
             torch.zeros(2, 4, 4),
-            "predicted has the shape (2, 1, 4, 4) and target (2, 4, 4); expected one shape for both, (N, 1, "
+            "got shape (2, 1, 4, 4) for predicted and (2, 4, 4) for target; expected the same for both, (N, 1, "
             "H, W) or (N, H, W)",
         ),
         (
             torch.zeros(2, 2, 4, 4),
             torch.zeros(2, 2, 4, 4),
-            "predicted has the shape (2, 2, 4, 4) and target (2, 2, 4, 4); expected one shape for both, (N, "
+            "got shape (2, 2, 4, 4) for predicted and (2, 2, 4, 4) for target; expected the same for both, (N, "
             "1, H, W) or (N, H, W)",
         ),
         (
             torch.zeros(4, 4),
             torch.zeros(4, 4),
-            "predicted has the shape (4, 4) and target (4, 4); expected one shape for both, (N, 1, H, W) or (N, H, W)",
+            "got shape (4, 4) for predicted and (4, 4) for target; expected the same for both, "
+            "(N, 1, H, W) or (N, H, W)",
         ),
         (
             torch.tensor([[[0.0, 0.5]]]),
             torch.zeros(1, 1, 2),
-            "predicted holds 0.5; expected bool or only 0 and 1: threshold logits or probabilities, and turn "
-            "a 0/255 mask into 0/1 first, for example with `mask > 127`",
+            "got 0.5 in predicted; expected bool or only 0 and 1: threshold logits or "
+            "probabilities, and convert a 0/255 mask first, for example with `mask > 127`",
         ),
         (
             torch.tensor([[[0.0, nan]]]),
             torch.zeros(1, 1, 2),
-            "predicted holds nan; expected bool or only 0 and 1: threshold logits or probabilities, and turn "
-            "a 0/255 mask into 0/1 first, for example with `mask > 127`",
+            "got nan in predicted; expected bool or only 0 and 1: threshold logits or "
+            "probabilities, and convert a 0/255 mask first, for example with `mask > 127`",
         ),
         (
             torch.zeros(1, 1, 2, dtype=torch.bool),
             torch.tensor([[[0, 255]]], dtype=torch.uint8),
-            "target holds 255; expected bool or only 0 and 1: threshold logits or probabilities, and turn a "
-            "0/255 mask into 0/1 first, for example with `mask > 127`",
+            "got 255 in target; expected bool or only 0 and 1: threshold logits or "
+            "probabilities, and convert a 0/255 mask first, for example with `mask > 127`",
         ),
     ],
 )
@@ -249,14 +250,14 @@ def test_wrong_masks_are_refused(predicted: Tensor, target: Tensor, message: str
         (
             torch.zeros(4, dtype=torch.int64),
             "one",
-            "counts have the shape (4,) and dtype torch.int64; expected (N, 4), int64, from `counts`",
+            "got counts of shape (4,) and dtype torch.int64; expected (N, 4), int64, as from `counts`",
         ),
         (
             torch.zeros(2, 4),
             "one",
-            "counts have the shape (2, 4) and dtype torch.float32; expected (N, 4), int64, from `counts`",
+            "got counts of shape (2, 4) and dtype torch.float32; expected (N, 4), int64, as from `counts`",
         ),
-        (torch.tensor([CLEAN]), "background", "empty is 'background'; expected one of one, zero, skip"),
+        (torch.tensor([CLEAN]), "background", "got empty='background'; expected one of one, zero, skip"),
     ],
 )
 def test_wrong_counts_are_refused(score: Callable[..., object], table: Tensor, rule: str, message: str) -> None:
@@ -267,5 +268,5 @@ def test_wrong_counts_are_refused(score: Callable[..., object], table: Tensor, r
 def test_no_picture_is_refused() -> None:
     none = torch.zeros(0, 4, dtype=torch.int64)
     assert all(score.shape == (0,) for score in per_image(none).values())
-    with pytest.raises(ValueError, match=r"^counts hold no picture; expected at least one row$"):
+    with pytest.raises(ValueError, match=r"^got counts of no image; expected at least one row$"):
         summarise(none)

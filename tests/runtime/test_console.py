@@ -77,7 +77,7 @@ def test_a_warning_is_called_one_once(
     build_splits(DataSettings("folder", str(tmp_path)), seed=0, workers=1)
     out = capsys.readouterr().out
     assert out.splitlines()[:2] == ["Downloading it", "warning: No weights for it"]
-    assert "\nwarning: images/: ignored: 1 that are no pictures (notes.txt)\n" in out
+    assert "\nwarning: images/: ignored: 1 that are not images (notes.txt)\n" in out
     assert "WARNING" not in out
     assert "warning: warning" not in out
 

@@ -1,4 +1,4 @@
-"""A contact sheet: small photos with their masks drawn in, to see at a glance whether the data is what one thinks."""
+"""A contact sheet: thumbnails with their masks, to see at a glance whether the data is right."""
 
 from collections.abc import Collection, Sequence
 
@@ -16,26 +16,26 @@ _INK, _WARNED, _OBJECT = (40, 40, 40), (210, 40, 30), (255, 0, 200)
 
 
 def choose(seen: Sequence[SampleStats], suspects: Collection[str], most: int) -> list[SampleStats]:
-    """Choose pictures for the sheet: suspects, by name, for at most half of it, the rest equally from all splits."""
+    """Return images for the sheet: at most half of it suspects, by name, the rest equally from all splits."""
     marked = [one for one in seen if one.pair.name in suspects]
     chosen = evenly_spaced(marked, most // 2)
     others: dict[str, list[SampleStats]] = {}
     for one in seen:
         if one.pair.name not in suspects:
             others.setdefault(one.split, []).append(one)
-    shares: dict[str, list[SampleStats]] = {}
+    sampled: dict[str, list[SampleStats]] = {}
     left = most - len(chosen)
     for number, split in enumerate(sorted(others, key=lambda split: len(others[split]))):
-        shares[split] = evenly_spaced(others[split], left // (len(others) - number))
-        left -= len(shares[split])
-    return chosen + [one for split in others for one in shares[split]]
+        sampled[split] = evenly_spaced(others[split], left // (len(others) - number))
+        left -= len(sampled[split])
+    return chosen + [one for split in others for one in sampled[split]]
 
 
 def contact_sheet(chosen: Sequence[SampleStats], suspects: Collection[str], foreground: Foreground) -> RGBImage:
-    """Draw pictures in rows of eight, name and split beneath each; those of suspects are in red.
+    """Return a sheet of images in rows of eight, with name and split below each; suspects are in red.
 
     Raises:
-        ImageError: A file cannot be read any more.
+        ImageError: A file can no longer be read.
     """
     columns = min(len(chosen), _COLUMNS)
     width, height = _SIDE + _GAP, _SIDE + 2 * _LINE + _GAP
@@ -51,12 +51,12 @@ def contact_sheet(chosen: Sequence[SampleStats], suspects: Collection[str], fore
             draw.rectangle((left - 3, top - 3, left + _SIDE + 2, top + _SIDE + 2), outline=_WARNED, width=3)
         name = _fitting(one.pair.name, font)
         draw.text((left, top + _SIDE + 2), name, fill=ink, font=font)
-        draw.text((left, top + _SIDE + 2 + _LINE), f"{one.split}, {one.share:.1%} foreground", fill=ink, font=font)
+        draw.text((left, top + _SIDE + 2 + _LINE), f"{one.split}, {one.fraction:.1%} foreground", fill=ink, font=font)
     return np.asarray(sheet)
 
 
 def _small(one: SampleStats, foreground: Foreground) -> RGBImage:
-    """Read a pair, make it small, and draw the mask in: tinted, with an outline."""
+    """Return a thumbnail of a pair's image, with the mask tinted and outlined."""
     photo, mask = one.pair.read_photo(), foreground(one.pair.read_mask()).astype(np.uint8)
     scale = _SIDE / max(photo.shape[:2])
     size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
@@ -66,7 +66,7 @@ def _small(one: SampleStats, foreground: Foreground) -> RGBImage:
 
 
 def _fitting(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Shorten a name in its middle until it fits beneath a picture."""
+    """Return a name, shortened in its middle until it fits below an image."""
     short, keep = name, len(name)
     while font.getlength(short) > _SIDE and keep > 4:
         keep -= 1

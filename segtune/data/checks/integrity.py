@@ -1,4 +1,4 @@
-"""Check a whole data set before training and list all that is wrong at once (the idea is nnU-Net's)."""
+"""Check a whole data set before training and list all problems at once (as nnU-Net does)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from segtune.data.images import Foreground
 from segtune.data.sources.base import Pair, Problem
 from segtune.errors import some
 
-# A mask with more distinct values than this holds blurred edges rather than ids.
+# A mask with more distinct values than this has blurred edges rather than ids.
 _MOST_IDS = 16
 _LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 
@@ -24,30 +24,30 @@ def check_data(
     workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Problem]:
-    """Read every pair once and list all problems.
+    """Read every pair once and return all problems.
 
     Errors: unreadable files, photos that are too small or their own masks, photo and mask of different size, mask
-    values that `foreground` cannot judge, training masks that are all empty or all full, a picture in two splits.
-    Warnings: photos that look like masks, masks without foreground, a picture twice in one split. Pictures are
-    compared by their decoded pixels, so a copy in another lossless format counts as the same.
+    values that `foreground` does not cover, training masks that are all empty or all full, an image in two splits.
+    Warnings: photos that look like masks, masks without foreground, an image twice in one split. Images are compared
+    by their decoded pixels, so a copy in another lossless format counts as the same.
 
     Args:
         splits: The pairs by split name; `train` is the one that must hold both classes.
-        foreground: The rule that says which mask values are the object.
-        workers: Threads, at least one (Pillow decodes outside the interpreter's lock).
-        progress: Called in this thread after each pair with the number done and the number of all.
+        foreground: The rule for which mask values are foreground.
+        workers: Threads, at least one (Pillow decodes without the global interpreter lock).
+        progress: Called in this thread after each pair with the number of pairs done and in all.
     """
     seen, problems = scan(splits, foreground, workers=workers, progress=progress)
     return problems + judge(seen, foreground)
 
 
 def judge(seen: Sequence[SampleStats], foreground: Foreground) -> list[Problem]:
-    """List what is wrong with the readable pairs of a data set as a whole."""
+    """Return the problems of the readable pairs of a data set as a whole."""
     return (_rule_problems(seen, foreground) or _class_problems(seen)) + _duplicates(seen)
 
 
 def report(problems: Iterable[Problem], most: int = 20) -> str:
-    """List problems one a line, errors first and grouped by kind, at most `most` lines of each kind."""
+    """Return problems one per line, errors first and grouped by kind, at most `most` lines of each kind."""
     lines = []
     for _, group in groupby(sorted(problems, key=_kind), key=_kind):
         members = list(group)
@@ -62,7 +62,7 @@ def _kind(problem: Problem) -> tuple[str, str]:
 
 
 def _rule_problems(seen: Sequence[SampleStats], foreground: Foreground) -> list[Problem]:
-    """Compare the rule with the values that occur in the whole data set."""
+    """Return where the foreground rule does not fit the values that occur in the data set."""
     rule = foreground.rule
     masks = Counter(value for one in seen for value in one.values)
     if not masks or rule == "nonzero":
@@ -72,7 +72,7 @@ def _rule_problems(seen: Sequence[SampleStats], foreground: Foreground) -> list[
     if isinstance(rule, int):
         if max(masks) >= rule:
             return []
-        text = f"no mask reaches data.foreground={rule}: the greatest value is {max(masks)}"
+        text = f"no mask reaches data.foreground={rule}: the largest value is {max(masks)}"
         return [Problem("error", "masks", f"{text}; {_list_values(masks)}")]
     if unknown := [value for value in rule if value not in masks]:
         text = f"ids of data.foreground that occur in no mask: {', '.join(map(str, unknown))}"
@@ -96,32 +96,31 @@ def _ambiguity(seen: Sequence[SampleStats], masks: Mapping[int, int]) -> list[Pr
             f"This looks like ids of several classes: name those you want, as in data.foreground=[{common}], "
             "or take all of them with data.foreground=nonzero."
         )
-    start = f"ambiguous mask values: data.foreground=auto needs one value beside 0, found {len(masks)}; "
+    start = f"ambiguous mask values: data.foreground=auto needs exactly one non-zero value, got {len(masks)}; "
     return [Problem("error", "masks", f"{start}{_list_values(masks)}. {advice}")]
 
 
 def _list_values(masks: Mapping[int, int], most: int = 8) -> str:
-    """Name the commonest values with the number of masks that hold each."""
+    """Return the most common values, each with the number of masks that have it."""
     common = sorted(sorted(masks, key=lambda value: (-masks[value], value))[:most])
     listed = ", ".join(f"{value} in {masks[value]}" for value in common)
-    return f"values (in so many masks): {listed}" + (", ..." if len(masks) > most else "")
+    return f"values (with the number of masks): {listed}" + (", ..." if len(masks) > most else "")
 
 
 def _class_problems(seen: Sequence[SampleStats]) -> list[Problem]:
-    """Look for masks that hold one class only."""
+    """Return problems of masks with only one class."""
     problems = []
     check = "check data.foreground and data.invert"
-    train = [one.share for one in seen if one.split == "train"]
+    train = [one.fraction for one in seen if one.split == "train"]
     if train and max(train) == 0:
         text = f"no training mask has any foreground: all {len(train)} are empty; {check}"
         return [Problem("error", "train", text)]
     if train and min(train) == 1:
         text = f"no training mask has any background: all {len(train)} are full; {check}"
         problems.append(Problem("error", "train", text))
-    empty = [str(one) for one in seen if one.share == 0]
+    empty = [str(one) for one in seen if one.fraction == 0]
     if empty:
-        share = f"{len(empty)} of {len(seen)} masks ({len(empty) / len(seen):.1%})"
-        text = f"no foreground: {share}: {some(empty)}"
+        text = f"no foreground: {len(empty)} of {len(seen)} masks ({len(empty) / len(seen):.1%}): {some(empty)}"
         problems.append(Problem("warning", "masks", text))
     return problems
 
@@ -129,54 +128,55 @@ def _class_problems(seen: Sequence[SampleStats]) -> list[Problem]:
 def _duplicates(seen: Sequence[SampleStats]) -> list[Problem]:
     groups: dict[bytes, list[SampleStats]] = {}
     for one in seen:
-        groups.setdefault(one.digest, []).append(one)
+        groups.setdefault(one.checksum, []).append(one)
     problems = []
     for group in groups.values():
         if len({one.split for one in group}) > 1:
-            text = "the same picture in two splits: scores would be too good; keep one of "
+            text = "the same image in two splits: scores would be optimistically biased; keep one of "
             problems.append(Problem("error", group[0].pair.name, text + some(list(map(str, group)), 10)))
         elif len(group) > 1:
-            text = "the same picture twice in one split: " + some(list(map(str, group)), 10)
+            text = "the same image twice in one split: " + some(list(map(str, group)), 10)
             problems.append(Problem("warning", group[0].pair.name, text))
     return problems
 
 
-# Masks are taken for inverted when foreground is all around the picture in few, or around most pictures.
+# Masks look inverted when foreground is all around the image in a few masks, or around most images.
 _ALL_AROUND, _RARELY, _MOSTLY = 0.98, 0.25, 0.75
 
 
 def findings(seen: Sequence[SampleStats], near: Sequence[NearDuplicate]) -> list[Problem]:
-    """List what the closer look and the search for near-duplicates found; the latter count as errors."""
+    """Return the problems found by image statistics and by the search for near-duplicates, which are errors."""
     problems = []
     for each in near:
-        text = f"near-duplicates in two splits: {each}; scores would be too good: keep one, or both in one split"
+        text = f"near-duplicates in two splits: {each}; scores would be optimistically biased: "
+        text += "keep one, or both in one split"
         problems.append(Problem("error", each.first.pair.name, text))
     for one in seen:
         where = f"images/{one.pair.photo.name}"
         if one.close and one.close.spread < FLAT:
-            text = f"nearly one colour: its grey values spread by {one.close.spread:.1f} of 255; is it a photo?"
+            text = f"nearly one colour: the standard deviation of its grey values is {one.close.spread:.1f} of 255"
             problems.append(Problem("warning", where, text))
-        if one.close and one.close.pictures > 1:
-            text = f"several pictures in one file: of {one.close.pictures} the first is used"
+        if one.close and one.close.frames > 1:
+            text = f"several images in one file: only the first of {one.close.frames} is used"
             problems.append(Problem("warning", where, text))
-    lost = [str(one) for one in seen if one.close and one.share and not len(one.close.areas)]
+    lost = [str(one) for one in seen if one.close and one.fraction and not len(one.close.areas)]
     if lost:
-        text = f"foreground lost by resizing: {len(lost)} masks are empty at the network's size: {some(lost)}"
-        problems.append(Problem("warning", "masks", f"{text}; a larger data.image_size keeps it"))
+        text = f"foreground lost by resizing: {len(lost)} masks are empty at the network's input size: {some(lost)}"
+        problems.append(Problem("warning", "masks", f"{text}; increase data.image_size"))
     return problems + _inverted(seen)
 
 
 def _inverted(seen: Sequence[SampleStats]) -> list[Problem]:
-    """Look for masks whose foreground is around the picture rather than in it, as background mostly is."""
-    looked = [(one, one.close.border) for one in seen if one.close and 0 < one.share < 1]
+    """Return problems of masks whose foreground surrounds the image, as background usually does."""
+    looked = [(one, one.close.border) for one in seen if one.close and 0 < one.fraction < 1]
     if not looked:
         return []
     usual = float(np.median([border for _, border in looked]))
-    if usual > _MOSTLY and np.mean([one.share for one, _ in looked]) > 0.5:
-        text = f"perhaps all inverted: in half of the masks at least {usual:.0%} of the picture's border is foreground"
+    if usual > _MOSTLY and np.mean([one.fraction for one, _ in looked]) > 0.5:
+        text = f"perhaps all inverted: in half of the masks at least {usual:.0%} of the image's border is foreground"
         return [Problem("warning", "masks", f"{text}; if that is the background, set data.invert=true")]
-    odd = [one for one, border in looked if border >= _ALL_AROUND and one.share > 0.5]
+    odd = [one for one, border in looked if border >= _ALL_AROUND and one.fraction > 0.5]
     if usual > _RARELY or not odd:
         return []
-    text = "perhaps inverted: the picture's whole border is foreground, unlike that of most masks"
+    text = "perhaps inverted: the image's whole border is foreground, unlike that of most masks"
     return [Problem("warning", f"masks/{one.pair.mask.name}", text) for one in odd]

@@ -1,4 +1,4 @@
-"""Find pictures that look alike, by the distances of their perceptual hashes."""
+"""Near-duplicate images, found by the distances of their perceptual hashes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Hashes = NDArray[np.uint64]
 Indices = NDArray[np.integer[Any]]
 Flags = NDArray[np.bool_]
 
-#: Standard deviation of grey values below which a photo has no structure, and its hash is chance.
+#: Standard deviation of grey values below which a photo has no structure, so that its hash is random.
 FLAT = 3.0
 _BLOCK = 512
 _LISTED = 1000
@@ -22,7 +22,7 @@ _BITS = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two pictures that look alike; `distance` is in bits of 64; `mirrored` says that one is a mirror image."""
+    """Two images that look alike; `distance` is in bits of 64; `mirrored` says that one is a mirror image."""
 
     first: SampleStats
     second: SampleStats
@@ -30,7 +30,7 @@ class NearDuplicate:
     mirrored: bool
 
     def __str__(self) -> str:
-        """Name both, and say how near they are."""
+        """Return both names and the distance."""
         turned = ", one mirrored" if self.mirrored else ""
         return f"{self.first} and {self.second} ({self.distance} of 64 bits differ{turned})"
 
@@ -38,9 +38,9 @@ class NearDuplicate:
 def near_duplicates(
     seen: Sequence[SampleStats], most: int
 ) -> tuple[list[NearDuplicate], list[NearDuplicate], dict[str, int]]:
-    """Find near-duplicates: photos whose hashes, or one's and the mirrored other's, differ in at most `most` bits.
+    """Return near-duplicates: photos whose hashes, one perhaps mirrored, differ in at most `most` bits.
 
-    Photos of the same pixels, and those without structure, are left out.
+    Photos with the same pixels, and those without structure, are left out.
 
     Returns:
         Those across two splits, those within a split (the first thousand: frames of a film are all alike), each the
@@ -48,12 +48,12 @@ def near_duplicates(
     """
     looked = [one for one in seen if one.close and one.close.spread >= FLAT]
     plain, mirrored = (np.array([getattr(one.close, name) for one in looked], np.uint64) for name in _HASHES)
-    digests = np.unique([one.digest.hex() for one in looked], return_inverse=True)[1]
+    checksums = np.unique([one.checksum.hex() for one in looked], return_inverse=True)[1]
     names, splits = np.unique([one.split for one in looked], return_inverse=True)
     counts = np.zeros(len(names), np.int64)
     across, within = list[NearDuplicate](), list[NearDuplicate]()
     for i, j, distance, turned in near_pairs(plain, mirrored, most):
-        other = digests[i] != digests[j]
+        other = checksums[i] != checksums[j]
         inside = other & (splits[i] == splits[j])
         counts += np.bincount(splits[i[inside]], minlength=len(names))
         kept = np.flatnonzero(inside)[: _LISTED - len(within)]
@@ -68,12 +68,12 @@ _HASHES = ("hash", "mirrored")
 
 
 def near_pairs(plain: Hashes, mirrored: Hashes, most: int) -> Iterator[tuple[Indices, Indices, Indices, Flags]]:
-    """Find all `i < j` where `plain[i]` and `plain[j]`, or `plain[i]` and `mirrored[j]`, differ in at most `most` bits.
+    """Yield all `i < j` where `plain[i]` and `plain[j]` or `mirrored[j]` differ in at most `most` bits.
 
-    Every pair is compared, a block of rows at a time; nothing is approximate.
+    Every pair is compared, a block of rows at a time; the search is exact.
 
     Yields:
-        Of each block the indices `i` and `j`, the smaller distance, and whether it is the mirror image's.
+        For each block the indices `i` and `j`, the smaller distance, and whether it is that of the mirror image.
     """
     for start in range(0, len(plain), _BLOCK):
         block, later = plain[start : start + _BLOCK, None], slice(start, None)
@@ -84,7 +84,7 @@ def near_pairs(plain: Hashes, mirrored: Hashes, most: int) -> Iterator[tuple[Ind
 
 
 def _distances(rows: Hashes, columns: Hashes) -> NDArray[np.uint8]:
-    """Count the bits in which hashes differ; numpy before 2.0 cannot count bits by itself."""
+    """Return the number of bits in which hashes differ; NumPy before 2.0 has no bit count."""
     different = (rows ^ columns).view(np.uint16)
     bits = _BITS[different[:, 0::4]]
     for part in range(1, 4):

@@ -1,4 +1,4 @@
-"""What the command `check` asks of each pair beyond the checks before training."""
+"""Read every pair once: its problems, and the statistics that checks of the whole data set need."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +21,11 @@ Sizes = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class ImageStats:
-    """Facts of a pair that take a little longer.
+    """Statistics of a pair that take longer, for the command `check`.
 
     `hash` is the photo's perceptual hash of 64 bits and `mirrored` that of its mirror image; `spread` is the standard
-    deviation of its grey values; `border` the share of the picture's border that is foreground (0 to 1). `areas` and
-    `sides` are of the mask's objects at the network's size, in pixels; `pictures` is how many the photo's file holds.
+    deviation of its grey values; `border` the fraction of the image's border that is foreground (0 to 1). `areas` and
+    `sides` are of the mask's objects at the network's size, in pixels; `frames` is how many images the file holds.
     """
 
     hash: int
@@ -34,11 +34,11 @@ class ImageStats:
     border: float
     areas: Sizes
     sides: Sizes
-    pictures: int
+    frames: int
 
 
 def image_stats(pair: Pair, photo: NDArray[np.uint8], mask: NDArray[np.bool_], size: tuple[int, int]) -> ImageStats:
-    """Take a closer look at a photo (H, W, 3) and its foreground (H, W); objects are measured at `size`."""
+    """Return the statistics of a photo (H, W, 3) and its foreground (H, W); objects are measured at `size`."""
     grey = np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), np.uint8)
     spread = float(cv2.meanStdDev(grey)[1].item())
     border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
@@ -47,49 +47,49 @@ def image_stats(pair: Pair, photo: NDArray[np.uint8], mask: NDArray[np.bool_], s
 
 
 def hashes(grey: NDArray[np.uint8]) -> tuple[int, int]:
-    """Return the perceptual hash of a grey picture (H, W) and of its mirror image, 64 bits each.
+    """Return the perceptual hash of a grey image (H, W) and of its mirror image, 64 bits each.
 
-    The hash is ImageHash's pHash: the signs, about their median, of the lowest frequencies of a cosine transform.
+    The hash is ImageHash's pHash: which of the lowest frequencies of a cosine transform exceed their median.
     """
-    # The hash is taken at 32 x 32: reduced once, for both, by averaging areas, which is the fastest way.
+    # pHash works at 32 x 32: resize once for both, by area averaging, which is fastest.
     small = Image.fromarray(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA))
     mirrored = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return int(str(imagehash.phash(small)), 16), int(str(imagehash.phash(mirrored)), 16)
 
 
 def measure_objects(mask: NDArray[np.bool_], size: tuple[int, int]) -> tuple[Sizes, Sizes]:
-    """Measure the objects of a mask as the network gets it, resized to `size` (height, width).
+    """Measure the objects of a mask resized to `size` (height, width), as the network gets it.
 
-    An object is what hangs together, over corners too.
+    An object is an 8-connected component.
 
     Returns:
-        Of each object its area and the longer side of its bounding box, in pixels at `size`.
+        For each object its area and the longer side of its bounding box, in pixels at `size`.
     """
     small = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    boxes = cv2.connectedComponentsWithStats(small, connectivity=8)[2][1:]  # the first is the background
+    boxes = cv2.connectedComponentsWithStats(small, connectivity=8)[2][1:]  # the first component is the background
     longer = boxes[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(1, initial=0)
     return boxes[:, cv2.CC_STAT_AREA].astype(np.int32), longer.astype(np.int32)
 
 
-# Smaller pictures hold nothing to learn from; the rule finds placeholders and thumbnails gone wrong.
+# Smaller images hold nothing to learn from: they are placeholders or failed thumbnails.
 _LEAST_SIDE = 8
-# A photo looks like a mask when all but a few pixels, in all channels, are this close to one of two far values.
+# A photo looks like a mask when all but a few pixels, in all channels, are close to one of two distant values.
 _EDGE, _APART, _FEW = 12, 60, 0.005
 
 
 @dataclass(frozen=True)
 class SampleStats:
-    """What one look at a readable pair leaves behind: a few bytes, so that any number of pairs fits.
+    """Statistics of a readable pair: a few bytes, so that any number of pairs fits in memory.
 
-    `size` is the photo's height and width, `values` are the mask's, `share` is how much of it is foreground (0 to 1).
+    `size` is the photo's height and width, `values` are the mask's, `fraction` is that of its foreground (0 to 1).
     """
 
     split: str
     pair: Pair
-    digest: bytes
+    checksum: bytes
     size: tuple[int, int]
     values: tuple[int, ...]
-    share: float
+    fraction: float
     close: ImageStats | None = None
 
     def __str__(self) -> str:
@@ -108,21 +108,23 @@ def scan(
 
     Args:
         splits: The pairs by split name.
-        foreground: The rule that says which mask values are the object.
-        workers: Threads, at least one (Pillow and OpenCV work outside the interpreter's lock).
-        sizes: Take a closer look too, for which masks are resized to the height and width of their split.
-        progress: Called in this thread after each pair with the number done and the number of all.
+        foreground: The rule for which mask values are foreground.
+        workers: Threads, at least one (Pillow and OpenCV work without the global interpreter lock).
+        sizes: By split, the height and width at which objects are measured; None collects no image statistics.
+        progress: Called in this thread after each pair with the number of pairs done and in all.
 
     Returns:
-        The readable pairs in the order given, and what is wrong with single files.
+        Statistics of the readable pairs, in their order, and the problems of single files.
     """
     pairs = [(split, pair) for split, chosen in splits.items() for pair in chosen]
     seen: list[SampleStats] = []
     problems: list[Problem] = []
     pool = ThreadPoolExecutor(max(1, workers))
     try:
-        looks = pool.map(lambda item: _look(item[0], item[1], foreground, sizes[item[0]] if sizes else None), pairs)
-        for done, (found, wrong) in enumerate(looks, start=1):
+        scanned = pool.map(
+            lambda item: _scan_pair(item[0], item[1], foreground, sizes[item[0]] if sizes else None), pairs
+        )
+        for done, (found, wrong) in enumerate(scanned, start=1):
             seen += found
             problems += wrong
             if progress:
@@ -132,7 +134,7 @@ def scan(
     return seen, problems
 
 
-def _look(
+def _scan_pair(
     split: str, pair: Pair, foreground: Foreground, size: tuple[int, int] | None
 ) -> tuple[list[SampleStats], list[Problem]]:
     problems: list[Problem] = []
@@ -145,11 +147,11 @@ def _look(
     if photo.shape[:2] != mask.shape:
         problems.append(Problem("error", pair.name, _size_text(photo.shape, mask.shape)))
     values, counts = _count(mask)
-    share = float(counts[foreground(values)].sum() / counts.sum())
-    digest = hashlib.sha256(repr(photo.shape).encode())
-    digest.update(photo.data)
+    fraction = float(counts[foreground(values)].sum() / counts.sum())
+    checksum = hashlib.sha256(repr(photo.shape).encode())
+    checksum.update(photo.data)
     close = None if size is None else image_stats(pair, photo, foreground(mask), size)
-    seen = SampleStats(split, pair, digest.digest(), photo.shape[:2], tuple(values.tolist()), share, close)
+    seen = SampleStats(split, pair, checksum.digest(), photo.shape[:2], tuple(values.tolist()), fraction, close)
     return [seen], problems
 
 
@@ -164,27 +166,27 @@ def _read(read: Callable[[], NDArray[Any]], path: Path, problems: list[Problem])
 def _photo_problems(
     pair: Pair, photo: NDArray[np.uint8], mask: NDArray[Any] | None, foreground: Foreground
 ) -> list[Problem]:
-    """Look for photos that are none: too small, or in truth a mask. `mask` is None if it is unreadable."""
+    """Return problems of photos that are too small or show a mask. `mask` is None if it is unreadable."""
     where = f"images/{pair.photo.name}"
     height, width = photo.shape[:2]
     if min(height, width) < _LEAST_SIDE:
-        text = f"too small: {height} x {width} pixels; expected at least {_LEAST_SIDE} on each side"
+        text = f"too small: got {height} x {width} pixels; expected at least {_LEAST_SIDE} on each side"
         return [Problem("error", where, text)]
     bright = _as_mask(photo)
     if bright is None:
         return []
     if mask is None:
-        text = "perhaps swapped: the photo has two values as a mask has, and the mask cannot be read as one"
-        return [Problem("warning", where, f"{text}; a photo belongs into images/, its mask into masks/")]
+        text = "perhaps swapped: the photo has two values, as a mask has, and the mask cannot be read as one"
+        return [Problem("warning", where, f"{text}; put the photo in images/ and its mask in masks/")]
     if _same(bright, foreground(mask)):
-        text = f"the photo is its mask: it shows what masks/{pair.mask.name} holds; put the photo in its place"
+        text = f"the photo is its mask: it has the content of masks/{pair.mask.name}; replace it by the photo"
         return [Problem("error", where, text)]
-    return [Problem("warning", where, "looks like a mask: all pixels are of two values; is it the photo?")]
+    return [Problem("warning", where, "looks like a mask: all pixels have one of two values; is it the photo?")]
 
 
 def _as_mask(photo: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    """Take a photo of two grey values, up to what JPEG does to them, for the mask it looks like."""
-    few = photo[::7, ::7, 1].copy()  # enough to see that a photo is one, as nearly all are
+    """Return the mask that a photo of two grey values looks like (up to JPEG artefacts); None for other photos."""
+    few = photo[::7, ::7, 1].copy()  # enough to rule out nearly all photos
     for sample, most in ((few, 0.05), (photo, _FEW)):
         low, high = int(sample.min()), int(sample.max())
         if np.mean((sample > low + _EDGE) & (sample < high - _EDGE)) > most:
@@ -203,7 +205,7 @@ def _same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
 
 
 def _count(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Count the distinct values of a mask; 8-bit ones without sorting, which is several times faster."""
+    """Return the distinct values of a mask and their counts; 8-bit masks without sorting, several times faster."""
     if mask.dtype != np.uint8:
         return np.unique(mask, return_counts=True)
     counts = np.bincount(mask.ravel(), minlength=256)
@@ -215,7 +217,7 @@ def _size_text(photo: tuple[int, ...], mask: tuple[int, ...]) -> str:
     text = f"sizes differ: photo {photo[0]} x {photo[1]}, mask {mask[0]} x {mask[1]} (height x width)"
     if photo[:2] == mask[::-1]:
         return (
-            f"{text}; they are each other's transpose: the photo is turned by its EXIF orientation and "
-            "the mask was perhaps made without it; rotate the mask"
+            f"{text}; they are each other's transpose: the photo is rotated by its EXIF orientation and "
+            "the mask was perhaps drawn without it; rotate the mask"
         )
-    return f"{text}; a mask needs the size of its photo"
+    return f"{text}; a mask must have the size of its photo"

@@ -1,4 +1,4 @@
-"""What the command `check` finds beyond the checks before training, and the facts of a data set as plain values."""
+"""The statistics of a data set that the command `check` shows, as plain values."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,28 +12,28 @@ Facts = dict[str, Any]
 
 
 def facts(seen: Sequence[SampleStats], cell: int) -> Facts:
-    """Return the facts of the readable pairs; objects are compared with a cell of `cell` x `cell` pixels."""
+    """Return statistics of the readable pairs; objects are compared with a cell of `cell` x `cell` pixels."""
     by_split: dict[str, list[float]] = {}
     for one in seen:
-        by_split.setdefault(one.split, []).append(one.share)
+        by_split.setdefault(one.split, []).append(one.fraction)
     values = Counter(value for one in seen for value in one.values)
     return {
-        "splits": {split: _shares(shares) for split, shares in by_split.items()},
+        "splits": {split: _foreground(fractions) for split, fractions in by_split.items()},
         "photos": _sizes([one.size for one in seen]),
         "mask_values": {str(value): values[value] for value in sorted(values)},
         "objects": _objects(seen, cell),
     }
 
 
-def _shares(shares: Sequence[float]) -> Facts:
-    histogram, _ = np.histogram(shares, bins=10, range=(0, 1))
+def _foreground(fractions: Sequence[float]) -> Facts:
+    histogram, _ = np.histogram(fractions, bins=10, range=(0, 1))
     return {
-        "pairs": len(shares),
-        "foreground_mean": round(float(np.mean(shares)), 6),
-        "foreground_median": round(float(np.median(shares)), 6),
+        "pairs": len(fractions),
+        "foreground_mean": round(float(np.mean(fractions)), 6),
+        "foreground_median": round(float(np.median(fractions)), 6),
         "foreground_histogram": histogram.tolist(),
-        "empty": sum(share == 0 for share in shares),
-        "full": sum(share == 1 for share in shares),
+        "empty": sum(fraction == 0 for fraction in fractions),
+        "full": sum(fraction == 1 for fraction in fractions),
     }
 
 
@@ -46,7 +46,7 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> Mapping[str, Any]:
 
 
 def _objects(seen: Sequence[SampleStats], cell: int) -> Facts:
-    """Measure the objects at the network's size; one of a smaller area than a cell counts as small."""
+    """Return statistics of the objects at the network's size; one with a smaller area than a cell is small."""
     looked = [(one, one.close) for one in seen if one.close and len(one.close.areas)]
     if not looked:
         return {"cell": cell, "objects": 0}

@@ -1,4 +1,4 @@
-"""What every data source returns: pairs of image and mask, and problems."""
+"""Pairs of image and mask, and problems: what every data source returns."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from segtune.data.images import read_mask, read_photo
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo and its mask; `name` is their common file stem. Whoever reads them need not know the format."""
+    """A photo and its mask; `name` is their common file stem. Their methods hide the file format."""
 
     name: str
     photo: Path
@@ -22,24 +22,24 @@ class Pair:
         """Return the photo as RGB, (H, W, 3).
 
         Raises:
-            ImageError: The file is missing, damaged or no image.
+            ImageError: The file is missing, damaged or not an image.
         """
         return read_photo(self.photo)
 
     def read_mask(self) -> NDArray[np.integer[Any]]:
-        """Return the ids in the mask, (H, W).
+        """Return the mask's label values, (H, W).
 
         Raises:
-            ImageError: The file is missing, damaged or no mask.
+            ImageError: The file is missing, damaged or not a mask.
         """
         return read_mask(self.mask)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with the data; errors forbid training, warnings do not.
+    """Something wrong with the data; errors prevent training, warnings do not.
 
-    What stands before the first colon of `text` is the kind of the problem; `where` is a file, list or split.
+    The kind of the problem is the part of `text` before its first colon; `where` is a file, list or split.
     """
 
     level: Literal["error", "warning"]

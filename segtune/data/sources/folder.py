@@ -1,4 +1,4 @@
-"""Find photos with their masks in a folder, and divide them into training, validation and test pictures."""
+"""The folder format: photos in `images/`, and masks of the same names in `masks/`."""
 
 import os
 import unicodedata
@@ -10,7 +10,7 @@ from segtune.errors import UserError, some
 from segtune.runtime.paths import find_data_folder
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini"})
-# What other data sets call the two folders, to name the one to rename.
+# Names of the two folders in other data sets, to suggest which one to rename.
 _ALIASES = {
     "images": ("image", "imgs", "img", "photos", "pictures", "jpegimages"),
     "masks": ("mask", "labels", "label", "annotations", "groundtruth", "ground_truth", "segmentationclass"),
@@ -18,22 +18,22 @@ _ALIASES = {
 
 
 def find_pairs(root: Path) -> tuple[list[Pair], list[Problem]]:
-    """Pair the files of `root/images` and `root/masks` by their stems.
+    """Return pairs of files in `root/images` and `root/masks` with the same stem.
 
     Returns:
-        The pairs sorted by name, and what is wrong: files without a partner, two files of one stem (errors),
-        files of other kinds (warnings). Hidden files and what Windows leaves in folders are passed over.
+        The pairs sorted by name, and the problems: files without a partner and two files with one stem (errors), files
+        of other types (warnings). Hidden files and those that Windows leaves in folders are skipped.
 
     Raises:
-        UserError: a folder is missing, or there is not a single pair.
+        UserError: A folder is missing, or there are no pairs.
     """
     problems: list[Problem] = []
     photos, masks = (_by_stem(_folder(root, name), problems) for name in ("images", "masks"))
     if not photos.keys() & masks.keys():
         raise UserError(
-            f"No photo in {root} has a mask: images/ holds {_contents(root / 'images')}; masks/ holds "
-            f"{_contents(root / 'masks')}. Photo and mask need the same name up to the extension, directly "
-            "in these folders, as in images/a.jpg and masks/a.png. "
+            f"No photo in {root} has a mask: images/ contains {_contents(root / 'images')}; masks/ contains "
+            f"{_contents(root / 'masks')}. Photo and mask must have the same name up to the extension, directly "
+            "in these folders, such as images/a.jpg and masks/a.png. "
             f"Extensions: {' '.join(sorted(EXTENSIONS))}."
         )
     for name in sorted(photos.keys() - masks.keys()):
@@ -54,7 +54,7 @@ def _folder(root: Path, name: str) -> Path:
     hint = f" Perhaps rename {folders[near[0]]}/ to {name}/." if near else ""
     raise UserError(
         f"No folder {name}/ in {root}. Expected images/ with the photos and masks/ with masks of the same "
-        f"names; there is: {_contents(root)}.{hint}"
+        f"names; got {_contents(root)}.{hint}"
     )
 
 
@@ -62,20 +62,20 @@ def _by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     others = []
     for path in _visible(folder):
-        # macOS writes accents as separate characters; photo and mask may come from different systems.
+        # macOS writes accents as separate characters, and photo and mask may come from different systems.
         name = unicodedata.normalize("NFC", path.stem)
         if not is_image_file(path) or path.is_dir():
             others.append(path)
         elif not _is_text(path.name):
-            text = "not a name in UTF-8: results could not be written under it; rename the file"
+            text = "not a UTF-8 name: results cannot be written under it; rename the file"
             problems.append(Problem("error", f"{folder.name}/{os.fsencode(path.name)!r}", text))
         elif name in files:
-            text = f"two files of one name: {_where(files[name])} is there as well"
+            text = f"two files of one name: {_where(files[name])} exists too; keep one"
             problems.append(Problem("error", _where(path), text))
         else:
             files[name] = path
     if others:
-        text = f"ignored: {len(others)} that are no pictures ({some(map(_label, others))})"
+        text = f"ignored: {len(others)} that are not images ({some(map(_label, others))})"
         problems.append(Problem("warning", f"{folder.name}/", text))
     return files
 
@@ -88,7 +88,7 @@ def is_image_file(path: Path) -> bool:
 def _is_text(name: str) -> bool:
     try:
         name.encode()
-    except UnicodeEncodeError:  # bytes of another encoding, kept by Python as they are
+    except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as surrogates
         return False
     return True
 

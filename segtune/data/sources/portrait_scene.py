@@ -1,8 +1,8 @@
-"""What the built-in pictures are made of: colours, surfaces, a canvas that keeps the mask, and people.
+"""The parts of a built-in scene: a canvas that draws image and mask together, shapes, and people.
 
-All lengths are relative (picture side, or half a head), so that a scene looks the same at every size.
-Colours are RGB in 0..1. Skin is face, ears, neck, shoulders, arms and hands, and as in masks drawn by hand what lies
-within the face: eyes, brows, mouth, frames of glasses. Hair, beards, dark glasses and clothes are not.
+All lengths are relative (image side, or half a head), so that a scene looks the same at every size. Colours are RGB in
+0..1. Skin is face, ears, neck, shoulders, arms and hands and, as in masks drawn by hand, what lies within the face:
+eyes, brows, mouth, frames of glasses. Hair, beards, dark glasses and clothes are not skin.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from segtune.data.sources.portrait_colours import HAIR_RGB, SHADE_OF_SKIN, Array
 
 
 class Canvas:
-    """A picture and its mask, painted together, larger than needed so that shrinking softens the edges.
+    """An image and its mask, drawn together, larger than needed so that downscaling softens the edges.
 
-    Colours come first, `(3, side, side)`, which NumPy works through several times faster.
+    Colours are the first axis, `(3, side, side)`, which is several times faster in NumPy.
 
     Attributes: `rgb` is `(3, side, side)`, `skin` is `(side, side)` with 0 or 1, `light` points to the light, `mottle`
-    and `strands` are the scene's grain of skin and hair, about 1.
+    and `strands` are the scene's textures of skin and hair, around 1.
     """
 
     def __init__(self, rgb: Array, rng: np.random.Generator) -> None:
@@ -36,13 +36,13 @@ class Canvas:
     def fill(
         self, outline: Array, paint: ArrayLike, *, skin: bool = False, relief: float = 0.0, pen: float = 0.0
     ) -> None:
-        """Paints the inside of `outline`, or with `pen` a line along it.
+        """Fill `outline` or, with `pen`, draw a line along it.
 
         Args:
             outline: Corners `(n, 2)` as x, y in pixels.
             paint: A colour `(3,)` or a surface `(3, side, side)`.
             skin: Whether the paint counts as skin.
-            relief: 0..1, how round it looks: its far side darkens and it throws a soft shadow.
+            relief: 0..1, how round it looks: its far side is darker and it casts a soft shadow.
             pen: Line width in pixels, 0 to fill.
         """
         paint = np.asarray(paint, np.float32)
@@ -52,7 +52,7 @@ class Canvas:
         x1, y1 = np.minimum(np.ceil(high) + 2 * reach + 1, self.side).astype(int)
         if x0 >= x1 or y0 >= y1:
             return
-        # The shape is drawn with a frame of `reach`, so that a shifted view of it stays inside.
+        # The shape is drawn with a margin of `reach`, so that a shifted view of it stays inside.
         shape = np.zeros((y1 - y0 + 2 * reach, x1 - x0 + 2 * reach), np.uint8)
         corners = np.round((outline - (x0 - reach, y0 - reach)) * 16).astype(np.int32)
         if pen:
@@ -61,7 +61,7 @@ class Canvas:
             cv2.fillPoly(shape, [corners], 1, shift=4)
 
         def moved(frame: Array, steps: float) -> Array:
-            """The shape moved towards the light by so many times `reach`, without the frame."""
+            """Return the shape moved towards the light by `steps` times `reach`, without the margin."""
             dx, dy = (reach + round(-steps * reach * toward) for toward in self.light)
             return frame[dy : dy + y1 - y0, dx : dx + x1 - x0]
 
@@ -70,7 +70,7 @@ class Canvas:
         if relief:
             soft = cv2.blur(shape.astype(np.float32), (2 * reach + 1,) * 2, borderType=cv2.BORDER_REPLICATE)
             far = relief * (1 - moved(soft, 1))
-            # Light that has gone through skin comes out redder: its shaded side keeps more red.
+            # Light scattered in skin is redder: its shaded side keeps more red.
             colour = colour * (1.08 - (np.multiply.outer(SHADE_OF_SKIN, far) if skin else far))
             rgb *= 1 - 0.4 * relief * moved(soft, -1)
         np.copyto(rgb, colour, where=inside)
@@ -81,19 +81,19 @@ _ROUND = np.linspace(0, 1, 36)
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, start: float = 0, stop: float = 360) -> Array:
-    """Points `(n, 2)` on an ellipse, by angle in degrees; 0 is right, 90 is down."""
+    """Return points `(n, 2)` on an ellipse, by angle in degrees; 0 is right, 90 is down."""
     angle = math.radians(start) + math.radians(stop - start) * _ROUND
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1).astype(np.float32)
 
 
 def limb(start: tuple[float, float], end: tuple[float, float], r0: float, r1: float) -> Array:
-    """Outline `(n, 2)` of a stick with round ends that narrows from radius `r0` to `r1`."""
+    """Return the outline `(n, 2)` of a stick with round ends that narrows from radius `r0` to `r1`."""
     ends = np.concatenate([ellipse(*start, r0, r0), ellipse(*end, r1, r1)])
     return cv2.convexHull(ends)[:, 0]
 
 
 def smooth(corners: list[tuple[float, float]]) -> Array:
-    """Closed outline `(n, 2)` with its corners cut three times (Chaikin's curve)."""
+    """Return a closed outline `(n, 2)` with its corners cut three times (Chaikin's algorithm)."""
     points = np.array(corners, np.float32)
     for _ in range(3):
         after = np.roll(points, -1, 0)
@@ -102,7 +102,7 @@ def smooth(corners: list[tuple[float, float]]) -> Array:
 
 
 class Person:
-    """One person, painted back to front; lengths in half heads, the origin in the middle of the face, y down."""
+    """A person, drawn back to front; lengths in half heads, the origin in the middle of the face, y down."""
 
     def __init__(self, canvas: Canvas, rng: np.random.Generator, place: tuple[float, float], scale: float) -> None:
         self.canvas, self.rng, self.scale = canvas, rng, scale
@@ -121,7 +121,7 @@ class Person:
     def _hair_colour(self) -> Array:
         if self.rng.random() < 0.06:
             return any_colour(self.rng, 0)
-        # Fair and red hair go with light skin more often, as among people; grey goes with all.
+        # Fair and red hair are more frequent with light skin, as among people; grey occurs with all.
         weights = np.array([3, 3, 3, 2, 2, 1, 1, 0.6, 1, 0.7])
         weights[4:8] *= 2.5 if self.tone.mean() > 0.6 else 0.3
         natural: Array = self.rng.choice(HAIR_RGB, p=weights / weights.sum())
@@ -143,7 +143,7 @@ class Person:
         self.canvas.fill(placed, paint, skin=skin, relief=relief, pen=pen * self.scale)
 
     def draw(self) -> None:
-        """Paints the person."""
+        """Draw the person."""
         style = self.rng.choice(["bald", "short", "long", "round", "bun"], p=[0.12, 0.36, 0.26, 0.16, 0.1])
         if self.head_wear != "headscarf":
             self._hair_behind(style)
@@ -167,7 +167,7 @@ class Person:
             self._fill(shapes[style], self.hair, head=True, relief=0.3)
 
     def _body(self) -> None:
-        """Neck and trunk; a bare-shouldered trunk is skin with a top and straps over it."""
+        """Draw neck and trunk; a bare-shouldered trunk is skin with a top and straps over it."""
         rng, broad, thick = self.rng, self.rng.uniform(1.6, 2.1), self.rng.uniform(0.36, 0.48)
         trunk = smooth([(-0.4, 1.45), (-broad, 1.8), (-broad - 0.2, 2.6), (-1.5, 5), (-1.7, 14), (1.7, 14), (1.5, 5),
                         (broad + 0.2, 2.6), (broad, 1.8), (0.4, 1.45)])  # fmt: skip
@@ -200,7 +200,7 @@ class Person:
         self._fill(face, self.skin, True, head=True, relief=0.4)
 
     def _features(self) -> None:
-        """Eyes, brows, nose, beard and mouth, moved sideways as the head turns."""
+        """Draw eyes, brows, nose, beard and mouth, shifted sideways as the head turns."""
         rng, middle = self.rng, 0.3 * self.yaw
         dark, lips = self.tone * 0.62, self.tone * (0.85, 0.55, 0.55) + (0.06, 0, 0.01)
         iris, opened, brow = any_colour(rng, 0.5) * 0.4, rng.uniform(0.05, 0.11), rng.uniform(0.03, 0.07)
@@ -226,14 +226,14 @@ class Person:
             self._fill(ellipse(middle, 0.56, width * 0.8, rng.uniform(0.03, 0.06)), inner, True, head=True)
 
     def _crown(self, size: float, line: float) -> Array:
-        """What lies over the top of the head down to the height `line` of the forehead."""
+        """Return the outline of what covers the head down to the height `line` of the forehead."""
         arc = ellipse(0, 0, self.wide * size, size + 0.02, 172, 368)
         middle, sweep = 0.3 * self.yaw, self.rng.uniform(-0.2, 0.2)
         temples = [(self.wide * 0.82, line + 0.3), (middle + 0.3, line + sweep), (middle - 0.3, line - sweep)]
         return np.concatenate([arc, [*temples, (-self.wide * 0.82, line + 0.3)]])
 
     def _worn(self) -> None:
-        """Things that hide part of the head: hat, glasses, face mask, scarf."""
+        """Draw things that hide part of the head: hat, glasses, face mask, scarf."""
         rng, middle, black = self.rng, 0.3 * self.yaw, (0.08, 0.07, 0.07)
         if self.head_wear in ("cap", "brim"):
             self._fill(self._crown(1.14, -0.6), self.extra, head=True, relief=0.3)
@@ -255,7 +255,7 @@ class Person:
             self._fill(limb((0.4, 1.4), (0.5, 3), 0.26, 0.34), self.extra, relief=0.4)
 
     def _arm(self, flip: int) -> None:
-        """An arm from the shoulder to a hand beside the head, on the chest or, now and then, before the face."""
+        """Draw an arm from the shoulder to a hand beside the head, on the chest or, sometimes, before the face."""
         rng = self.rng
         pose = rng.choice(["beside", "chest", "face"], p=[0.55, 0.35, 0.1])
         spot = {"beside": (2.0, 0.7), "chest": (0.3, 2.9), "face": (0.75, 1.1)}[pose]
@@ -268,7 +268,7 @@ class Person:
         self._hand(np.array(wrist), np.arctan2(wrist[1] - elbow[1], wrist[0] - elbow[0]) + rng.normal(0, 0.25), flip)
 
     def _hand(self, wrist: NDArray[np.float64], angle: float, flip: int) -> None:
-        """A hand that goes on from `wrist` in the direction `angle`: palm, four fingers and a thumb."""
+        """Draw a hand from `wrist` in the direction `angle`: palm, four fingers and a thumb."""
         rng = self.rng
         spread, length, thumb = rng.uniform(0.05, 0.3), rng.uniform(0.45, 0.85), flip * rng.choice([-1, 1])
         c, s = np.cos(angle), np.sin(angle)

@@ -1,7 +1,7 @@
-"""The built-in data: people-like scenes with skin masks, drawn by a generator, no download.
+"""The built-in data: drawn scenes of people with skin masks, without a download.
 
-Skin of all tones stands before wood, sand, brick, walls and clothes in the colours of skin, under coloured light: no
-colour threshold finds it, the shapes do.
+Skin of all tones is shown before wood, sand, brick, walls and clothes in the colours of skin, under coloured light, so
+that it can be segmented by shape but not by a colour threshold.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from segtune.data.sources.portrait_colours import Array, any_colour, axes, cloth
 from segtune.data.sources.portrait_scene import Canvas, Person, ellipse, limb, smooth
 from segtune.errors import UserError
 
-VERSION = "1"  # goes up whenever the pictures change
+VERSION = "1"  # increases whenever the images change
 SPLITS = {"train": 400, "val": 48, "test": 48}
 SIDE = 256
 
 
 def draw_scene(seed: int, size: int = 256) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draws one scene: the same arguments give the same bits.
+    """Draw one scene; the same arguments give the same bits.
 
     Args:
-        seed: Which scene, 0 or more.
-        size: Side of the square picture in pixels; the scene is the same at every size but for its noise.
+        seed: The number of the scene, 0 or more.
+        size: Side of the square image in pixels; apart from noise, the scene is the same at every size.
 
     Returns:
-        The picture `(size, size, 3)` in RGB and the mask `(size, size)` with 255 on skin, else 0.
+        The image `(size, size, 3)` in RGB and the mask `(size, size)` with 255 on skin, else 0.
     """
     rng, side = np.random.default_rng(np.random.SeedSequence(seed)), round(1.5 * size)
     canvas = Canvas(_backdrop(rng, side), rng)
     people = rng.choice(3, p=[0.02, 0.84, 0.14])
     for _ in range(rng.integers(0, 2) if people else rng.integers(3, 7)):
         _prop(canvas, rng, rng.uniform(0.35, 1))
-    # The farther, smaller ones first.
+    # People farther away, who are smaller, first.
     scales = np.sort(rng.uniform(0.19, (0.28, 0.28, 0.23)[people], people)) * side
     slots = rng.permutation((np.arange(people) + 0.5) / max(people, 1))
     for scale, slot in zip(scales, slots, strict=True):
@@ -48,12 +48,12 @@ def draw_scene(seed: int, size: int = 256) -> tuple[NDArray[np.uint8], NDArray[n
         Person(canvas, rng, (x * side, y * side), scale).draw()
     if rng.random() < 0.2:
         _prop(canvas, rng, 0.95)
-    share = cv2.resize(canvas.skin.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-    return _photograph(canvas.rgb, rng, size), np.where(share >= 0.5, 255, 0).astype(np.uint8)
+    fraction = cv2.resize(canvas.skin.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+    return _photograph(canvas.rgb, rng, size), np.where(fraction >= 0.5, 255, 0).astype(np.uint8)
 
 
 def _backdrop(rng: np.random.Generator, side: int) -> Array:
-    """A surface `(3, side, side)` behind everything: wood, bricks, sand, a wall, a curtain or something blurred."""
+    """Return the background `(3, side, side)`: wood, bricks, sand, a wall, a curtain or something blurred."""
     u, v = axes(side, rng.choice([0, np.pi / 2]) + rng.normal(0, 0.1))
     first, other = any_colour(rng, 0.1), any_colour(rng, 0.1)
     second = np.clip(first * rng.uniform(0.6, 1.3) + rng.normal(0, 0.02, 3), 0, 1)
@@ -70,7 +70,7 @@ def _backdrop(rng: np.random.Generator, side: int) -> Array:
             row = np.floor(v * rows)
             place = u * rows / 2.2 + row % 2 / 2
             joint = (v * rows - row < 0.12) | (place - np.floor(place) < 0.06)
-            # A sine of large steps gives each brick a tint of its own.
+            # A sine at large steps gives each brick its own tint.
             tint = 1 + 0.13 * np.sin(12.9 * row + 78.2 * np.floor(place)) + 0.04 * noise(rng, side, 90, 90)
             return np.where(joint, other[:, None, None], np.multiply.outer(first, tint))
         case "sand":
@@ -85,7 +85,7 @@ def _backdrop(rng: np.random.Generator, side: int) -> Array:
 
 
 def _prop(canvas: Canvas, rng: np.random.Generator, y: float) -> None:
-    """A thing in a colour skin could have: ball, vase, cushion or post, at the height `y`."""
+    """Draw an object in a colour that skin could have: ball, vase, cushion or post, at the height `y`."""
     x, s = rng.uniform(0, 1), rng.uniform(0.06, 0.17)
     bend = rng.uniform(0.1, 0.8)
     half = [(0.35, -1.3), (0.3, -0.9), (bend + 0.2, -0.1), (bend, 0.8), (0.4, 1.3)]
@@ -101,15 +101,15 @@ def _prop(canvas: Canvas, rng: np.random.Generator, y: float) -> None:
 
 
 def _photograph(rgb: Array, rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
-    """Lights the scene in colour, then takes it with a soft lens and a noisy sensor: `(size, size, 3)`."""
+    """Return the scene `(size, size, 3)` in coloured light, seen by a soft lens and a noisy sensor."""
     rgb = np.stack([cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA) for plane in rgb])
     along, _ = axes(size, rng.uniform(0, 2 * np.pi))
     strong = rng.choice([1, 3], p=[0.94, 0.06])
-    # Light goes from warm to cool far more than from green to magenta.
+    # Light varies far more from warm to cool than from green to magenta.
     warm, green = rng.normal(0, 0.04 * strong, (2, 1)), rng.normal(0, 0.015 * strong, (2, 1))
     here, there = np.exp(warm * (1, 0, -1) + green * (-0.5, 1, -0.5)) * rng.uniform(0.85, 1.15, (2, 1))
     rgb = rgb * mix(here, there, along)
-    if rng.random() < 0.2:  # the shadow of something out of the picture
+    if rng.random() < 0.2:  # the shadow of something outside the image
         edge = (along - rng.uniform(0.3, 0.7)) / rng.uniform(0.01, 0.08)
         rgb *= 1 - 0.45 / (1 + np.exp(-np.clip(edge, -30, 30)))
     rgb = cv2.GaussianBlur(np.ascontiguousarray(rgb.transpose(1, 2, 0)), (0, 0), size / 256 * rng.uniform(0.3, 1.2))
@@ -118,25 +118,25 @@ def _photograph(rgb: Array, rng: np.random.Generator, size: int) -> NDArray[np.u
 
 
 def make_portraits(root: Path, progress: Callable[[int, int], None] | None = None) -> None:
-    """Draws the data set into `root`, once: `images/`, `masks/`, `train.txt`, `val.txt`, `test.txt`, `VERSION`.
+    """Draw the data set into `root`, once: `images/`, `masks/`, `train.txt`, `val.txt`, `test.txt`, `VERSION`.
 
-    It is drawn beside `root` and moved there when complete, so an interrupted run leaves nothing half, and of several
-    processes that draw at once the first wins. Where the complete data is there already, nothing is touched.
+    It is drawn beside `root` and moved there when complete, so an interrupted run leaves nothing behind, and of several
+    concurrent processes the first wins. Complete data is left untouched.
 
     Args:
-        root: The folder to make.
-        progress: Called with how many pictures are drawn and how many there are.
+        root: The folder to create.
+        progress: Called with the number of images drawn and in all.
 
     Raises:
-        UserError: If `root` holds anything else or cannot be written.
+        UserError: `root` contains anything else or cannot be written.
     """
     root = root.absolute()
     if _complete(root):
         return
     if root.is_file() or (root.is_dir() and any(root.iterdir())):
         raise UserError(
-            f"{root} holds something other than the complete built-in portraits, version {VERSION}. "
-            "Expected no such folder or an empty one: move it away, or set data.root to another folder."
+            f"{root} contains something other than the complete built-in portraits, version {VERSION}; "
+            "expected no folder or an empty one. Move it away, or set data.root to another folder."
         )
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -144,14 +144,13 @@ def make_portraits(root: Path, progress: Callable[[int, int], None] | None = Non
             draft = Path(workshop) / root.name
             _draw_all(draft, progress)
             if root.is_dir() and not _complete(root):
-                root.rmdir()  # empty; Windows does not rename over it
+                root.rmdir()  # it is empty, but Windows cannot rename over it
             if not _complete(root):
                 draft.rename(root)
     except OSError as error:
         if not _complete(root):
             raise UserError(
-                f"Cannot write the built-in portraits to {root}: {error}. "
-                "Set data.root to a folder that can be written."
+                f"Cannot write the built-in portraits to {root}: {error}. Set data.root to a writable folder."
             ) from error
 
 
@@ -169,8 +168,8 @@ def _complete(root: Path) -> bool:
     if not marker.is_file() or marker.read_text().strip() != VERSION:
         return False
     stems = [stem for group in _splits().values() for stem in group]
-    pictures = [root / part / f"{stem}.png" for part in ("images", "masks") for stem in stems]
-    return all(path.is_file() for path in [*pictures, *(root / f"{split}.txt" for split in SPLITS)])
+    images = [root / part / f"{stem}.png" for part in ("images", "masks") for stem in stems]
+    return all(path.is_file() for path in [*images, *(root / f"{split}.txt" for split in SPLITS)])
 
 
 def _draw_all(folder: Path, progress: Callable[[int, int], None] | None) -> None:
@@ -182,16 +181,16 @@ def _draw_all(folder: Path, progress: Callable[[int, int], None] | None) -> None
 
     def draw(seed: int) -> None:
         rgb, mask = draw_scene(seed, SIDE)
-        for part, picture in (("images", rgb[..., ::-1]), ("masks", mask)):
-            (folder / part / f"{_stem(seed)}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        for part, image in (("images", rgb[..., ::-1]), ("masks", mask)):
+            (folder / part / f"{_stem(seed)}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
 
-    # NumPy and OpenCV let go of the interpreter lock, so threads are enough.
+    # NumPy and OpenCV release the global interpreter lock, so threads suffice.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         try:
             for done, _ in enumerate(pool.map(draw, range(total)), 1):
                 if progress:
                     progress(done, total)
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
+            pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the rest
             raise
     (folder / "VERSION").write_text(f"{VERSION}\n")

@@ -68,7 +68,7 @@ def test_unreadable_files_are_all_listed(folder: Folder) -> None:
     found = problems(train=pairs)
     assert found[:2] == [
         "error: images/a.png: unreadable: the file is empty",
-        "error: masks/a.png: unreadable: not a JPEG, PNG, BMP, TIFF or WebP picture, or damaged",
+        "error: masks/a.png: unreadable: not a JPEG, PNG, BMP, TIFF or WebP image, or damaged",
     ]
     assert found[2].startswith("error: images/b.png: unreadable: ")
     assert len(found) == 3
@@ -77,10 +77,10 @@ def test_unreadable_files_are_all_listed(folder: Folder) -> None:
 def test_sizes_that_differ(folder: Folder) -> None:
     pairs = [folder.pair("a", half(1)[:-2]), folder.pair("b", np.ascontiguousarray(half(1).T))]
     assert problems(train=pairs) == [
-        "error: a: sizes differ: photo 12 x 16, mask 10 x 16 (height x width); a mask needs the size of its photo",
-        "error: b: sizes differ: photo 12 x 16, mask 16 x 12 (height x width); they are each other's "
-        "transpose: the photo "
-        "is turned by its EXIF orientation and the mask was perhaps made without it; rotate the mask",
+        "error: a: sizes differ: photo 12 x 16, mask 10 x 16 (height x width); a mask must have the size of its photo",
+        "error: b: sizes differ: photo 12 x 16, mask 16 x 12 (height x width); they are each "
+        "other's transpose: the photo is rotated by its EXIF orientation and the mask was perhaps drawn without it; "
+        "rotate the mask",
     ]
 
 
@@ -95,11 +95,9 @@ def test_a_rotated_photo_fits_the_mask_of_what_it_shows(folder: Folder) -> None:
 def test_several_ids_are_ambiguous_only_under_auto(folder: Folder) -> None:
     pairs = [folder.pair("a", half(1, 2)), folder.pair("b", half(2)), folder.pair("c", half(255))]
     assert problems(train=pairs) == [
-        "error: masks: ambiguous mask values: data.foreground=auto needs one value beside 0, found 3; "
-        "values (in so many "
-        "masks): 1 in 1, 2 in 2, 255 in 1. This looks like ids of several classes: name those you want, as "
-        "in "
-        "data.foreground=[2], or take all of them with data.foreground=nonzero."
+        "error: masks: ambiguous mask values: data.foreground=auto needs exactly one non-zero value, got 3; "
+        "values (with the number of masks): 1 in 1, 2 in 2, 255 in 1. This looks like ids of several classes: name "
+        "those you want, as in data.foreground=[2], or take all of them with data.foreground=nonzero."
     ]
     for rule in ("nonzero", 1, (1, 2, 255)):
         assert problems(rule, train=pairs) == []
@@ -108,11 +106,10 @@ def test_several_ids_are_ambiguous_only_under_auto(folder: Folder) -> None:
 def test_grey_edges_are_told_from_ids(folder: Folder) -> None:
     blurred = folder.pair("a", half(*range(56, 256, 4)))
     assert problems(train=[blurred]) == [
-        "error: masks: ambiguous mask values: data.foreground=auto needs one value beside 0, found 50; "
-        "values (in so many "
-        "masks): 56 in 1, 60 in 1, 64 in 1, 68 in 1, 72 in 1, 76 in 1, 80 in 1, 84 in 1, .... This looks "
-        "like grey edges "
-        "from JPEG or anti-aliasing (51 values in one mask): take the bright half with data.foreground=126."
+        "error: masks: ambiguous mask values: data.foreground=auto needs exactly one non-zero value, got 50; "
+        "values (with the number of masks): 56 in 1, 60 in 1, 64 in 1, 68 in 1, 72 in 1, 76 in 1, 80 in 1, 84 in 1, "
+        ".... This looks like grey edges from JPEG or anti-aliasing (51 values in one mask): take the bright half with "
+        "data.foreground=126."
     ]
     jpeg = folder.pair("b", half(255), suffix="jpg")
     ringing = np.asarray(Image.open(jpeg.mask)).copy()
@@ -126,12 +123,12 @@ def test_grey_edges_are_told_from_ids(folder: Folder) -> None:
 
 def test_rules_that_nothing_meets(folder: Folder) -> None:
     pairs = [folder.pair("a", half(1, 2)), folder.pair("b", half(2))]
-    values = "values (in so many masks): 0 in 2, 1 in 1, 2 in 2"
+    values = "values (with the number of masks): 0 in 2, 1 in 1, 2 in 2"
     assert problems((2, 7, 9), train=pairs) == [
         f"error: masks: ids of data.foreground that occur in no mask: 7, 9; {values}"
     ]
     assert problems(128, train=pairs) == [
-        f"error: masks: no mask reaches data.foreground=128: the greatest value is 2; {values}"
+        f"error: masks: no mask reaches data.foreground=128: the largest value is 2; {values}"
     ]
 
 
@@ -139,9 +136,8 @@ def test_wide_masks_are_counted_too(folder: Folder) -> None:
     pair = folder.pair("a", half(40_000, dtype=np.uint16))
     assert problems(train=[pair]) == []
     assert problems(40_001, train=[pair]) == [
-        "error: masks: no mask reaches data.foreground=40001: the greatest value is 40000; values (in so "
-        "many masks): 0 in "
-        "1, 40000 in 1"
+        "error: masks: no mask reaches data.foreground=40001: the largest value is 40000; values (with "
+        "the number of masks): 0 in 1, 40000 in 1"
     ]
 
 
@@ -173,9 +169,9 @@ def test_the_same_picture_twice(folder: Folder) -> None:
     Image.open(c.photo).save(copy.photo)  # other bytes, the same pixels
     near = folder.pair("d", half(1), photo ^ np.uint8(1))
     assert problems(train=[a, near], val=[copy]) == [
-        "error: a: the same picture in two splits: scores would be too good; keep one of train a, val c"
+        "error: a: the same image in two splits: scores would be optimistically biased; keep one of train a, val c"
     ]
-    assert problems(train=[a, b]) == ["warning: a: the same picture twice in one split: train a, train b"]
+    assert problems(train=[a, b]) == ["warning: a: the same image twice in one split: train a, train b"]
 
 
 def test_the_report_puts_errors_first_and_cuts_each_kind() -> None:

@@ -49,8 +49,8 @@ def test_every_kind_of_problem_is_listed(tmp_path: Path) -> None:
     pairs, problems = find_pairs(tmp_path)
     assert [pair.name for pair in pairs] == ["a"]
     assert [str(problem) for problem in problems] == [
-        "error: images/a.png: two files of one name: images/a.jpg is there as well",
-        "warning: images/: ignored: 2 that are no pictures (notes.txt, sub/)",
+        "error: images/a.png: two files of one name: images/a.jpg exists too; keep one",
+        "warning: images/: ignored: 2 that are not images (notes.txt, sub/)",
         "error: images/b.jpg: photo without mask: no masks/b.*",
         "error: masks/c.png: mask without photo: no images/c.*",
     ]
@@ -61,25 +61,26 @@ def test_missing_folders_name_what_is_there(tmp_path: Path) -> None:
     assert error(find_pairs, tmp_path) == (
         f"No folder masks/ in {tmp_path}. Expected images/ with the photos and masks/ with masks of the "
         "same names; "
-        "there is: Labels/, images/, readme.txt. Perhaps rename Labels/ to masks/."
+        "got Labels/, images/, readme.txt. Perhaps rename Labels/ to masks/."
     )
     assert error(find_pairs, tmp_path / "images") == (
         f"No folder images/ in {tmp_path}/images. Expected images/ with the photos and masks/ with masks "
         "of the same "
-        "names; there is: a.jpg."
+        "names; got a.jpg."
     )
     assert error(find_pairs, tmp_path / "gone") == (
-        f"data.root={tmp_path}/gone is not a folder (seen from {Path.cwd()}). Give your data set's folder."
+        f"data.root={tmp_path}/gone is not a folder (current folder: {Path.cwd()}). "
+        "Set it to the folder of your data set."
     )
 
 
 def test_no_pair_at_all_shows_both_folders(tmp_path: Path) -> None:
     touch(tmp_path, *(f"images/p{i}.jpg" for i in range(7)), "masks/p0_mask.png")
     assert error(find_pairs, tmp_path) == (
-        f"No photo in {tmp_path} has a mask: images/ holds p0.jpg, p1.jpg, p2.jpg, p3.jpg, p4.jpg and 2 more; "
-        "masks/ holds p0_mask.png. Photo and mask need the same name up to the extension, directly in "
+        f"No photo in {tmp_path} has a mask: images/ contains p0.jpg, p1.jpg, p2.jpg, p3.jpg, p4.jpg and 2 more; "
+        "masks/ contains p0_mask.png. Photo and mask must have the same name up to the extension, directly in "
         "these folders, "
-        "as in images/a.jpg and masks/a.png. Extensions: .bmp .jpeg .jpg .png .tif .tiff .webp."
+        "such as images/a.jpg and masks/a.png. Extensions: .bmp .jpeg .jpg .png .tif .tiff .webp."
     )
 
 
@@ -113,9 +114,8 @@ def test_problems_of_lists_name_file_and_line(tmp_path: Path) -> None:
 def test_half_a_set_of_lists_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "train.txt", "test.txt")
     assert error(split_pairs, pairs_named("a"), tmp_path, seed=0) == (
-        f"{tmp_path} has train.txt, test.txt but not val.txt. Give train.txt and val.txt (test.txt may be "
-        "left out), "
-        "or no list at all for a split by seed."
+        f"{tmp_path} has train.txt, test.txt but not val.txt. Add train.txt and val.txt (test.txt is "
+        "optional), or remove all lists for a split by seed."
     )
 
 
@@ -150,8 +150,8 @@ def test_added_pictures_move_few_and_none_between_val_and_test(tmp_path: Path) -
 
 def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
     assert error(split_pairs, pairs_named("a", "b"), tmp_path, seed=0) == (
-        "2 pairs cannot be split into train, val and test: at least 3 are needed."
+        "Got 2 pairs; expected at least 3, to split into train, val and test."
     )
     assert error(split_pairs, pairs_named(*"abcd"), tmp_path, seed=0, fractions=(0.5, 0.5)) == (
-        "Shares of 0.5 (val) and 0.5 (test) leave none of 4 pairs to train on."
+        "data.val_share=0.5 and data.test_share=0.5 leave none of 4 pairs to train on."
     )

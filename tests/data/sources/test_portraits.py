@@ -15,7 +15,7 @@ VAL_SEEDS = range(400, 448, 3)
 
 @pytest.fixture(scope="module")
 def val() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A third of the validation pictures `(N, 128, 128, 3)` and masks, those with somebody in them."""
+    """A third of the validation images `(N, 128, 128, 3)` and masks, those with somebody in them."""
     scenes = [draw_scene(seed, 128) for seed in VAL_SEEDS]
     peopled = [(rgb, mask > 0) for rgb, mask in scenes if mask.any()]
     return np.stack([rgb for rgb, _ in peopled]), np.stack([mask for _, mask in peopled])
@@ -77,19 +77,19 @@ def test_scenes_hold_nobody_to_two_people(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_classic_ycrcb_rule_fails(val):
-    pictures, truth = val
-    _, cr, cb = np.moveaxis(np.stack([cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb) for rgb in pictures]), -1, 0)
+    images, truth = val
+    _, cr, cb = np.moveaxis(np.stack([cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb) for rgb in images]), -1, 0)
     found = (cr >= 133) & (cr <= 173) & (cb >= 77) & (cb <= 127)
     assert dice_mean(found, truth) < 0.75
 
 
 def test_no_rule_on_colour_alone_can_do_well(val):
-    """Upper bound: the likeliest label of each of 4096 colours, learned from the very pictures it is tried on.
+    """Upper bound: the likeliest label of each of 4096 colours, learned from the very images it is tried on.
 
     What a network must reach in `experiment=first` is 0.90.
     """
-    pictures, truth = val
-    cells = (pictures // 16).astype(int) @ (256, 16, 1)
+    images, truth = val
+    cells = (images // 16).astype(int) @ (256, 16, 1)
     skin, other = (np.bincount(cells[part], minlength=4096) for part in (truth, ~truth))
     share = (skin / np.maximum(skin + other, 1))[cells]
     assert max(dice_mean(share > cut, truth) for cut in np.arange(0.1, 0.9, 0.1)) < 0.80
@@ -184,8 +184,8 @@ def test_folder_with_other_content_is_refused_and_kept(tmp_path: Path, few: None
     with pytest.raises(UserError) as refusal:
         make_portraits(root)
     assert str(refusal.value) == (
-        f"{root} holds something other than the complete built-in portraits, version 1. "
-        "Expected no such folder or an empty one: move it away, or set data.root to another folder."
+        f"{root} contains something other than the complete built-in portraits, version 1; "
+        "expected no folder or an empty one. Move it away, or set data.root to another folder."
     )
     assert kept.read_bytes() == content
 
@@ -196,4 +196,4 @@ def test_place_that_cannot_be_written_is_named(tmp_path: Path, few: None):
     with pytest.raises(UserError) as refusal:
         make_portraits(root)
     assert str(refusal.value).startswith(f"Cannot write the built-in portraits to {root}: [Errno ")
-    assert str(refusal.value).endswith(". Set data.root to a folder that can be written.")
+    assert str(refusal.value).endswith(". Set data.root to a writable folder.")
