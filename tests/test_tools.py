@@ -62,7 +62,7 @@ def test_throughput_refuses_what_cannot_be_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_here(monkeypatch, "throughput", "resnet50", "64", "1") == 2
-    assert "expected a batch of 2 or more" in capsys.readouterr().err
+    assert "got a batch of 1, a size of 64" in capsys.readouterr().err
     assert run_here(monkeypatch, "throughput", "resnet50", "64", "2", "--device", "cuda:77") == 2
     assert "train.device=cuda:77 cannot be used here" in capsys.readouterr().err
 

@@ -1,8 +1,8 @@
-"""Compare two runs' folders to the last bit: weights, optimizer, schedule, rows, best checkpoint, samples.
+"""Compare two run folders bit by bit: weights, optimizer, schedule, metrics, best checkpoint, samples.
 
     python tools/compare_runs.py RUN OTHER
 
-Prints everything in which they differ, times, folders and workers apart; exit code 1 if there is anything.
+Prints every difference, except in times, folders and the number of workers; exits with code 1 if there is one.
 """
 
 import argparse
@@ -19,7 +19,7 @@ TIMES = ("seconds", "train_seconds", "trained_images", "images_per_second")
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Return the names of everything in which two runs' folders differ, times apart."""
+    """Return the names of all differences between two run folders, except in times."""
     found = []
     for name in ("last.pt", "best.pt"):
         contents = [load(folder, name) for folder in (one, other)]
@@ -34,16 +34,16 @@ def differences(one: Path, other: Path) -> list[str]:
             found.append(name)
     summaries = [_without_times(json.loads((folder / "summary.json").read_text())) for folder in (one, other)]
     found += [f"summary.json{place}" for place in _unlike(summaries[0], summaries[1])]
-    return found + [f"left behind: {name}" for folder in (one, other) for name in being_written(folder)]
+    return found + [f"partial file left: {name}" for folder in (one, other) for name in being_written(folder)]
 
 
 def being_written(folder: Path) -> tuple[str, ...]:
-    """Return the files for which there is a temporary one: `.last.pt.x1y2.partial` is one for `last.pt`."""
+    """Return the files being written: `.last.pt.x1y2.partial` is the temporary file of `last.pt`."""
     return tuple(sorted(path.name[1:].rsplit(".", 2)[0] for path in folder.glob("**/.*.partial")))
 
 
 def load(folder: Path, name: str) -> dict[str, Any]:
-    """Return the content of a run's checkpoint; it must be whole, or this fails."""
+    """Return the content of a run's checkpoint; fail if it is incomplete."""
     import torch
 
     content: dict[str, Any] = torch.load(find_checkpoint(folder / "checkpoints" / name), weights_only=True)
@@ -51,10 +51,10 @@ def load(folder: Path, name: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Compare the folders of the command line; return 1 if they differ, 2 if one holds no finished run."""
+    """Compare the folders on the command line; return 1 if they differ, 2 if one holds no finished run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a finished run")
-    parser.add_argument("other", type=Path, help="the folder of another")
+    parser.add_argument("other", type=Path, help="the folder of another finished run")
     options = parser.parse_args()
     try:
         found = differences(options.run, options.other)
@@ -69,7 +69,7 @@ def _without_times(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unlike(one: Any, other: Any, place: str = "") -> Iterator[str]:
-    """Name the places at which two nested values differ, tensors to the last bit."""
+    """Yield the paths at which two nested values differ, tensors bit by bit."""
     import torch
 
     if isinstance(one, Mapping) and isinstance(other, Mapping):
@@ -81,7 +81,7 @@ def _unlike(one: Any, other: Any, place: str = "") -> Iterator[str]:
     elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         if one.dtype != other.dtype or one.shape != other.shape or one.numpy().tobytes() != other.numpy().tobytes():
             yield place
-    elif one != other and not (one != one and other != other):  # NaN is NaN
+    elif one != other and not (one != one and other != other):  # NaN equals NaN here
         yield place
 
 

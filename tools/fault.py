@@ -1,14 +1,14 @@
-"""Fault test: kill a training again and again, resume it each time, and compare its end with an undisturbed run's.
+"""Fault test: kill a training run repeatedly, resume it each time, and compare the result with an undisturbed run.
 
     python tools/fault.py [--kills 25] [--signal KILL|TERM] [--seed 0] [--folder DIR] [--fresh]
 
-The training is small, but has all that state hides in: three phases (two of them freeze, one counts in steps, one ends
-on a plateau), dropout, augmentation, accumulated gradients, a last batch of one picture, saves within epochs. Kills
-come at random moments over the whole run; every second one as soon as a checkpoint is being written. Prints a line for
-each, and ends with exit code 1 if anything differs: weights, optimizer, schedule, rows, best checkpoint, pictures.
+The run is small but covers everything that has state: three phases (two freeze, one is counted in steps, one ends on a
+plateau), dropout, augmentation, accumulated gradients, a last batch of one image, checkpoints within epochs. Kills come
+at random times over the whole run, every second one while a checkpoint is being written. Prints a line for each kill,
+and exits with code 1 if anything differs: weights, optimizer, schedule, metrics, best checkpoint, samples.
 
-Processes are forked from this one, where everything is imported already, which saves their start-up; with `--fresh`
-each is a new interpreter. For Linux and macOS.
+Processes are forked from this one, which has imported everything, to save their start-up; with `--fresh` each is a new
+interpreter. For Linux and macOS.
 """
 
 import argparse
@@ -29,18 +29,18 @@ from compare_runs import being_written, differences, load
 
 from segtune.errors import UserError
 
-BATCHES = 11  # an epoch: 21 pictures by two
-#: The processes' surroundings: one thread, since the order of sums depends on their number.
-ALONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+BATCHES = 11  # of an epoch: 21 images in batches of two
+#: Environment of the processes: one thread, since the order of summation depends on the number of threads.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 class FaultError(Exception):
-    """A process did not do what it should; the message holds the end of its log."""
+    """A process did not behave as expected; the message holds the end of its log."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where `last.pt` stands: `epoch` counts the finished ones of the phase, `done` all batches so far."""
+class Position:
+    """The progress saved in `last.pt`: `epoch` counts the finished epochs of the phase, `done` all batches so far."""
 
     phase: str
     epoch: int
@@ -50,10 +50,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Kill:
-    """A kill that met a running training: `writing` names the files that were being written."""
+    """A kill that hit a running training run: `writing` names the files that were being written."""
 
     signal: str
-    place: Place
+    position: Position
     writing: tuple[str, ...]
 
     @property
@@ -63,11 +63,11 @@ class Kill:
 
 
 def prepare(folder: Path) -> list[str]:
-    """Make data and a weights file in `folder`; return the settings of the training."""
+    """Write data and a weights file to `folder`; return the settings of the training run."""
     import torch
     from safetensors.torch import save_file
 
-    import segtune.commands.train  # noqa: F401 - once, for all the processes
+    import segtune.commands.train  # noqa: F401 - imported once, for all processes
     from segtune.models.backbones.registry import BACKBONES
 
     generator = np.random.default_rng(0)
@@ -76,8 +76,8 @@ def prepare(folder: Path) -> list[str]:
     for i in range(26):
         mask = np.zeros((70 + i % 7, 90 - i), np.uint8)
         cv2.circle(mask, (20 + 2 * i, 35), 10 + i % 9, 255, -1)
-        photo = generator.integers(0, 120, (*mask.shape, 3)).astype(np.uint8) + (mask > 0)[..., None] * np.uint8(100)
-        cv2.imwrite(str(folder / "discs" / "images" / f"disc{i:02d}.png"), photo)
+        image = generator.integers(0, 120, (*mask.shape, 3)).astype(np.uint8) + (mask > 0)[..., None] * np.uint8(100)
+        cv2.imwrite(str(folder / "discs" / "images" / f"disc{i:02d}.png"), image)
         cv2.imwrite(str(folder / "discs" / "masks" / f"disc{i:02d}.png"), mask)
     for split, numbers in {"train": range(21), "val": range(21, 25), "test": range(25, 26)}.items():
         (folder / "discs" / f"{split}.txt").write_text("".join(f"disc{i:02d}\n" for i in numbers))
@@ -108,7 +108,7 @@ def prepare(folder: Path) -> list[str]:
 
 
 def start(arguments: Sequence[str], log: Path, *, fresh: bool = False) -> int:
-    """Start `segtune train` in a process of its own and return its number; what it prints goes to `log`."""
+    """Start `segtune train` in a new process and return its ID; its output goes to `log`."""
     sys.stdout.flush()
     log.touch()
     child = os.fork()
@@ -119,14 +119,14 @@ def start(arguments: Sequence[str], log: Path, *, fresh: bool = False) -> int:
         sys.stdout = sys.stderr = log.open("w", buffering=1)
         os.dup2(sys.stdout.fileno(), 1)
         os.dup2(sys.stdout.fileno(), 2)
-        os.environ.update(ALONE)
+        os.environ.update(ONE_THREAD)
         if fresh:
             os.execv(sys.executable, [sys.executable, "-m", "segtune", "train", *arguments])
         import torch
 
         from segtune.cli import main as cli
 
-        # Like a new interpreter, it must not owe its numbers to the generators it was born with.
+        # As in a new interpreter, the random state must not be inherited.
         random.seed(), np.random.seed(), torch.seed()
         torch.set_num_threads(1)
         code = cli.main("train", list(arguments))
@@ -137,16 +137,16 @@ def start(arguments: Sequence[str], log: Path, *, fresh: bool = False) -> int:
         os._exit(code)
 
 
-def undisturbed(folder: Path, settings: Sequence[str], *, fresh: bool = False) -> Place:
-    """Train without a fault, and return how far that goes.
+def undisturbed(folder: Path, settings: Sequence[str], *, fresh: bool = False) -> Position:
+    """Train without a fault, and return the final position.
 
     Raises:
-        FaultError: The training failed.
+        FaultError: The training run failed.
     """
     log = Path(f"{folder}.log")
     if code := _end(start([*settings, "train.workers=0", f"run_dir={folder}"], log, fresh=fresh)):
         raise _failed(log, f"the undisturbed run ended with exit code {code}")
-    return place_of(folder)
+    return position_of(folder)
 
 
 def disturbed(
@@ -159,23 +159,23 @@ def disturbed(
     *,
     fresh: bool = False,
 ) -> list[Kill]:
-    """Train with a fault for each of the `signals`, and then to the end.
+    """Train with a fault for each of the `signals`, then to the end.
 
     Args:
-        folder: The run's folder, which does not exist.
-        settings: The training's settings.
-        signals: What is sent, one after the other.
-        total: Batches of the whole run.
-        seed: The moments follow from it, as far as the machine's haste allows.
-        tell: Is told of every kill.
+        folder: The run folder, which must not exist.
+        settings: The settings of the training run.
+        signals: The signals to send, one after the other.
+        total: Number of batches of the whole run.
+        seed: Seed of the times of the kills, which also depend on the machine's speed.
+        tell: Called with every kill.
         fresh: Start a new interpreter each time.
 
     Returns:
-        The kills that met a running training: fewer than asked for if it ended before.
+        The kills that hit a running training run: fewer than requested if it ended before.
 
     Raises:
-        FaultError: A process did not end as it should, or `last.pt` fell back.
-        UserError: `last.pt` was not whole.
+        FaultError: A process ended unexpectedly, or `last.pt` went back.
+        UserError: `last.pt` was incomplete.
     """
     generator = np.random.default_rng(seed)
     marks = (np.arange(len(signals)) + generator.uniform(size=len(signals))) / len(signals) * 0.97 * total
@@ -190,37 +190,37 @@ def disturbed(
         if (folder / "summary.json").exists():  # it had ended before
             return kills
         if code != (-sent if sent == signal.SIGKILL else 130):
-            raise _failed(log, f"{sent.name} was answered with exit code {code}")
-        kills.append(Kill(sent.name, place_of(folder), being_written(folder) if sent == signal.SIGKILL else seen))
+            raise _failed(log, f"after {sent.name} the process ended with exit code {code}")
+        kills.append(Kill(sent.name, position_of(folder), being_written(folder) if sent == signal.SIGKILL else seen))
         tell(kills[-1])
-        if kills[-1].place.done < max(kill.place.done for kill in kills):
-            raise FaultError(f"last.pt fell back to batch {kills[-1].place.done}")
+        if kills[-1].position.done < max(kill.position.done for kill in kills):
+            raise FaultError(f"last.pt went back to batch {kills[-1].position.done}")
     log = Path(f"{folder}.log")
     if code := _end(start([f"resume={folder}", "train.workers=0"], log, fresh=fresh)):
         raise _failed(log, f"the last resume ended with exit code {code}")
     return kills
 
 
-def place_of(folder: Path) -> Place:
-    """Return where a run's `last.pt` stands; it must be whole, or this fails."""
+def position_of(folder: Path) -> Position:
+    """Return the position saved in a run's `last.pt`; fail if the file is incomplete."""
     state = load(folder, "last.pt")["state"]
     done = len(state["rows"]) * BATCHES + state["step"]
-    return Place(list(state["phases"])[state["phase"]], state["epoch"], state["step"], done)
+    return Position(list(state["phases"])[state["phase"]], state["epoch"], state["step"], done)
 
 
 def main() -> int:
-    """Run the fault test and print what it finds; 1 if there is a difference."""
+    """Run the fault test and print its result; return 1 if there is a difference."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=25)
-    parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="keep the runs here; else in a temporary folder")
+    parser.add_argument("--kills", type=int, default=25, help="number of kills (default: 25)")
+    parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL", help="(default: KILL)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times of the kills (default: 0)")
+    parser.add_argument("--folder", type=Path, help="keep the runs here (default: a temporary folder)")
     parser.add_argument("--fresh", action="store_true", help="start a new interpreter each time")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         try:
             return _compare(options, (options.folder or Path(temporary)).resolve())
-        except (FaultError, UserError) as error:  # the latter of a checkpoint that cannot be read
+        except (FaultError, UserError) as error:  # UserError: a checkpoint cannot be read
             print(error)
             return 1
 
@@ -233,17 +233,17 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
     kills, found = list[Kill](), list[str]()
 
     def tell(kill: Kill) -> None:
-        at, writing = kill.place, ", ".join(kill.writing) or "nothing"
-        stands = f"{at.phase}, {at.epoch} epochs and {at.step:2} batches"
-        print(f"{kill.signal}  last.pt: {stands}  being written: {writing}", flush=True)
+        at, writing = kill.position, ", ".join(kill.writing) or "nothing"
+        saved = f"{at.phase}, {at.epoch} epochs and {at.step:2} batches"
+        print(f"{kill.signal}  last.pt: {saved}  being written: {writing}", flush=True)
 
-    for attempt in range(5):  # a run may end before its last kill: then another one takes the rest
+    for attempt in range(5):  # if a run ends before its last kill, another one gets the rest
         run, left = folder / f"disturbed{attempt}", [sent] * (options.kills - len(kills))
         kills += disturbed(run, settings, left, end.done, options.seed + attempt, tell, fresh=options.fresh)
         found += differences(folder / "undisturbed", run)
         if len(kills) == options.kills:
             break
-    hits, phases = sum(kill.in_checkpoint for kill in kills), [kill.place.phase for kill in kills]
+    hits, phases = sum(kill.in_checkpoint for kill in kills), [kill.position.phase for kill in kills]
     each = ", ".join(f"{phases.count(phase)} in {phase}" for phase in dict.fromkeys(phases))
     print(f"{len(kills)} kills by {sent.name} ({each}), {hits} of them while a checkpoint was being written")
     print(f"{attempt + 1} runs killed, {len(found)} differences, {time.perf_counter() - began:.0f} s")
@@ -252,14 +252,15 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _await_moment(child: int, folder: Path, log: Path, mark: float, pause: float, *, at_write: bool) -> tuple[str, ...]:
-    """Wait until `last.pt` has come to a `mark`, in batches, and `pause` seconds; if wanted, until one is written.
+    """Wait until `last.pt` has reached batch `mark`, then `pause` seconds, then for a write if `at_write` is set.
 
-    Returns the names of what is being written.
+    Returns:
+        The names of the files being written.
     """
     last, seen, done = folder / "checkpoints" / "last.pt", 0, -1
     while not _ended(child) and (done < mark or "phase " not in log.read_text()):
         if last.exists() and (now := last.stat().st_mtime_ns) != seen:
-            seen, done = now, place_of(folder).done
+            seen, done = now, position_of(folder).done
         time.sleep(0.02)
     until = time.perf_counter() + pause
     while not _ended(child) and time.perf_counter() < until:

@@ -1,9 +1,9 @@
-"""Compare the probe's order of tap maps with the order after training: the rank correlation that docs/probe.md quotes.
+"""Compare the probe's ranking of tap maps with the ranking after training: the rank correlation in docs/probe.md.
 
     python tools/rank_taps.py --folder runs/rank -- backbone=xception backbone.weights=W data=folder data.root=D
 
 Five tap maps for DeepLabV3+ on Xception are probed together, then each is trained for the same short budget with a
-frozen backbone. What stands behind -- goes to all commands. Trainings that are there already are not repeated.
+frozen backbone. Settings after -- are passed to all commands. Training runs that exist already are not repeated.
 """
 
 import argparse
@@ -33,13 +33,13 @@ def segtune(*arguments: str) -> None:
 
 
 def ranks(values: Sequence[float]) -> NDArray[np.float64]:
-    """Return ranks from 0; equal values share their mean rank."""
+    """Return ranks from 0; equal values get their mean rank."""
     ordered = np.sort(values)
     return np.array([np.mean(np.flatnonzero(ordered == value)) for value in values])
 
 
 def probe(folder: Path, maps: Sequence[str], settings: Sequence[str]) -> dict[str, float]:
-    """Return the probe's Dice of each map."""
+    """Run the probe unless its results exist; return its Dice of each map."""
     if not (folder / "probe.csv").exists():
         compare = [f"+compare.{name}=[{','.join(MAPS[name])}]" for name in maps]
         segtune("probe", *settings, *compare, f"run_dir={folder}")
@@ -49,7 +49,7 @@ def probe(folder: Path, maps: Sequence[str], settings: Sequence[str]) -> dict[st
 
 
 def train(folder: Path, name: str, settings: Sequence[str]) -> float:
-    """Return the best validation Dice of a short training with a map."""
+    """Train briefly with a map unless the run exists; return its best validation Dice."""
     low, high = MAPS[name]
     if not (folder / "summary.json").exists():
         segtune("train", *settings, f"taps.low={low}", f"taps.high={high}", f"run_dir={folder}")
@@ -59,11 +59,11 @@ def train(folder: Path, name: str, settings: Sequence[str]) -> float:
 def main() -> int:
     """Probe, train, compare; return 1 if a command failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the runs go")
-    parser.add_argument("--seed", default="0")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--seed", default="0", help="(default: 0)")
     parser.add_argument("--maps", nargs="+", choices=MAPS, default=list(MAPS), help="the tap maps (default: all)")
-    parser.add_argument("--epochs", type=int, default=4, help="of each training (default: 4)")
-    parser.add_argument("--images", type=int, default=200, help="of each training (default: 200)")
+    parser.add_argument("--epochs", type=int, default=4, help="of each training run (default: 4)")
+    parser.add_argument("--images", type=int, default=200, help="of each training run (default: 200)")
     parser.add_argument("settings", nargs="*", help="settings of all commands, after --")
     options = parser.parse_args()
     folder, common = options.folder, (*options.settings, f"seed={options.seed}")

@@ -1,9 +1,9 @@
-"""Compare the speed of a training step: precisions, and what freezing saves, side by side in one run.
+"""Compare the speed of a training step between precisions, and with and without a frozen backbone.
 
     python tools/throughput.py [backbone] [image size] [batch size] [--rounds 5] [--device auto]
 
-Prints images per second and the ratio to the reference in the first row: everything trains, in fp32. The variants
-take turns, so that a change of the machine's load meets all of them; the best round of each counts.
+Prints images per second and the speed-up over the first row, in which everything trains in fp32. The variants take
+turns, so that a change of the machine's load affects all of them; the best round of each counts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help can do without
+if TYPE_CHECKING:  # PyTorch takes seconds to import, and --help does not need it
     import torch
 
     from segtune.config.schema import PhaseSettings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help can do withou
 
 
 def step_seconds(built: BuiltModel, compute: Device, phase: PhaseSettings, images: torch.Tensor) -> float:
-    """Return the seconds of one training step, optimizer included."""
+    """Return the duration of one training step in seconds, including the optimizer."""
     import torch
 
     from segtune.config.schema import LossSettings, OptimizerSettings
@@ -76,7 +76,7 @@ def compare(options: argparse.Namespace) -> None:
         "everything trains": PhaseSettings(epochs=1, lr=1e-5),
         "backbone frozen": PhaseSettings(epochs=1, lr=1e-5, backbone=0),
     }
-    precisions = dict.fromkeys((torch.float32, compute.dtype))  # one where `auto` is fp32
+    precisions = dict.fromkeys((torch.float32, compute.dtype))  # a single one where `auto` is fp32
     places = [Device(compute.device, dtype) for dtype in precisions]
     variants = {f"{name}, {at.precision}": (at, phase) for name, phase in phases.items() for at in places}
     best = dict.fromkeys(variants, float("inf"))
@@ -97,7 +97,7 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Read the command line and compare; return 2 for what the user can put right."""
+    """Parse the command line and compare; return 2 for a user error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbone", nargs="?", default="xception", choices=("xception", "resnet50", "vgg16"))
     parser.add_argument("size", nargs="?", type=int, default=256, help="side of the images in pixels (default: 256)")
@@ -106,7 +106,10 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     options = parser.parse_args()
     if options.batch < 2 or options.size < 1 or options.rounds < 1:  # BatchNorm after pooling needs two values
-        parser.error("expected a batch of 2 or more, a size and rounds of 1 or more")
+        parser.error(
+            f"got a batch of {options.batch}, a size of {options.size} and {options.rounds} rounds; "
+            "expected a batch of 2 or more, and a size and rounds of 1 or more"
+        )
     from segtune.errors import UserError
 
     try:

@@ -35,7 +35,7 @@ def kill_six_times(tmp_path: Path) -> None:
     kills = fault.disturbed(killed, settings, signals, end.done, seed=0)
     assert [kill.signal for kill in kills] == [sent.name for sent in signals]
     assert sum(kill.in_checkpoint for kill in kills) >= 2
-    assert {kill.place.phase for kill in kills} == {"head", "deep", "all"}
+    assert {kill.position.phase for kill in kills} == {"head", "deep", "all"}
     assert fault.differences(whole, killed) == []
 
     # The comparison would have seen it: one bit of one weight, one digit of one row, a file left half-written.
@@ -49,7 +49,7 @@ def kill_six_times(tmp_path: Path) -> None:
     assert fault.differences(whole, killed) == [
         "last.pt/model/decoder.project.0.weight",
         "metrics.csv",
-        "left behind: best.pt",
+        "partial file left: best.pt",
     ]
 
 
