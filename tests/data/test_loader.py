@@ -1,0 +1,117 @@
+"""Batches and their order as functions of seed and epoch, for one process and for several."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segtune.data.dataset import SegmentationDataset
+from segtune.data.images import Foreground
+from segtune.data.loader import EpochBatches, collate, make_loader
+from segtune.data.sources.base import Pair
+from segtune.data.transforms import build_transform
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    rng, made = np.random.default_rng(0), []
+    for i in range(7):
+        pair = Pair(f"p{i}", tmp_path / f"p{i}.png", tmp_path / f"m{i}.png")
+        Image.fromarray(rng.integers(0, 256, (40 + i, 50, 3), np.uint8)).save(pair.photo)
+        Image.fromarray(rng.integers(0, 2, (40 + i, 50), np.uint8) * np.uint8(255)).save(pair.mask)
+        made.append(pair)
+    return made
+
+
+def dataset(pairs: list[Pair], truth: bool = False) -> SegmentationDataset:
+    augment = {"HorizontalFlip": {"p": 0.5}, "GaussNoise": {"p": 0.5}}
+    transform = build_transform((32, 48), {"scale": [0.5, 1.0], "ratio": [0.8, 1.25]}, augment)
+    return SegmentationDataset(pairs, Foreground(), transform, 0, truth=truth)
+
+
+def same(a: dict, b: dict) -> bool:
+    return torch.equal(a["image"], b["image"]) and torch.equal(a["mask"], b["mask"])
+
+
+def test_workers_change_nothing_and_stay_for_all_epochs(pairs: list[Pair]) -> None:
+    batches = [EpochBatches(7, 3, seed=0) for _ in range(2)]
+    alone, helped = (
+        make_loader(dataset(pairs), batches[0], 0, False),
+        make_loader(dataset(pairs), batches[1], 2, False),
+    )
+    seen = []
+    for epoch in range(2):
+        batches[0].epoch = batches[1].epoch = epoch
+        expected, got = list(alone), list(helped)
+        assert [len(batch["index"]) for batch in got] == [3, 3, 1]
+        assert all(same(a, b) and torch.equal(a["index"], b["index"]) for a, b in zip(expected, got, strict=True))
+        seen.append(got)
+    assert sorted(torch.cat([batch["index"] for batch in seen[1]]).tolist()) == list(range(7))
+    assert not same(seen[0][0], seen[1][0])
+
+
+def test_a_resumed_epoch_gives_the_tail() -> None:
+    whole, tail = EpochBatches(23, 4, seed=5), EpochBatches(23, 4, seed=5)
+    whole.epoch = tail.epoch = 6
+    tail.start = 2
+    assert list(tail) == list(whole)[2:]
+    assert (len(whole), len(tail)) == (6, 4)
+    tail.start = 9
+    assert (list(tail), len(tail)) == ([], 0)
+
+
+@pytest.mark.parametrize(("length", "size", "world"), [(6, 4, 2), (5, 4, 2), (5, 4, 3), (23, 7, 4), (3, 8, 8)])
+def test_shares_of_several_processes_make_the_batches_of_one(length: int, size: int, world: int) -> None:
+    whole = EpochBatches(length, size, seed=3)
+    shares = [EpochBatches(length, size, seed=3, rank=rank, world=world) for rank in range(world)]
+    for batches in (whole, *shares):
+        batches.epoch = 2
+    assert {len(share) for share in shares} == {len(whole)}
+    for number, (expected, *parts) in enumerate(zip(whole, *shares, strict=True)):
+        counted = [share.share_of(number) for share in shares]
+        assert {everyones for _, everyones in counted} == {len(expected)}
+        given = [key for (mine, _), part in zip(counted, parts, strict=True) for key in part[:mine]]
+        assert sorted(given) == sorted(expected)  # each image once
+        assert all(len(part) == max(1, mine) for (mine, _), part in zip(counted, parts, strict=True))
+    assert whole.share_of(0) == (min(length, size), min(length, size))
+
+
+def test_a_process_without_a_share_gets_a_picture_of_no_weight() -> None:
+    last = EpochBatches(5, 4, seed=0, rank=1, world=2)
+    last.start = 1
+    first = EpochBatches(5, 4, seed=0, rank=0, world=2)
+    first.start = 1
+    assert last.share_of(1) == (0, 1)
+    assert list(last) == list(first)
+
+
+def test_the_end_stops_an_epoch_early() -> None:
+    whole, short = EpochBatches(23, 4, seed=5), EpochBatches(23, 4, seed=5)
+    short.start, short.end = 1, 3
+    assert list(short) == list(whole)[1:3]
+    assert (len(short), short.whole) == (2, 6)
+
+
+def test_the_order_is_a_permutation_that_follows_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int, shuffle: bool = True) -> list[int]:
+        batches = EpochBatches(50, 8, seed, shuffle=shuffle)
+        batches.epoch = epoch
+        keys = [key for batch in batches for key in batch]
+        assert {key[0] for key in keys} == {epoch}
+        return [key[1] for key in keys]
+
+    assert sorted(order(0, 0)) == list(range(50))
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+    assert order(0, 3, shuffle=False) == list(range(50))
+
+
+def test_collate_stacks_all_but_the_truth(pairs: list[Pair]) -> None:
+    data = dataset(pairs, truth=True)
+    batch = collate([data[0, 1], data[0, 4]])
+    assert batch["image"].shape == (2, 3, 32, 48)
+    assert batch["mask"].shape == (2, 1, 32, 48)
+    assert batch["index"].tolist() == [1, 4]
+    assert [tuple(truth.shape) for truth in batch["truth"]] == [(41, 50), (44, 50)]

@@ -1,0 +1,94 @@
+"""Splitting pairs, by lists written by hand and by seed."""
+
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from segtune.data.sources.base import Pair, Problem
+from segtune.data.splits import split_pairs
+from segtune.errors import UserError
+
+
+def pairs_named(*names: str) -> list[Pair]:
+    return [Pair(name, Path(f"images/{name}.jpg"), Path(f"masks/{name}.png")) for name in names]
+
+
+def error(*args: object, **named: object) -> str:
+    with pytest.raises(UserError) as caught:
+        split_pairs(*args, **named)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def names(splits: dict[str, list[Pair]]) -> dict[str, list[str]]:
+    return {split: [pair.name for pair in pairs] for split, pairs in splits.items()}
+
+
+def test_lists_are_read_as_people_write_them(tmp_path: Path) -> None:
+    pairs = pairs_named("a", "b", "c.jpg", "d")
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbfb\r\n\r\n# held back: d\r\na.PNG\r\n")
+    (tmp_path / "val.txt").write_text("  c.jpg  ")
+    splits, problems = split_pairs(pairs, tmp_path, seed=0)
+    assert names(splits) == {"train": ["a", "b"], "val": ["c.jpg"], "test": []}
+    assert problems == [Problem("warning", str(tmp_path), "pairs in no list, not used: d")]
+
+
+def test_problems_of_lists_name_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a\n\nx.jpg\na\n")
+    (tmp_path / "val.txt").write_text("b\na.png\n")
+    (tmp_path / "test.txt").write_text("# nothing yet\n")
+    splits, problems = split_pairs(pairs_named("a", "b"), tmp_path, seed=0)
+    assert names(splits) == {"train": ["a"], "val": ["b"], "test": []}
+    assert [str(problem) for problem in problems] == [
+        "error: train.txt, line 3: no such pair: 'x.jpg' has no photo with a mask",
+        "warning: train.txt, line 4: listed twice: 'a' is also in train.txt, line 1",
+        "error: val.txt, line 2: in two splits: 'a' is also in train.txt, line 1",
+        "error: test.txt: empty list: it names no pair",
+    ]
+
+
+def test_half_a_set_of_lists_is_refused(tmp_path: Path) -> None:
+    for name in ("train.txt", "test.txt"):
+        (tmp_path / name).touch()
+    assert error(pairs_named("a"), tmp_path, seed=0) == (
+        f"{tmp_path} has train.txt, test.txt but not val.txt. Add train.txt and val.txt (test.txt is "
+        "optional), or remove all lists for a split by seed."
+    )
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(3, (1, 1, 1)), (10, (6, 2, 2)), (100, (70, 15, 15))])
+def test_the_split_by_seed_has_exact_sizes_and_loses_nothing(
+    tmp_path: Path, count: int, sizes: tuple[int, ...]
+) -> None:
+    pairs = pairs_named(*(f"p{i:03}" for i in range(count)))
+    splits, problems = split_pairs(pairs, tmp_path, seed=3)
+    assert tuple(len(splits[split]) for split in ("train", "val", "test")) == sizes
+    assert sorted(chain(*splits.values()), key=lambda pair: pair.name) == pairs
+    assert problems == []
+
+
+def test_the_split_by_seed_follows_names_and_seed_alone(tmp_path: Path) -> None:
+    pairs = pairs_named(*(f"p{i}" for i in range(60)))
+    splits, _ = split_pairs(pairs, tmp_path, seed=0)
+    assert split_pairs(pairs[::-1], tmp_path, seed=0)[0] == splits
+    assert split_pairs(pairs, tmp_path, seed=1)[0] != splits
+
+
+def test_added_pictures_move_few_and_none_between_val_and_test(tmp_path: Path) -> None:
+    before, _ = split_pairs(pairs_named(*(f"p{i}" for i in range(100))), tmp_path, seed=0)
+    after, _ = split_pairs(pairs_named(*(f"p{i}" for i in range(110))), tmp_path, seed=0)
+    place = {pair.name: split for split, pairs in after.items() for pair in pairs}
+    moves = [
+        (split, place[pair.name]) for split, pairs in before.items() for pair in pairs if place[pair.name] != split
+    ]
+    assert len(moves) <= 4
+    assert not {("val", "test"), ("test", "val")} & set(moves)
+
+
+def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
+    assert error(pairs_named("a", "b"), tmp_path, seed=0) == (
+        "Got 2 pairs; expected at least 3, to split into train, val and test."
+    )
+    assert error(pairs_named(*"abcd"), tmp_path, seed=0, fractions=(0.5, 0.5)) == (
+        "data.val_share=0.5 and data.test_share=0.5 leave none of 4 pairs to train on."
+    )
