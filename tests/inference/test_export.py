@@ -332,28 +332,6 @@ def test_users_errors(
     assert there.read_text() == "before"
 
 
-def test_what_is_no_export_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"^No file .*none\.onnx\. Expected an ONNX file that `segtune export` wrote"):
-        load_onnx(tmp_path / "none.onnx")
-    (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(UserError, match=r"cannot read .*text\.onnx: it is damaged, not an ONNX file, or too new \(Inv"):
-        load_onnx(tmp_path / "text.onnx")
-    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "other", [value], [other])
-    opset = onnx.helper.make_opsetid("", 18)
-    onnx.save(onnx.helper.make_model(graph, ir_version=9, opset_imports=[opset]), tmp_path / "other.onnx")
-    with pytest.raises(UserError) as error:
-        load_onnx(str(tmp_path / "other.onnx"))
-    assert str(error.value) == (
-        f"{tmp_path / 'other.onnx'} is an ONNX file of another program: it lacks size, threshold, settings, taps "
-        "in its metadata. Expected a file that `segtune export` wrote."
-    )
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"^Not installed: onnxruntime\. Install with: pip install 'segtune\[export\]'"):
-        load_onnx(tmp_path / "other.onnx")
-
-
 def test_a_model_too_large_for_a_file(
     built_of: Callable[[str], BuiltModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

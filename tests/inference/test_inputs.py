@@ -1,0 +1,87 @@
+"""Which images an input names, and the names of their results."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from segtune.errors import UserError
+from segtune.inference.inputs import find_images, find_video, unique_names
+
+
+def test_loops_of_links_end(tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "sub" / "a.png").touch()
+    (tmp_path / "in" / "sub" / "back").symlink_to(tmp_path / "in")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.png").touch()
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert [source.name for source in find_images(str(tmp_path / "in"))] == ["linked/b", "sub/a"]
+    assert [source.name for source in find_images(f"{tmp_path}/in/**/*.png")][-1] == "sub/a"
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a.jpg", "b.png"], ["a", "b"]),
+        (["a.jpg", "a.png"], ["a.jpg", "a.png"]),
+        (["A.jpg", "a.png"], ["A.jpg", "a.png"]),
+        (["x/a.jpg", "y/a.jpg"], ["x/a", "y/a"]),
+        (["a.b.jpg", "a.c.jpg"], ["a.b", "a.c"]),
+        (["a.jpg", "a.png", "a.png.jpg"], ["a.jpg", "a.png", "a.png.jpg"]),
+    ],
+)
+def test_results_have_names_of_their_own(paths: list[str], names: list[str]) -> None:
+    assert unique_names(map(Path, paths)) == names
+
+
+def test_patterns(tmp_path: Path) -> None:
+    for name in ("a.jpg", "x/b.jpg", "x/y/c.JPG", "x/d.txt", "x/.e.jpg", ".z/f.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def names(pattern: str) -> list[str]:
+        return [source.name for source in find_images(f"{tmp_path}/{pattern}")]
+
+    assert names("*") == ["a"]
+    assert names("x/*") == ["b"]
+    assert names("**/*.jpg") == ["a", "x/b"]
+    assert names("**") == ["a", "x/b", "x/y/c"]
+    assert names("x/**/*.[jJ]*") == ["b", "y/c"]
+    assert find_images(str(tmp_path / "x" / ".e.jpg"))[0].name == ".e"  # asked for by name
+
+
+def test_what_counts_as_a_video(tmp_path: Path) -> None:
+    (tmp_path / "a.MP4").touch()
+    assert find_video(str(tmp_path / "a.MP4")) == tmp_path / "a.MP4"
+    assert find_video(str(tmp_path / "b.mp4")) is None
+    assert find_video(str(tmp_path)) is None
+    assert find_video("camera:12") == 12
+
+
+def test_a_camera_without_a_number_is_refused() -> None:
+    with pytest.raises(UserError) as error:
+        find_video("camera:front")
+    assert str(error.value) == "input=camera:front: expected a camera by its number, such as camera:0."
+
+
+def test_folders_of_results_are_skipped_unless_asked_for(tmp_path: Path) -> None:
+    for name in ("a.png", "out/masks/a.png", "out/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    own = [tmp_path / "out" / "masks"]
+    assert [source.name for source in find_images(str(tmp_path), own=own)] == ["a", "out/b"]
+    assert [source.name for source in find_images(f"{tmp_path}/**/*.png", own=own)] == ["a", "out/b"]
+    assert [source.path for source in find_images(str(own[0]), own=own)] == [own[0] / "a.png"]
+
+
+def test_names_stay_unique_for_all_small_sets_of_files() -> None:
+    """The property itself, not examples: no two results share a name, whatever the case of their letters."""
+    stems = ("a", "A", "a.png", "b")
+    files = [Path(stem + extension) for stem in stems for extension in (".bmp", ".png", ".jpg")]
+    for chosen in range(1, 2 ** len(files)):
+        paths = [file for number, file in enumerate(files) if chosen >> number & 1]
+        if len({str(path).casefold() for path in paths}) == len(paths):
+            names = unique_names(paths)
+            assert len({name.casefold() for name in names}) == len(paths), paths
+            assert all(os.fspath(path).startswith(name) for path, name in zip(paths, names, strict=True))
