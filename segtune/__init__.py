@@ -27,19 +27,20 @@ def load(
         >>> import numpy as np, segtune
         >>> from PIL import Image
         >>> model = segtune.load("runs/NAME/checkpoints/best.pt")
-        >>> photo = np.array(Image.open("photo.jpg").convert("RGB"))
-        >>> mask, probability = model.predict(photo)  # bool and float32, as large as the photo
+        >>> image = np.array(Image.open("photo.jpg").convert("RGB"))
+        >>> mask, probability = model.predict(image)  # bool and float32, as large as the image
 
     Args:
-        path: A checkpoint, or what `python -m segtune export` made of it as ONNX.
-        size: What the network sees, a side or (height, width); as in the evaluation of its training if None.
-        threshold: Probability above which a pixel is object; as in training if None.
-        tile: Predict at the photo's own size, in tiles of this side in pixels; whole photos at `size` if None.
-        overlap: Share of a tile that its neighbour covers too, 0 to 0.5.
-        flips: Average over the mirror image too.
-        scales: Average over these multiples of the size.
+        path: A checkpoint, or an ONNX file that `python -m segtune export` made of it.
+        size: The network's input size, a side or (height, width); None: the validation size of its training run.
+        threshold: Probability above which a pixel is foreground; None: as in training.
+        tile: Side in pixels of the window for sliding-window inference at the image's own size; None: resize the
+            whole image to `size`.
+        overlap: Fraction of a window that its neighbour covers too, 0 to 0.5.
+        flips: Test-time augmentation: average over the image and its mirror image.
+        scales: Test-time augmentation: average over these multiples of the input size.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`; `auto` is what is fastest on the device.
+        precision: `auto`, `fp32`, `bf16` or `fp16`; `auto` is the fastest on the device.
 
     Raises:
         segtune.errors.UserError: The file or an argument cannot be used.

@@ -1,18 +1,19 @@
-"""`python -m segtune COMMAND …`: names the commands and hands over. Nothing heavy is imported for `--help`."""
+"""`python -m segtune COMMAND …`: list the commands and run one. Nothing heavy is imported for `--help`."""
 
+import io
 import os
 import sys
 
 COMMANDS = {
-    "train": "fine-tune a backbone and a decoder on photos and masks",
-    "check": "look through photos and masks for what would harm a training",
-    "plan": "show what each phase of a training trains, freezes and costs, without data",
-    "taps": "show the layers of a backbone: what each sees, costs and is called",
-    "probe": "measure what each layer tells about your masks, and recommend a tap map",
-    "evaluate": "measure a checkpoint on a split, at the photos' original size",
-    "predict": "write the masks of photos, folders, videos or a camera",
+    "train": "fine-tune a backbone and a decoder on images and masks",
+    "check": "find errors in a data set before training on it",
+    "plan": "show what each training phase trains, freezes and costs, without data",
+    "taps": "show the layers of a backbone: names, receptive fields and costs",
+    "probe": "score each layer with a linear classifier on your masks, and recommend taps",
+    "evaluate": "score a checkpoint on a split, at the images' original size",
+    "predict": "write masks for images, folders, videos or a camera",
     "export": "write a checkpoint as ONNX or as a torch.export program",
-    "report": "rank the runs in a folder, on one page",
+    "report": "write a leaderboard of the runs in a folder",
 }
 
 USAGE = """segtune fine-tunes a pretrained backbone for binary segmentation.
@@ -30,10 +31,13 @@ A first run, on built-in data:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return 0, 1 if it failed, 2 for what the user can put right, 130 after Ctrl-C."""
+    """Run a command; return 0, 1 if it failed, 2 for an error the user can fix, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character gets a question mark
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

@@ -1,4 +1,4 @@
-"""Compose settings with Hydra, and turn overrides into what its grammar takes."""
+"""Compose settings with Hydra, and quote overrides for its grammar."""
 
 import os
 import re
@@ -19,14 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segtune.cli.help import config_folder
-from segtune.config.command_settings import (
-    EvaluateSettings,
-)
+from segtune.config.command_settings import EvaluateSettings
 from segtune.config.renamed import new_name, with_new_names
 from segtune.config.schema import Settings
 from segtune.errors import FailedError, UserError, nearest
 
-#: Overrides of mappings that are the user's to fill: Hydra wants these marked, or refuses keys that are not there yet.
+#: Overrides of mappings that users may extend: Hydra refuses new keys unless the override is marked with ++.
 OVERRIDE = re.compile(r"~|\+*\w[\w@/.:-]*=")
 OPEN = re.compile(r"(freeze\.phases\.\w+(\.\w+)?|restore\.rename|compare\.\w+)=")
 
@@ -39,24 +37,23 @@ def compose(
     *,
     full_errors: bool,
 ) -> None:
-    """Let Hydra compose the settings and run the task, once or, in a sweep, for each combination.
+    """Compose the settings with Hydra and run the task, once or, in a sweep, for each combination.
 
     Args:
-        command: The command; its settings are in the YAML file of its name.
+        command: The command, whose settings are in the YAML file of the same name.
         arguments: Overrides and Hydra's flags.
-        task: What to run.
-        after_sweep: Called with the folders of a sweep of trainings at its end, also if runs failed.
+        task: The function to run.
+        after_sweep: Called with the folders of a sweep of training runs at its end, even if runs failed.
         full_errors: Let errors through with their traceback.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"-m", "--multirun"} & set(arguments):
-        raise UserError("A sweep (-m) is for one process: with torchrun start its runs one after the other.")
+        raise UserError("A sweep (-m) is not supported under torchrun. Start its runs one after the other.")
     if {"-sc", "--shell-completion"} & set(arguments):
         raise UserError(
             "Hydra's shell completion does not work with segtune. "
             f"`python -m segtune {command} --help` lists all settings."
         )
-    # Hydra reads the command line itself; and it would answer errors in its own way, with exit code 1.
-    # Its flags must not stand between overrides.
+    # Hydra reads sys.argv itself, and accepts no flags between overrides.
     overrides = [quoted(_renamed(each)) for each in arguments if OVERRIDE.match(each)]
     flags = [each for each in arguments if not OVERRIDE.match(each)]
     sys.argv = [f"segtune {command}", *flags, *(f"++{each}" if OPEN.match(each) else each for each in overrides)]
@@ -71,10 +68,10 @@ def compose(
             sweeps.add(HydraConfig.get().sweep.dir)
         try:
             if command != "train" and config.get("resume"):
-                raise UserError(f"resume goes on with a training, and {command} is none: leave it out.")
+                raise UserError(f"resume is a setting of train, not of {command}. Leave it out.")
             return task(config)
         except (UserError, FailedError, OmegaConfBaseException) as error:
-            # Hydra would announce it in its own words; of a sweep's job it must know.
+            # Kept from Hydra, which would reword it; only in a sweep Hydra must know that a job failed.
             if full_errors or HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             failed.append(error)
@@ -91,7 +88,7 @@ def compose(
 
 @contextmanager
 def _hydra_raises() -> Iterator[None]:
-    """Let Hydra raise errors inside the block, where it would print them and exit."""
+    """Make Hydra raise errors inside the block instead of printing them and exiting."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -104,7 +101,7 @@ def _hydra_raises() -> Iterator[None]:
 
 
 def _renamed(override: str) -> str:
-    """Put the new name of a setting in the place of an old one, and say so."""
+    """Return an override with the old name of a setting replaced by the new one, and announce it."""
     name, equals, value = override.partition("=")
     plain = name.lstrip("+~")
     new = new_name(plain)
@@ -118,7 +115,7 @@ def _announce(old: str, new: str) -> None:
 
 
 def quoted(argument: str) -> str:
-    """Quote a value that Hydra's grammar has no place for, such as a path with accents or parentheses."""
+    """Return an override, its value quoted if Hydra's grammar cannot parse it, such as a path with accents."""
     name, _, value = argument.partition("=")
     if not value or value[0] in "{'\"":
         return argument
@@ -134,14 +131,14 @@ def quoted(argument: str) -> str:
 
 
 def output_folder(settings: Settings | EvaluateSettings, name: str) -> Path:
-    """Say where a command writes: what is asked for, a sweep's folder for the job, or a new one with the time."""
+    """Return where a command writes: `run_dir`, the job's folder in a sweep, or a new folder named by the time."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return Path(HydraConfig.get().runtime.output_dir)
     return Path(settings.run_dir or f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}").expanduser()
 
 
 def command_line(command: str) -> str:
-    """Return the command line that does the same again; of a sweep's job, that of the job alone."""
+    """Return the command line that repeats this run; for a job of a sweep, of that job alone."""
     config = HydraConfig.get()
     sweep = config.mode == RunMode.MULTIRUN
     overrides = [override.removeprefix("++") for override in config.overrides.task]
@@ -162,13 +159,13 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
             if not {"epochs", "steps"} & set(phases[name]) or "lr" not in phases[name]:
                 others = [str(other) for other in phases if other != name]
                 raise UserError(
-                    f"freeze.phases.{name}: there is no such phase, but {', '.join(others)}.{nearest(name, others)} "
-                    f"To add one: +freeze.phases.{name}={{backbone: …, epochs: …, lr: …}}."
+                    f"freeze.phases.{name}: there is no such phase; expected {', '.join(others)}."
+                    f"{nearest(name, others)} To add one: +freeze.phases.{name}={{backbone: …, epochs: …, lr: …}}."
                 )
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise UserError("\n".join(f"{name} is not set, and it has no default. Give {name}=…" for name in missing))
+        raise UserError("\n".join(f"{name} is required. Set {name}=…" for name in missing))
     plain, used = with_new_names(dict(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
-    for name in used:  # in a file of the user's
+    for name in used:  # in one of the user's files
         _announce(name, new_name(name))
     return plain

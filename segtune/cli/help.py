@@ -1,4 +1,4 @@
-"""Help on settings, and readable texts for Hydra's errors, from the YAML files themselves."""
+"""Help on settings, generated from the YAML files, and readable messages for Hydra's errors."""
 
 import re
 from importlib.resources import files
@@ -10,36 +10,36 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segtune.errors import nearest
 
-#: What Hydra's own --hydra-help says, less what does not work here.
+#: Hydra's own --hydra-help, without what does not work here.
 HYDRA_HELP = """Hydra's flags, as in python -m segtune {command} [flag …] [setting=value …]
 
   --cfg job, -c job        show the settings without running; --resolve fills in references, -p GROUP shows one group
   --multirun, -m           run all combinations of comma-separated values
-  --config-dir, -cd DIR    add a folder of your groups
-  --config-name, -cn NAME  take another file than {command}.yaml as the root of the settings
+  --config-dir, -cd DIR    add a folder with your own groups
+  --config-name, -cn NAME  use another root file than {command}.yaml
   --info, -i [WHAT]        show how the settings were composed: all, config, defaults, defaults-tree, searchpath
 
-Hydra's shell completion does not work with segtune's commands. https://hydra.cc has the rest."""
+Hydra's shell completion does not work with segtune. See https://hydra.cc for more."""
 
 
 def config_folder() -> Path:
-    """Where the YAML files are: inside the installed package, beside it in a checkout."""
+    """Return the folder of the YAML files: inside the installed package, or beside it in a checkout."""
     inside = Path(str(files("segtune"))) / "conf"
     return inside if inside.is_dir() else inside.parent.parent / "conf"
 
 
 def settings_help(command: str) -> str:
-    """List a command's groups, and every setting with its comment, from the YAML files themselves."""
+    """Return the help on a command: its groups, and every setting with its comment, from the YAML files."""
     root = config_folder()
     lines = [
         f"usage: python -m segtune {command} [group=choice …] [setting=value …] [Hydra's flags]",
         "",
-        "Hydra's flags: -m runs a sweep over comma-separated values, --config-dir DIR adds a folder of your groups,",
-        "--cfg job shows the settings without running, --hydra-help lists the rest.",
+        "Hydra's flags: -m runs a sweep over comma-separated values, --config-dir DIR adds a folder with your own",
+        "groups, --cfg job shows the settings without running, --hydra-help lists the others.",
     ]
     chosen = _groups(command)
     if chosen:
-        lines += ["", "Groups (the choice marked * is the default), then the settings as they stand there:"]
+        lines += ["", "Groups (the choice marked * is the default), then their settings:"]
     for group, choice in chosen.items():
         options = sorted(path.stem for path in (root / group).glob("*.yaml"))
         default = re.sub(r"\$\{(\w+)\}", lambda match: chosen[match[1]], choice)
@@ -48,7 +48,7 @@ def settings_help(command: str) -> str:
             path = root / group / f"{option}.yaml"
             if path.is_file() and (option == default or group == "decoder"):
                 lines += [f"  # {group}={option}", *_indented(path.read_text(encoding="utf-8"), group)]
-    lines += ["", "Others:" if chosen else "Settings:"]
+    lines += ["", "Other settings:" if chosen else "Settings:"]
     for name in _files(command):
         own = (root / f"{name}.yaml").read_text(encoding="utf-8").split("hydra/hydra_logging: none")[1]
         lines += _indented(own.split("\nhydra:")[0], "")
@@ -56,19 +56,19 @@ def settings_help(command: str) -> str:
 
 
 def _indented(text: str, group: str) -> list[str]:
-    """Show YAML lines under dotted names at the top level, comments kept."""
+    """Return YAML lines with dotted names at the top level, and with their comments."""
     prefix = f"{group}." if group else ""
     return [f"  {prefix if line[:1].isalpha() else ''}{line}" for line in text.strip().splitlines() if line.strip()]
 
 
 def readable(error: Exception, command: str) -> str:
-    """Turn Hydra's messages into one that says what came, what was expected, and what to do."""
+    """Return Hydra's message reworded: what it got, what was expected, and what to do."""
     message, lists = str(error).strip(), f"`python -m segtune {command} --help` lists all."
     if match := re.search(r"Could not find '([\w/-]+)/([^']+)'", message):
         group, choice = match.groups()
         options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
-        expected = f"Expected one of: {', '.join(options)}; or a file of your own with --config-dir."
-        more = f" Any other CNN of timm: backbone=timm backbone.name={choice}." if group == "backbone" else ""
+        expected = f"Expected one of: {', '.join(options)}; or your own file with --config-dir."
+        more = f" For any other CNN of timm: backbone=timm backbone.name={choice}." if group == "backbone" else ""
         return f"{group}={choice}: there is no such choice.{nearest(choice, options)} {expected}{more}"
     if match := re.search(r"Could not override '([^'.]+)'\. No match in the defaults list", message):
         return f"{match[1]}: there is no such group.{nearest(match[1], _groups(command))} {lists}"
@@ -76,12 +76,12 @@ def readable(error: Exception, command: str) -> str:
         known = {*_groups(command), *_setting_names(command)} - {match[1]}
         return f"{match[1]}: there is no such setting.{nearest(match[1], known)} {lists}"
     if match := re.match(r"Error parsing override '([^']*)'\s+missing EQUAL", message):
-        return f"came {match[1]}; expected setting=value. {lists}"
+        return f"got {match[1]}; expected setting=value. {lists}"
     return message.splitlines()[0] if isinstance(error, OmegaConfBaseException) else message
 
 
 def _files(command: str) -> list[str]:
-    """Return the YAML files of a command's settings: its own, and one that it builds on."""
+    """Return the YAML files of a command's settings: its own and the one it extends."""
     return [command, *(entry for entry in _defaults(command) if isinstance(entry, str) and entry != "_self_")]
 
 

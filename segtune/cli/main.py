@@ -15,12 +15,12 @@ from segtune.cli.tasks import TASKS, rank
 from segtune.errors import FailedError, Interrupted, LostError, UserError
 from segtune.runtime.wrapping import terminal_width, wrap
 
-#: Seconds that a process which is not the first waits, before it speaks of an error that the first may have too.
+#: Seconds that processes other than rank 0 wait before they print an error that rank 0 may print too.
 PATIENCE = 5
 
 
 def main(command: str, arguments: list[str], *, full_errors: bool = False) -> int:
-    """Run a command with Hydra's overrides and flags; return the exit code.
+    """Run a command with Hydra's overrides and flags, and return the exit code.
 
     Args:
         command: One of the commands that take settings.
@@ -52,15 +52,15 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         return 130
     except KeyboardInterrupt:
         if _number() == 0:
-            print("Stopped at once; what came after the last save is lost.", file=sys.stderr)
+            print("Stopped. Everything after the last save is lost.", file=sys.stderr)
         return 130
     return 0
 
 
 def _complain(text: str, *, at_once: bool = False) -> None:
-    """Write an error. Of several processes the first does; torchrun then ends the others.
+    """Print an error. With several processes rank 0 prints it, then torchrun ends the others.
 
-    One that is not ended while it waits has an error of its own, and says so.
+    A process that is still alive after waiting has an error of its own, and prints it.
     """
     if _number() > 0 and not at_once:
         time.sleep(PATIENCE)
@@ -68,4 +68,4 @@ def _complain(text: str, *, at_once: bool = False) -> None:
 
 
 def _number() -> int:
-    return int(os.environ.get("RANK", "0"))  # segtune.runtime.distributed says the same, but takes seconds to import
+    return int(os.environ.get("RANK", "0"))  # as in segtune.runtime.distributed, which takes seconds to import

@@ -1,4 +1,4 @@
-"""Resume a run from the command line: its own settings, and what may change of them."""
+"""Resume a run from the command line, with its own settings and the few changes allowed."""
 
 import shlex
 from pathlib import Path
@@ -17,24 +17,24 @@ from segtune.training.resume_rules import check_change
 
 
 def resume(arguments: list[str]) -> None:
-    """Go on with a run: its own settings, and what may change of them from the command line."""
+    """Resume a run with its own settings, and those changes from the command line that are allowed."""
     if flags := [argument for argument in arguments if argument.startswith("-")]:
-        raise UserError(f"resume goes on with one run and takes no flags; came {' '.join(flags)}.")
+        raise UserError(f"resume takes no flags; got {' '.join(flags)}.")
     overrides = OverridesParser.create().parse_overrides([quoted(argument) for argument in arguments])
     given = {override.key_or_group: override for override in overrides}
     folder = Path(str(given.pop("resume").value())).expanduser()
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(
-            f"resume={folder}: there is no run here (no config.yaml). "
-            "Expected a run's folder, such as runs/2026-01-31_12-00-00_xception_fcn8s."
+            f"resume={folder}: no run found (no config.yaml). "
+            "Expected the folder of a run, such as runs/2026-01-31_12-00-00_xception_fcn8s."
         )
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(settings, dict) or "freeze" not in settings:
-        raise UserError(f"{path} holds no settings of a run.")
+        raise UserError(f"{path} does not contain the settings of a run.")
     for override in given.values():
         _change(settings, override)
     line = shlex.join(["python", "-m", "segtune", "train", *arguments]) if given else ""
@@ -46,7 +46,7 @@ def resume(arguments: list[str]) -> None:
 
 
 def _change(settings: dict[str, Any], override: Override) -> None:
-    """Put an override into a run's settings, if it may change."""
+    """Apply an override to a run's settings, if that setting may change."""
     name = override.key_or_group
     *groups, key = name.split(".")
     changes = not override.is_add() and not override.is_delete()

@@ -1,4 +1,4 @@
-"""What runs for each command: parse its settings, then import and call it."""
+"""One task per command: parse its settings, then import and call it."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -24,13 +24,13 @@ from segtune.config.schema import DataSettings, Settings
 from segtune.errors import UserError
 from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder
 
-# Each task imports its command last: PyTorch takes seconds, and what settings and paths alone can tell is said before.
+# Each task imports its command last: PyTorch takes seconds, and wrong settings and paths are reported before.
 
 
 def _train(config: DictConfig) -> float:
     settings = parse(Settings, to_plain(config))
     if settings.resume:
-        raise UserError("resume goes on with one run, from the command line: python -m segtune train resume=RUN")
+        raise UserError("resume must be given on the command line: python -m segtune train resume=RUN")
     folder = output_folder(settings, f"{settings.backbone.name}_{settings.decoder.name}")
     find_data(settings.data)
     from segtune.commands.train import train
@@ -109,7 +109,7 @@ def _report(config: DictConfig) -> None:
 
 
 def find_data(data: DataSettings | EvaluationDataSettings) -> None:
-    """Look for the user's data set; the built-in one is made where it is not there."""
+    """Check that the user's data folder exists; the built-in data set is generated when missing."""
     if data.name == "folder":
         find_data_folder(data.root)
 
@@ -128,7 +128,7 @@ TASKS: dict[str, Callable[[DictConfig], Any]] = {
 
 
 def rank(folders: Iterable[str]) -> None:
-    """Rank the runs of a sweep, those that finished if some failed."""
+    """Rank the finished runs of a sweep."""
     for folder in folders:
         if not any(Path(folder).rglob("summary.json")):
             continue
@@ -137,6 +137,6 @@ def rank(folders: Iterable[str]) -> None:
         try:
             report(ReportSettings(folder))
         except UserError:
-            pass  # what there is cannot be read
-        except Exception as error:  # it must not take the place of what the sweep itself has to say
+            pass  # none of the runs can be read
+        except Exception as error:  # must not replace the sweep's own error
             print(f"The runs could not be ranked: {type(error).__name__}: {error}", file=sys.stderr)

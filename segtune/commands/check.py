@@ -1,4 +1,4 @@
-"""The command `check`: look through a whole data set before the first training, and change nothing in it."""
+"""The command `check`: find errors in a data set before training on it, without changing anything in it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -29,15 +29,15 @@ Splits = dict[str, list[Pair]]
 
 
 def check(settings: CheckSettings, folder: Path) -> Facts:
-    """Read every pair, show what the data set holds, and list all that is wrong.
+    """Read every pair, show statistics of the data set, and list all problems.
 
-    Writes `check.json` and `contact_sheet.png` to the folder; nothing is ever written into the data set.
+    Writes `check.json` and `contact_sheet.png` to the folder, and nothing into the data set.
 
     Returns:
-        What `check.json` holds.
+        The content of `check.json`.
 
     Raises:
-        FailedError: A training would fail or suffer: there are errors, or near-duplicates in two splits.
+        FailedError: There are errors, such as broken files or near-duplicates in two splits.
         UserError: The settings cannot be used.
     """
     set_up_logging()
@@ -50,15 +50,15 @@ def check(settings: CheckSettings, folder: Path) -> Facts:
         splits, problems = _find(settings, root, progress)
         sizes = {name: settings.data.size if name == "train" else settings.data.evaluation_size for name in splits}
         rule, workers = foreground(settings.data), max(1, settings.train.workers)
-        seen, wrong = scan(splits, rule, workers=workers, sizes=sizes, progress=progress)
-    near, within, counts = ([], [], {}) if settings.near is None else near_duplicates(seen, settings.near)
-    problems += wrong + judge(seen, rule) + findings(seen, near)
-    found: Facts = {"data": str(root), "tap": deepest.name} | facts(seen, deepest.stride)
+        stats, wrong = scan(splits, rule, workers=workers, sizes=sizes, progress=progress)
+    near, within, counts = ([], [], {}) if settings.near is None else near_duplicates(stats, settings.near)
+    problems += wrong + judge(stats, rule) + findings(stats, near)
+    found: Facts = {"data": str(root), "tap": deepest.name} | facts(stats, deepest.stride)
     found |= {"near": [_plain(each) for each in near], "near_within_split": counts}
     found["near_within_split_pairs"] = [_plain(each) for each in within]
     found["problems"] = [asdict(problem) for problem in problems]
     write_json(folder / "check.json", found)
-    _draw(settings, folder, seen, _suspects(seen, near, problems))
+    _draw(settings, folder, stats, _suspects(stats, near, problems))
     _show(found, near, within)
     return _conclude(found, problems, folder, root)
 
@@ -67,18 +67,18 @@ def _refuse_data_folder(folder: Path, root: Path) -> None:
     here, data = folder.resolve(), root.resolve()
     inside = [data / "images", data / "masks"]
     if here == data or any(here.is_relative_to(each) for each in inside):
-        raise UserError(f"run_dir={folder} is the data set's own folder, in which nothing is changed. Give another.")
+        raise UserError(f"run_dir={folder} is inside the data set, which check does not change. Set another run_dir.")
 
 
 def _deepest(settings: CheckSettings) -> LayerInfo:
-    """Describe the deepest tap: an object smaller than its stride shares a pixel of the map with what is around it."""
+    """Return the deepest tap: an object smaller than its stride shares a feature pixel with its surroundings."""
     with torch.device("meta"):
         tapped = build_tapped(settings, settings.data.size)
     return max(tapped.layers.values(), key=lambda layer: layer.stride)
 
 
 def _find(settings: CheckSettings, root: Path, progress: Callable[[int, int], None]) -> tuple[Splits, list[Problem]]:
-    """Find the splits; where that cannot be done, take all pairs for one, so that the rest is checked too."""
+    """Return the splits and problems; where splitting fails, all pairs as one split, so that they are checked too."""
     reasons: list[str] = []
     for whole in (False, True):
         try:
@@ -99,15 +99,15 @@ def _plain(each: NearDuplicate) -> dict[str, Any]:
     }
 
 
-def _suspects(seen: Sequence[SampleStats], near: Sequence[NearDuplicate], problems: Sequence[Problem]) -> set[str]:
-    """Name the pictures that a problem is about, in the file's name or that of the pair, or in a count of masks."""
+def _suspects(stats: Sequence[SampleStats], near: Sequence[NearDuplicate], problems: Sequence[Problem]) -> set[str]:
+    """Return the names of images with a problem, a near-duplicate, or an empty or full mask."""
     named = {Path(problem.where).stem if "/" in problem.where else problem.where for problem in problems}
-    pairs = {each.pair.name for likeness in near for each in (likeness.first, likeness.second)}
-    return named | pairs | {one.pair.name for one in seen if one.share in (0, 1)}
+    pairs = {each.pair.name for two in near for each in (two.first, two.second)}
+    return named | pairs | {one.pair.name for one in stats if one.fraction in (0, 1)}
 
 
-def _draw(settings: CheckSettings, folder: Path, seen: Sequence[SampleStats], suspects: set[str]) -> None:
-    chosen = choose(seen, suspects, settings.sheet)
+def _draw(settings: CheckSettings, folder: Path, stats: Sequence[SampleStats], suspects: set[str]) -> None:
+    chosen = choose(stats, suspects, settings.sheet)
     if chosen:
         sheet = contact_sheet(chosen, suspects, foreground(settings.data))
         write_atomically(folder / "contact_sheet.png", png(sheet))
@@ -121,17 +121,17 @@ def _show(found: Facts, near: Sequence[NearDuplicate], within: Sequence[NearDupl
     for where, alike, most in (("in two splits", near, 20), ("within a split", within, 5)):
         if alike:
             title = f"near-duplicates {where}"
-            table = Table("", "", "bits of 64 that differ", title=title)
+            table = Table("", "", "different bits of 64", title=title)
             for each in alike[:most]:
                 table.add_row(str(each.first), str(each.second), f"{each.distance}{' (mirrored)' * each.mirrored}")
             if len(alike) > most:
-                table.add_row("…", "all are in check.json", "")
+                table.add_row("…", "the others are in check.json", "")
             print_table(table)
 
 
 def _splits_table(found: Facts) -> Table:
     table = Table(title="foreground in the masks")
-    for heading in ("split", "pairs", "mean", "median", "empty", "full", "pictures by share:\n0 to 100 %"):
+    for heading in ("split", "pairs", "mean", "median", "empty", "full", "images by share:\n0 to 100 %"):
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left", no_wrap=True)
     for split, row in found["splits"].items():
         shares = [f"{row[f'foreground_{name}']:.1%}" for name in ("mean", "median")]
@@ -144,7 +144,7 @@ _NUMBERS = ("pairs", "mean", "median", "empty", "full")
 
 
 def _bars(counts: Sequence[int]) -> str:
-    """Draw a histogram in one line; what is not empty has a bar."""
+    """Return a histogram as one line of text, in which every non-empty bin has a bar."""
     most = max(counts)
     bars = ("▁▂▃▄▅▆▇█"[-(-count * 8 // most) - 1] * 2 if count else "  " for count in counts)
     return f"|{''.join(bars)}|"
@@ -154,13 +154,13 @@ def _facts_table(found: Facts) -> Table:
     photos, objects, values = found["photos"], found["objects"], found["mask_values"]
     table = Table(show_header=False)
     sizes = ", ".join(f"{name} {photos[name][0]} x {photos[name][1]}" for name in ("smallest", "median", "largest"))
-    table.add_row("photos (height x width)", f"{sizes}; {photos['different_sizes']} different sizes")
+    table.add_row("images (height x width)", f"{sizes}; {photos['different_sizes']} different sizes")
     common = sorted(values, key=lambda value: -values[value])[:8]
     listed = ", ".join(f"{value} in {values[value]}" for value in sorted(common, key=int))
     table.add_row("mask values", listed + (f", … ({len(values)} values)" if len(values) > len(common) else ""))
     if found["near_within_split"]:
         pairs = ", ".join(f"{split} {count}" for split, count in found["near_within_split"].items())
-        table.add_row("near-duplicates within a split", f"{pairs} (pairs of pictures; none leaks into another split)")
+        table.add_row("near-duplicates within a split", f"{pairs} (pairs of images, in the same split)")
     if objects["objects"]:
         for row in _object_rows(objects, found["tap"]):
             table.add_row(*row)
@@ -170,11 +170,15 @@ def _facts_table(found: Facts) -> Table:
 def _object_rows(objects: Facts, tap: str) -> Iterator[tuple[str, str]]:
     area, side, cell = (objects[name] for name in ("smallest_area", "smallest_side", "cell"))
     text = f"{area} pixels, longer side {side} ({objects['smallest_in']}); median {objects['median_area']:.0f} pixels"
-    yield "objects at the network's size", f"{objects['objects']}, the smallest of {text}"
+    yield "objects at the network's input size", f"{objects['objects']}; smallest {text}"
     share = f"{objects['small_objects'] / objects['objects']:.0%} of the objects"
     amount = f"{objects['small_foreground']:.1%} of the foreground"
-    alone = f"{objects['pictures_of_small_only']} of {objects['pictures']} pictures have no larger one"
-    yield f"smaller than {cell} x {cell} pixels", f"{share}, {amount}; {alone} (a cell of the deepest tap, {tap})"
+    alone = f"{objects['pictures_of_small_only']} of {objects['pictures']} images have no larger one"
+    yield f"smaller than {cell} x {cell} pixels", f"{share}, {amount}; {alone} (stride of the deepest tap, {tap})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _conclude(found: Facts, problems: Sequence[Problem], folder: Path, root: Path) -> Facts:
@@ -183,8 +187,8 @@ def _conclude(found: Facts, problems: Sequence[Problem], folder: Path, root: Pat
     if warnings:
         say(report(warnings))
     names = "check.json and contact_sheet.png" if (folder / "contact_sheet.png").exists() else "check.json"
-    say(f"{names}: in {shown(folder)}.")
+    say(f"Wrote {names} to {shown(folder)}.")
     if errors:
-        raise FailedError(f"The data in {root} would harm a training ({len(errors)} found):\n{report(errors)}")
-    say("No errors: the data can be trained on.")
+        raise FailedError(f"data check failed: {_count(len(errors), 'error')} in {root}:\n{report(errors)}")
+    say("Data check passed: no errors.")
     return found

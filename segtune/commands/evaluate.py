@@ -1,4 +1,4 @@
-"""The command `evaluate`: measure a checkpoint on a split, or compare two; write numbers and a report."""
+"""The command `evaluate`: score a checkpoint on a split, or compare two; write numbers and a report."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,9 +21,9 @@ from segtune.runtime.device import resolve_device
 
 
 def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Facts:
-    """Measure a checkpoint, or compare two, on a split.
+    """Score a checkpoint, or compare two, on a split.
 
-    Writes `evaluation.json`, `per_image.csv` and `report.html`, and returns the first.
+    Writes `evaluation.json`, `per_image.csv` and `report.html`, and returns the content of the first.
 
     Raises:
         UserError: The checkpoint or the data cannot be used.
@@ -32,21 +32,23 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     given = settings.checkpoint
     names = [given] if isinstance(given, str) else list(given)
     if settings.data.name == "folder":
-        find_pairs(Path(settings.data.root).expanduser())  # before anything is loaded
+        find_pairs(Path(settings.data.root).expanduser())  # before models are loaded
     checkpoints = [Checkpoint.load(name) for name in names]
     compute = resolve_device(settings.train)
     with distributed.process_group(compute.device):
-        subjects = [evaluated_model(settings, checkpoint, compute) for checkpoint in checkpoints]
-        first, *others = subjects
-        _check_truths(subjects)
+        models = [evaluated_model(settings, checkpoint, compute) for checkpoint in checkpoints]
+        first, *others = models
+        _check_truths(models)
         if (folder / "config.yaml").exists() and (folder / "checkpoints").exists():
-            raise UserError(f"run_dir={folder} is a run: its own report would be lost. Give another folder.")
+            raise UserError(
+                f"run_dir={folder} is the folder of a training run, whose report would be overwritten. Set another."
+            )
         seed = checkpoints[0].settings.seed if settings.seed is None else settings.seed
         splits = load_splits(first.data, seed, settings.train, whole=first.data.split == "all")
         pairs = splits[first.data.split]
         if not pairs:
             there = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
-            raise UserError(f"data.split={first.data.split}: there are no pictures in it. There are: {there}.")
+            raise UserError(f"data.split={first.data.split} has no images. The splits: {there}.")
         for checkpoint in checkpoints:
             _warn_of_known(checkpoint.name, checkpoint.settings, first.data, pairs)
         tune = splits.get("val", []) if settings.tune and first.data.split != "val" else []
@@ -58,35 +60,34 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
             folder, scored.facts, scored.rows, source, lambda chosen: first.predict_samples([pairs[i] for i in chosen])
         )
         show(scored.facts)
-        say(f"evaluation.json, per_image.csv and report.html are in {shown(folder)}.")
+        say(f"Wrote evaluation.json, per_image.csv and report.html to {shown(folder)}.")
         return scored.facts
 
 
-def _check_truths(subjects: Sequence[EvaluatedModel]) -> None:
-    """Refuse to compare models that were trained for different objects.
+def _check_truths(models: Sequence[EvaluatedModel]) -> None:
+    """Check that the models to compare have the same foreground.
 
     Raises:
-        UserError: They were, and no setting says which is meant.
+        UserError: They were trained for different foregrounds, and no setting chooses one.
     """
-    truths = [f"data.foreground={subject.data.foreground} data.invert={subject.data.invert}" for subject in subjects]
+    truths = [f"data.foreground={model.data.foreground} data.invert={model.data.invert}" for model in models]
     if len(set(truths)) > 1:
         raise UserError(
-            f"The checkpoints were trained for different objects: {' and '.join(truths)}. To compare them all "
-            "the same, "
-            "say which is meant."
+            f"The checkpoints were trained for different foregrounds: {' and '.join(truths)}. "
+            "To compare them, set one of these."
         )
 
 
 def _warn_of_known(name: str, trained: Settings, data: DataSettings, pairs: Sequence[Pair]) -> None:
-    """Say so if a model was trained on some of the pictures: without lists each seed splits a folder otherwise."""
+    """Warn if a model was trained on some of the images: without split lists each seed splits a folder differently."""
     if data.name != trained.data.name or Path(data.root).resolve() != Path(trained.data.root).resolve():
         return
     try:
-        seen = {pair.name for pair in find_splits(trained.data, trained.seed)[0]["train"]}
+        known = {pair.name for pair in find_splits(trained.data, trained.seed)[0]["train"]}
     except UserError:
-        return  # the folder has changed since
-    if known_ones := [pair.name for pair in pairs if pair.name in seen]:
+        return  # the folder has changed since training
+    if shared := [pair.name for pair in pairs if pair.name in known]:
         say(
-            f"{name} was trained on {len(known_ones)} of these {len(pairs)} pictures ({some(known_ones)}): "
-            "its scores are too good to be expected of others."
+            f"{name} was trained on {len(shared)} of these {len(pairs)} images ({some(shared)}): "
+            "its scores are optimistically biased."
         )

@@ -1,4 +1,4 @@
-"""The command `export`: a checkpoint as an ONNX model or a torch.export program, compared with PyTorch."""
+"""The command `export`: write a checkpoint as ONNX or as a torch.export program, verified against PyTorch."""
 
 from pathlib import Path
 
@@ -22,11 +22,11 @@ from segtune.runtime.files import replacing
 
 
 def export(settings: ExportSettings) -> Path:
-    """Write a checkpoint as ONNX or as a program of torch.export, check it against PyTorch, and return its path.
+    """Write a checkpoint as ONNX or as a torch.export program, verify it against PyTorch, and return its path.
 
     Raises:
-        UserError: The checkpoint cannot be used, the output exists or cannot be written, or packages are missing.
-        FailedError: PyTorch cannot export the model, or the result deviates; then no file is left.
+        UserError: The checkpoint cannot be used, the output exists or cannot be written, or a package is missing.
+        FailedError: PyTorch cannot export the model, or the result deviates; no file is written then.
     """
     set_up_logging()
     source = Path(settings.checkpoint).expanduser()
@@ -44,8 +44,8 @@ def export(settings: ExportSettings) -> Path:
         compare_outputs(network, load(temporary), trained.data.evaluation_size)
         size = temporary.stat().st_size
     say(
-        f"Written to {target} ({size / 1e6:.1f} MB). Input: RGB pictures, uint8, (N, 3, H, W), sides from 32 pixels "
-        "up. Output: the probability of object, float32, (N, 1, H, W)."
+        f"Wrote {target} ({size / 1e6:.1f} MB). Input: RGB images, uint8, (N, 3, H, W), sides of at least 32 pixels. "
+        "Output: foreground probability, float32, (N, 1, H, W)."
     )
     return target
 
@@ -55,4 +55,4 @@ def _check_target(target: Path, source: Path, *, overwrite: bool) -> None:
         what = "a folder" if target.is_dir() else "the checkpoint itself"
         raise UserError(f"output={target} is {what}; expected the file to write, such as best.onnx.")
     if target.exists() and not overwrite:
-        raise UserError(f"{target} exists. Give another file with output=…, or overwrite=true.")
+        raise UserError(f"{target} already exists. Set another output=… or overwrite=true.")

@@ -1,4 +1,4 @@
-"""The command `plan`: what each phase trains, freezes and costs, without data."""
+"""The command `plan`: show what each phase trains, freezes and costs, without data."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from segtune.training.phases import Phase, plan_phases
 
 
 def plan(settings: PlanSettings) -> list[Facts]:
-    """Show what each phase trains, freezes and costs, without data and before any training.
+    """Show what each phase trains, freezes and costs, and return these facts.
 
     Raises:
         UserError: The settings cannot be used, or a phase cannot be trained.
@@ -30,7 +30,7 @@ def plan(settings: PlanSettings) -> list[Facts]:
     height, width = settings.data.size
     say(
         f"{settings.backbone.name} + {settings.decoder.name} on {compute}, "
-        f"batches of {settings.train.batch_size} pictures of {height} x {width} pixels"
+        f"batches of {settings.train.batch_size} images of {height} x {width} pixels"
     )
     shown, wholes = [], dict[str, Facts]()
     phases = plan_phases(settings, built)
@@ -53,12 +53,12 @@ def plan(settings: PlanSettings) -> list[Facts]:
         shown.append({"phase": phase.name} | of_phase)
     if settings.output:
         write_json(Path(settings.output).expanduser(), {"phases": shown})
-        say(f"Written to {settings.output}.")
+        say(f"Wrote {settings.output}.")
     return shown
 
 
 def cost_table(of_phase: Facts) -> Table:
-    """Show what a step costs beside one that trains everything, whose costs are the facts of that name."""
+    """Return a table of the costs of a step, beside those of a step that trains everything."""
     table = Table("a step", "this phase", "everything", "share")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -77,7 +77,7 @@ def cost_table(of_phase: Facts) -> Table:
 
 
 def tensor_lines(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Device) -> list[str]:
-    """List every parameter in a phase, a line each: whether it trains, and the bytes the optimizer keeps for it."""
+    """Return a line per parameter: whether it trains in a phase, and the bytes of its optimizer state."""
     owning = cost_of(built, phase, settings, compute).optimizer_tensors
     named = dict(built.model.named_parameters())
     wide = max(map(len, named))

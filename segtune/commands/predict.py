@@ -1,4 +1,4 @@
-"""`python -m segtune predict`: masks of photos, folders, videos and cameras, as files."""
+"""The command `predict`: write masks for images, folders, videos and cameras."""
 
 import re
 import time
@@ -21,67 +21,65 @@ from segtune.inference.video import Video, clip
 from segtune.runtime.console import bar, say, set_up_logging
 from segtune.runtime.files import write_atomically
 
-#: What is written, each kind in a folder of its own.
+#: The kinds of output, each in a folder of its own, with their file endings.
 ENDINGS = {"masks": ".png", "probabilities": ".png", "overlays": ".jpg"}
 
 _TINT, _OUTLINE = (64, 200, 90), (30, 255, 90)
 
 
 def predict(settings: PredictSettings) -> None:
-    """Predict, and write what is asked for.
+    """Predict masks, and write the outputs that the settings ask for.
 
     Raises:
-        UserError: The settings, the checkpoint or the input cannot be used, or results are there already.
-        FailedError: Pictures could not be read; the others are done.
-        Interrupted: The user stopped it; what was done is written.
+        UserError: The settings, the checkpoint or the input cannot be used, or results exist already.
+        FailedError: Some images could not be read; the others are done.
+        Interrupted: The user stopped it; finished results are written.
     """
     set_up_logging()
     kinds = [kind for kind in ENDINGS if getattr(settings, kind)]
     if not kinds:
-        raise UserError(
-            f"Nothing is to be written: give at least one of {', '.join(f'{kind}=true' for kind in ENDINGS)}."
-        )
+        raise UserError(f"All outputs are off. Set at least one of {', '.join(f'{kind}=true' for kind in ENDINGS)}.")
     output = Path(settings.output).expanduser()
     video = find_video(settings.input)
     if video is None and settings.frames:
-        raise UserError(f"frames={settings.frames} is of a video or a camera, and input={settings.input} is neither.")
+        raise UserError(f"frames={settings.frames} is for a video or a camera, but input={settings.input} is neither.")
     if video is None:
-        _pictures(settings, output, kinds)
+        _images(settings, output, kinds)
     else:
         _video(settings, video, output, kinds)
 
 
-def _pictures(settings: PredictSettings, output: Path, kinds: Sequence[str]) -> None:
+def _images(settings: PredictSettings, output: Path, kinds: Sequence[str]) -> None:
     sources = find_images(settings.input, own=[output / kind for kind in ENDINGS])
     if not settings.overwrite:
         _refuse([_target(output, kind, source.name) for source in sources for kind in kinds])
     predictor = load_as(settings)
-    say(f"{_count(len(sources), 'picture')}; {_seen(predictor)}")
+    say(f"{_count(len(sources), 'image')}; {_how(predictor)}")
     unread, shares, began = list[str](), list[float](), time.perf_counter()
     try:
         with bar("predicting", len(sources)) as progress:
-            for number, (source, photo) in enumerate(_read(sources), start=1):
-                if isinstance(photo, ImageError):
-                    say(f"left out: {photo}")
+            for number, (source, image) in enumerate(_read(sources), start=1):
+                if isinstance(image, ImageError):
+                    say(f"skipped: {image}")
                     unread.append(source.path.name)
                 else:
-                    prediction = predictor.predict(photo)
+                    prediction = predictor.predict(image)
                     for kind in kinds:
-                        write_atomically(_target(output, kind, source.name), encoded(kind, photo, prediction))
+                        write_atomically(_target(output, kind, source.name), encoded(kind, image, prediction))
                     shares.append(float(prediction.mask.mean()))
                 progress(number, "")
     except KeyboardInterrupt as error:
         raise Interrupted(
-            f"Stopped after {len(shares)} of {_count(len(sources), 'picture')}; what is done is in {output}."
+            f"Stopped after {len(shares)} of {_count(len(sources), 'image')}; finished results are in {output}."
         ) from error
     if shares:
-        say(_summary(shares, "picture", output, time.perf_counter() - began))
+        say(_summary(shares, "image", output, time.perf_counter() - began))
     if unread:
-        raise FailedError(f"{len(unread)} of {_count(len(sources), 'picture')} could not be read: {some(unread)}.")
+        raise FailedError(f"{len(unread)} of {_count(len(sources), 'image')} could not be read: {some(unread)}.")
 
 
 def _read(sources: Sequence[Source]) -> Iterator[tuple[Source, RGBImage | ImageError]]:
-    """Read pictures, each while the one before is predicted."""
+    """Yield images, each read while the previous one is predicted."""
 
     def read(source: Source) -> RGBImage | ImageError:
         try:
@@ -92,10 +90,10 @@ def _read(sources: Sequence[Source]) -> Iterator[tuple[Source, RGBImage | ImageE
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(read, sources[0])
         for source, after in zip(sources, [*sources[1:], None], strict=True):
-            photo = following.result()
+            image = following.result()
             if after:
                 following = reader.submit(read, after)
-            yield source, photo
+            yield source, image
 
 
 def _video(settings: PredictSettings, source: int | Path, output: Path, kinds: Sequence[str]) -> None:
@@ -110,10 +108,10 @@ def _video(settings: PredictSettings, source: int | Path, output: Path, kinds: S
     stopped = False
     try:
         predictor = load_as(settings)
-        for path in old:  # a longer video's frames would stay behind the new ones
+        for path in old:  # frames of a longer video would remain beside the new ones
             path.unlink()
         length = _count(video.announced, "frame") if video.announced else "an unknown number of frames"
-        say(f"{length}; {_seen(predictor)}")
+        say(f"{length}; {_how(predictor)}")
         overlays = clip(film, video.rate) if "overlays" in kinds else nullcontext()
         began = time.perf_counter()
         with bar("predicting", video.announced) as progress, overlays as add:
@@ -131,17 +129,17 @@ def _video(settings: PredictSettings, source: int | Path, output: Path, kinds: S
         stopped = True
     finally:
         video.close()
-    if stopped and not (isinstance(source, int) and shares):  # to stop is how a camera ends
-        raise Interrupted(f"Stopped after {_count(len(shares), 'frame')}; what is done is in {output}.")
+    if stopped and not (isinstance(source, int) and shares):  # stopping is how a camera ends
+        raise Interrupted(f"Stopped after {_count(len(shares), 'frame')}; finished results are in {output}.")
     if not shares:
-        raise FailedError(f"{settings.input}: not a single frame could be read.")
+        raise FailedError(f"{settings.input}: no frame could be read.")
     say(_summary(shares, "frame", output, time.perf_counter() - began))
     if video.announced and len(shares) < video.announced and not stopped:
-        say(f"{settings.input} should have {video.announced} frames, but ends after {len(shares)}.")
+        say(f"{settings.input} announces {video.announced} frames, but ends after {len(shares)}.")
 
 
-def encoded(kind: str, photo: RGBImage, prediction: Prediction) -> bytes:
-    """Encode a mask as 0 and 255, probabilities as 16 bits, of which 65535 is 1, or an overlay."""
+def encoded(kind: str, image: RGBImage, prediction: Prediction) -> bytes:
+    """Return the bytes of a mask of 0 and 255, probabilities of 16 bits (65535 is 1), or an overlay."""
     content: NDArray[np.unsignedinteger]
     match kind:
         case "masks":
@@ -150,16 +148,16 @@ def encoded(kind: str, photo: RGBImage, prediction: Prediction) -> bytes:
             scaled = prediction.probability * np.float32(65535)
             content = np.rint(scaled, out=scaled).astype(np.uint16)
         case _:
-            return jpeg(overlay(photo, prediction.mask), quality=95)
+            return jpeg(overlay(image, prediction.mask), quality=95)
     done, data = cv2.imencode(ENDINGS[kind], content)
     if not done:
-        raise UserError(f"OpenCV cannot encode a picture of shape {content.shape} as {ENDINGS[kind]}.")
+        raise UserError(f"OpenCV cannot encode an image of shape {content.shape} as {ENDINGS[kind]}.")
     return data.tobytes()
 
 
-def overlay(photo: RGBImage, mask: Mask) -> RGBImage:
-    """Tint and outline the mask (H, W) on a copy of an RGB photo (H, W, 3); the line is wider on larger photos."""
-    return tinted(photo, mask, _TINT, _OUTLINE, 0.4, max(1, round(max(mask.shape) / 600)))
+def overlay(image: RGBImage, mask: Mask) -> RGBImage:
+    """Return a copy of an RGB image (H, W, 3) with its mask (H, W) tinted and outlined, wider in larger images."""
+    return tinted(image, mask, _TINT, _OUTLINE, 0.4, max(1, round(max(mask.shape) / 600)))
 
 
 def _target(output: Path, kind: str, name: str) -> Path:
@@ -167,19 +165,19 @@ def _target(output: Path, kind: str, name: str) -> Path:
 
 
 def _refuse(targets: Sequence[Path]) -> None:
-    """Raise a UserError if results are there already."""
+    """Raise a UserError if results exist already."""
     there = [str(path) for path in targets if path.exists()]
     if there:
         raise UserError(
-            f"{len(there)} results are there already, such as {there[0]}; nothing was written. "
-            "Give another folder (output=…), or overwrite=true to replace them."
+            f"{len(there)} results exist already, such as {there[0]}; nothing was written. "
+            "Set another folder (output=…), or overwrite=true to replace them."
         )
 
 
-def _seen(predictor: Predictor) -> str:
+def _how(predictor: Predictor) -> str:
     height, width = predictor.size
-    how = f"in tiles of {predictor.tile} pixels" if predictor.tile else f"each seen as {height} x {width} pixels"
-    return f"{how}, object above {predictor.threshold:g}, on {predictor.compute}"
+    how = f"in tiles of {predictor.tile} pixels" if predictor.tile else f"resized to {height} x {width} pixels"
+    return f"{how}, threshold {predictor.threshold:g}, on {predictor.compute}"
 
 
 def _count(number: int, what: str) -> str:
@@ -188,6 +186,6 @@ def _count(number: int, what: str) -> str:
 
 def _summary(shares: Sequence[float], what: str, output: Path, seconds: float) -> str:
     return (
-        f"{_count(len(shares), what)} in {output}: {100 * sum(shares) / len(shares):.1f} % object on average, "
+        f"{_count(len(shares), what)} in {output}: {100 * sum(shares) / len(shares):.1f} % foreground on average, "
         f"{len(shares) / seconds:.3g} {what}s per second."
     )

@@ -1,4 +1,4 @@
-"""The commands that help to choose layers: `taps` and `probe`."""
+"""The command `probe`: score each layer with a linear classifier, and recommend a tap map."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -30,7 +30,7 @@ from segtune.training.run_folder import write_settings
 
 
 def probe(settings: ProbeSettings, folder: Path) -> Findings:
-    """Measure what each layer tells about the user's masks, and recommend a tap map.
+    """Score each layer by a linear classifier on the user's masks, and recommend a tap map.
 
     Writes `probe.csv`, `probe.png` and `config.yaml` to the folder.
 
@@ -40,52 +40,52 @@ def probe(settings: ProbeSettings, folder: Path) -> Findings:
     set_up_logging()
     torch.manual_seed(settings.seed)
     if settings.restore.checkpoint:
-        raise UserError("The probe reads no restore.checkpoint: it measures the backbone of backbone.weights.")
+        raise UserError("restore.checkpoint is not supported for probe. Set backbone.weights, which it measures.")
     look_for_data(settings.data, settings.seed, settings.train.workers)
     compute = resolve_device(settings.train)
     size = settings.data.evaluation_size
     tapped = build_tapped(settings, size)
     tapped.check_size(size)
-    anatomy = tapped.anatomy
+    summary = tapped.summary
     also = {"current taps": tuple(tapped.nodes.values())}
-    also |= {name: _group(layers, anatomy) for name, layers in settings.compare.items()}
+    also |= {name: _group(layers, summary) for name, layers in settings.compare.items()}
     with counting("preparing the data") as progress:
         splits = build_splits(settings.data, settings.seed, settings.train.workers, progress)
     wanted = {"train": settings.train_images, "val": settings.val_images}
-    # At regular distances, so that all parts of a sorted split are there.
+    # Evenly spaced, so that all parts of a sorted split are represented.
     train, val = (evenly_spaced(splits[name], most or len(splits[name])) for name, most in wanted.items())
-    _check_pictures(train, val)
+    _check_counts(train, val)
     names, job = _make_probe(settings, tapped, also, (train, val), compute)
-    roles = len(DECODERS[settings.decoder.name].roles)  # type: ignore[attr-defined]
+    roles = len(DECODERS[settings.decoder.name].roles)
     say(
-        f"{anatomy.spec.name} on {compute}: {len(names)} candidates, a linear classifier each on {len(train)} training "
-        f"pictures of {size[0]} x {size[1]} pixels, measured on {len(val)} validation pictures"
+        f"{summary.spec.name} on {compute}: {len(names)} candidates, each with a linear classifier fitted on "
+        f"{len(train)} training images of {size[0]} x {size[1]} pixels and scored on {len(val)} validation images"
     )
-    with bar(f"probing {len(names)} layers", roles * job.pictures) as show:
+    with bar(f"probing {len(names)} layers", roles * job.images) as show:
         done = [0]
 
         def advance(images: int) -> None:
             done[0] += images
-            show(done[0], "pictures")
+            show(done[0], "images")
 
         job.advance = advance
-        found = search(job, names, roles, list(also.values()), anatomy)
-    _report(settings, anatomy, found, also, folder)
+        found = search(job, names, roles, list(also.values()), summary)
+    _report(settings, summary, found, also, folder)
     return found
 
 
-def _check_pictures(train: list[Pair], val: list[Pair]) -> None:
+def _check_counts(train: list[Pair], val: list[Pair]) -> None:
     if len(train) < 5 or not val:
         raise UserError(
-            f"There are {len(train)} training and {len(val)} validation pictures: too few to say which layers suit "
-            "them. The probe needs at least 5 to fit on and 1 to measure on, better 50 and more of each."
+            f"Too few images: got {len(train)} for training and {len(val)} for validation; expected at least 5 and 1, "
+            "better 50 or more of each."
         )
     if len(val) < 5:
-        say(f"Only {len(val)} validation pictures: take the differences with care (data.val_share gives more).")
+        say(f"Only {len(val)} validation images: small differences mean little. A larger data.val_share gives more.")
 
 
-def _group(layers: list[str], anatomy: BackboneSummary) -> Group:
-    return tuple(sorted({anatomy.find(name).name for name in layers}, key=list(anatomy.by_name).index))
+def _group(layers: list[str], summary: BackboneSummary) -> Group:
+    return tuple(sorted({summary.find(name).name for name in layers}, key=list(summary.by_name).index))
 
 
 def _make_probe(
@@ -95,25 +95,25 @@ def _make_probe(
     pairs: tuple[list[Pair], list[Pair]],
     compute: Device,
 ) -> tuple[list[str], Probe]:
-    """Choose the candidates and make the probe, with the backbone cut at them and at the layers to compare.
+    """Return the candidates and the probe, whose backbone is cut at them and at the layers to compare.
 
-    Groups to compare that need weights which the file lacks are taken out of `also`.
+    Removes groups from `also` that need weights missing in the file.
     """
-    network, anatomy = tapped.network, tapped.anatomy
-    spec, wanted = anatomy.spec, settings.backbone.weights
+    network, summary = tapped.network, tapped.summary
+    spec, wanted = summary.spec, settings.backbone.weights
     weights = load_weights(spec, network, wanted)
     if weights.source is None and wanted != "none":
         raise UserError(
-            f"There are no pretrained weights for {spec.name}, and layers of random weights tell little of what it can "
-            "learn. Give a file (backbone.weights=PATH); backbone.weights=none probes random weights all the same."
+            f"No pretrained weights found for {spec.name}, and probing random weights says little. "
+            "Set backbone.weights=PATH, or backbone.weights=none to probe random weights all the same."
         )
-    names = candidates(anatomy, network, settings.layers, weights.missing)
+    names = candidates(summary, network, settings.layers, weights.missing)
     if settings.layers is None and len(names) == MOST_CANDIDATES:
-        say(f"{len(names)} layers in regular distances are probed; layers=[re:.*] takes all.")
-    able = {layer.name for layer in pretrained(anatomy, weights.missing)}
+        say(f"{len(names)} evenly spaced layers are probed; layers=[re:.*] probes all.")
+    able = {layer.name for layer in pretrained(summary, weights.missing)}
     for name in [name for name, group in also.items() if not able.issuperset(group)]:
-        say(f"{name} ({' + '.join(also.pop(name))}): not measured, for the weights file lacks some of its weights.")
-    order = list(anatomy.by_name)
+        say(f"{name} ({' + '.join(also.pop(name))}): not measured: the weights file lacks some of its weights.")
+    order = list(summary.by_name)
     cuts = sorted({*names, *(name for group in also.values() for name in group)}, key=order.index)
     nodes = {name: name for name in cuts}
     trunk = cut(network, nodes, spec, found=nodes)[0]
@@ -137,59 +137,59 @@ def _make_probe(
 
 
 def _report(
-    settings: ProbeSettings, anatomy: BackboneSummary, found: Findings, also: Mapping[str, Group], folder: Path
+    settings: ProbeSettings, summary: BackboneSummary, found: Findings, also: Mapping[str, Group], folder: Path
 ) -> None:
-    """Write what was found, and show it."""
+    """Write and show the results."""
     notes: dict[Group, str] = {}
     for name, group in [("recommended", found.best), *also.items()]:
         notes[group] = f"{notes[group]}, {name}" if group in notes else name
-    rows = [finding(group, dice, anatomy, notes.get(group, "")) for group, dice in found.dices.items()]
+    rows = [finding(group, dice, summary, notes.get(group, "")) for group, dice in found.dices.items()]
     write_csv(folder / "probe.csv", rows)
     write_settings(folder, asdict(settings))
-    title = f"{anatomy.spec.name}: what its layers tell about {Path(settings.data.root).name}"
-    draw_probe(folder / "probe.png", anatomy, found.at_step(0), found.at_step(-1), found.best, title)
-    print_table(_alone(anatomy, found))
-    print_table(*_together(settings, anatomy, found, notes))
+    title = f"{summary.spec.name}: its layers, scored on {Path(settings.data.root).name}"
+    draw_probe(folder / "probe.png", summary, found.at_step(0), found.at_step(-1), found.best, title)
+    print_table(_single_layers(summary, found))
+    print_table(*_groups(settings, summary, found, notes))
     overrides = " ".join(f"taps.{role}={name}" for role, name in zip(settings.taps, found.best, strict=True))
     say(
-        f"Recommended for {settings.decoder.name}: {' + '.join(found.best)}, Dice {found.dices[found.best]:.4f} by a "
-        f"linear classifier; a trained decoder makes more of it. As settings:\n  {overrides}\n"
-        f"probe.csv, probe.png and config.yaml are in {folder}."
+        f"Recommended for {settings.decoder.name}: {' + '.join(found.best)}, Dice {found.dices[found.best]:.4f} with a "
+        f"linear classifier; a trained decoder reaches more. As settings:\n  {overrides}\n"
+        f"Wrote probe.csv, probe.png and config.yaml to {folder}."
     )
 
 
-def _alone(anatomy: BackboneSummary, found: Findings) -> Table:
+def _single_layers(summary: BackboneSummary, found: Findings) -> Table:
     table = Table(title="each layer alone")
     table.add_column("layer")
-    for heading in ("stride", "channels", "sees", "Dice", "multiply-adds"):
+    for heading in ("stride", "channels", "receptive\nfield", "Dice", "multiply-adds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, dice in found.at_step(0).items():
-        facts, cost = finding((name,), dice, anatomy), anatomy.by_name[name].macs / anatomy.macs
+        facts, cost = finding((name,), dice, summary), summary.by_name[name].macs / summary.macs
         style = "bold magenta" if name in found.best else ""
         cells = (facts["layers"], facts["stride"], facts["channels"], facts["receptive_field"])
         table.add_row(*cells, f"{dice:.4f}", f"{cost:.0%}", style=style)
     return table
 
 
-def _together(
-    settings: ProbeSettings, anatomy: BackboneSummary, found: Findings, notes: Mapping[Group, str]
+def _groups(
+    settings: ProbeSettings, summary: BackboneSummary, found: Findings, notes: Mapping[Group, str]
 ) -> tuple[Table, Table]:
-    """Show the best groups, and those that were asked for, with what the whole model would cost.
+    """Return the best groups and those asked for, with the cost of the whole model, as a wide and a narrow table.
 
-    In the second table the layers of a group stand under each other.
+    In the narrow one the layers of a group stand below each other.
     """
     wide, narrow = Table(), compact_table(leading=1)
     for table, of_cost in ((wide, "the model's multiply-adds"), (narrow, "multiply-\nadds")):
         table.title = "layers together"
         table.add_column("layers")
-        for heading in ("stride", "channels", "sees", "Dice", of_cost):
+        for heading in ("stride", "channels", "receptive\nfield", "Dice", of_cost):
             table.add_column(heading, justify="right" if heading in ("Dice", of_cost) else "left", no_wrap=True)
         table.add_column()
     last = sorted(found.steps[-1].values(), key=lambda group: -found.dices[group])[:8]
     for group in sorted(dict.fromkeys([*last, *notes]), key=lambda group: -found.dices[group]):
-        facts = finding(group, found.dices[group], anatomy, notes.get(group, ""))
+        facts = finding(group, found.dices[group], summary, notes.get(group, ""))
         cells = (facts["layers"], facts["stride"], facts["channels"], facts["receptive_field"])
-        macs = model_macs(anatomy, group, settings.decoder)
+        macs = model_macs(summary, group, settings.decoder)
         cost = "" if macs is None else f"{macs / 1e9:.2f} G"
         others = (f"{facts['dice']:.4f}", cost, facts["note"])
         style = "bold magenta" if group == found.best else ""

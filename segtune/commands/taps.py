@@ -1,4 +1,4 @@
-"""The command `taps`: the layers of a backbone, the tap map, and what the cut saves."""
+"""The command `taps`: show the layers of a backbone, the tap map, and what cutting the backbone saves."""
 
 import csv
 import json
@@ -20,8 +20,8 @@ from segtune.reporting.network_plot import draw_network
 from segtune.runtime.console import compact_table, print_table, say, set_up_logging
 
 
-def row(layer: LayerInfo, anatomy: BackboneSummary, role: str) -> dict[str, Any]:
-    """Return a layer's facts as plain values; shares are of the whole network, 0 to 1."""
+def row(layer: LayerInfo, summary: BackboneSummary, role: str) -> dict[str, Any]:
+    """Return a layer's facts as plain values; shares are fractions of the whole backbone."""
     height, width = layer.receptive_field
     return {
         "layer": layer.name,
@@ -35,17 +35,17 @@ def row(layer: LayerInfo, anatomy: BackboneSummary, role: str) -> dict[str, Any]
         "receptive_field_width": width,
         "sees_all": layer.sees_all,
         "parameters": layer.parameters,
-        "parameters_share": round(layer.parameters / anatomy.parameters, 6),
+        "parameters_share": round(layer.parameters / summary.parameters, 6),
         "multiply_adds": layer.macs,
-        "multiply_adds_share": round(layer.macs / anatomy.macs, 6),
+        "multiply_adds_share": round(layer.macs / summary.macs, 6),
         "tap": role,
     }
 
 
-def layer_tables(anatomy: BackboneSummary, taps: Mapping[str, LayerInfo], *, details: bool) -> Iterator[Table]:
-    """Show layers in the order of computation: the ends of blocks and the taps, or all of them; the widest table first.
+def layer_tables(summary: BackboneSummary, taps: Mapping[str, LayerInfo], *, details: bool) -> Iterator[Table]:
+    """Yield tables of the layers in the order of computation, the widest first: block ends and taps, or all layers.
 
-    A narrower one leaves out what follows from the rest, and the narrowest writes Keras's names under the others.
+    The narrower ones omit columns that follow from others; the narrowest puts Keras names below the layer names.
     """
     for table, headings in (
         (Table(), _WIDE),
@@ -53,13 +53,13 @@ def layer_tables(anatomy: BackboneSummary, taps: Mapping[str, LayerInfo], *, det
         (compact_table(), _NARROW),
         (compact_table(), _NARROWEST),
     ):
-        if not anatomy.spec.aliases:
+        if not summary.spec.aliases:
             headings = {title: fact for title, fact in headings.items() if fact != "keras"}
         for title, fact in headings.items():
             style = "bold magenta" if fact == "tap" else ""
             text = fact in _TEXTS
             table.add_column(title, justify="left" if text else "right", style=style, no_wrap=not text)
-        for cells, style in _layer_rows(anatomy, taps, details=details):
+        for cells, style in _layer_rows(summary, taps, details=details):
             table.add_row(*(cells[fact] for fact in headings.values()), style=style)
         yield table
 
@@ -72,7 +72,7 @@ _WIDE = {
     "stride": "stride",
     "channels": "channels",
     "size": "size",
-    "sees": "sees",
+    "receptive\nfield": "field",
     "parameters": "parameters",
     "multiply-adds": "multiply-adds",
     "tap": "tap",
@@ -83,7 +83,7 @@ _NARROW = {
     "Keras name": "keras",
     "stride": "stride",
     "chan-\nnels": "channels",
-    "sees": "sees",
+    "rec.\nfield": "field",
     "para-\nmeters": "parameters",
     "mult.-\nadds": "multiply-adds",
     "tap": "tap",
@@ -94,12 +94,12 @@ _NARROWEST = {"block": "block", "layer": "both"} | {
 
 
 def _layer_rows(
-    anatomy: BackboneSummary, taps: Mapping[str, LayerInfo], *, details: bool
+    summary: BackboneSummary, taps: Mapping[str, LayerInfo], *, details: bool
 ) -> Iterator[tuple[dict[str, str], str]]:
-    """Yield the cells of each layer that is shown, by name, and the row's style."""
+    """Yield the cells of each layer to show, by name, and the style of its row."""
     roles = {layer.name: role for role, layer in taps.items()}
-    deepest = max(anatomy.layers.index(layer) for layer in taps.values())
-    for block, members in groupby(anatomy.layers, key=lambda layer: layer.block):
+    deepest = max(summary.layers.index(layer) for layer in taps.values())
+    for block, members in groupby(summary.layers, key=lambda layer: layer.block):
         inside = list(members)
         shown = inside if details else [each for each in inside if each.name in roles or each is inside[-1]]
         for number, layer in enumerate(shown):
@@ -113,16 +113,16 @@ def _layer_rows(
                 "stride": str(layer.stride),
                 "channels": str(layer.channels),
                 "size": f"{layer.height} x {layer.width}",
-                "sees": field_of(layer),
-                "parameters": f"{layer.parameters / anatomy.parameters:.1%}",
-                "multiply-adds": f"{layer.macs / anatomy.macs:.1%}",
+                "field": field_of(layer),
+                "parameters": f"{layer.parameters / summary.parameters:.1%}",
+                "multiply-adds": f"{layer.macs / summary.macs:.1%}",
                 "tap": roles.get(layer.name, ""),
             }
-            yield cells, "dim" if anatomy.layers.index(layer) > deepest else ""
+            yield cells, "dim" if summary.layers.index(layer) > deepest else ""
 
 
 def saving_table(saving: Saving) -> Table:
-    """Show what is left of the network's costs behind the cut."""
+    """Return a table of the costs of the cut backbone beside those of the whole one."""
     table = Table("", "cut backbone", "whole backbone", "share")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -136,7 +136,7 @@ def saving_table(saving: Saving) -> Table:
 _UNITS = {
     "parameters": ("M", 1e6, 1),
     "multiply-adds": ("G", 1e9, 2),
-    "time, measured": ("ms a picture", 1e-3, 1),
+    "time, measured": ("ms per image", 1e-3, 1),
     "memory, measured": ("MB", 1e6, 0),
 }
 
@@ -145,17 +145,17 @@ def taps(settings: TapsSettings) -> list[dict[str, Any]]:
     """Show the layers of a backbone, the tap map, and what the cut saves; return the layers as plain values.
 
     Raises:
-        UserError: The backbone cannot be traced, the taps cannot be used, or the pictures are too small for them.
+        UserError: The backbone cannot be traced, the taps cannot be used, or the images are too small for them.
     """
     set_up_logging()
     with torch.device("meta"):
         tapped = build_tapped(settings, settings.data.size)
     tapped.check_size(settings.data.size)
-    anatomy, chosen = tapped.anatomy, tapped.layers
+    summary, chosen = tapped.summary, tapped.layers
     roles = {layer.name: role for role, layer in chosen.items()}
-    rows = [row(layer, anatomy, roles.get(layer.name, "")) for layer in anatomy.layers]
+    rows = [row(layer, summary, roles.get(layer.name, "")) for layer in summary.layers]
     if settings.picture:
-        draw_network(Path(settings.picture).expanduser(), anatomy, chosen, settings.data.size)
+        draw_network(Path(settings.picture).expanduser(), summary, chosen, settings.data.size)
     if settings.format == "json":
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     elif settings.format == "csv":
@@ -168,22 +168,22 @@ def taps(settings: TapsSettings) -> list[dict[str, Any]]:
 
 
 def _show_layers(settings: TapsSettings, tapped: TappedBackbone) -> None:
-    anatomy, chosen = tapped.anatomy, tapped.layers
+    summary, chosen = tapped.summary, tapped.layers
     height, width = settings.data.size
-    say(f"{anatomy.spec.name} + {settings.decoder.name}, for pictures of {height} x {width} pixels (data.image_size)")
-    print_table(*layer_tables(anatomy, chosen, details=settings.details))
+    say(f"{summary.spec.name} + {settings.decoder.name}, for images of {height} x {width} pixels (data.image_size)")
+    print_table(*layer_tables(summary, chosen, details=settings.details))
     say(
-        "sees: the receptive field in input pixels, + where something of the whole picture comes on top; parameters "
-        "and multiply-adds: up to there, of the whole backbone without its classifier; dim: cut off."
+        "Receptive field: side in input pixels, + where global pooling adds the whole image. Parameters and "
+        "multiply-adds: up to this layer, of the whole backbone without its classifier. Dim: cut off."
     )
     costs = saving(tapped, settings.decoder)
     if settings.measure:
-        say(f"measuring a forward pass of {settings.train.batch_size} pictures …")
+        say(f"measuring a forward pass of {settings.train.batch_size} images …")
         costs |= measured_saving(settings, tapped.nodes)
     print_table(saving_table(costs))
     overrides = " ".join(f"taps.{role}={node}" for role, node in tapped.nodes.items())
     say(f"The tap map as settings: {overrides}")
     if not settings.details:
-        say("details=true shows every layer; each can be a tap. `python -m segtune probe` measures them on your masks.")
+        say("details=true shows every layer; each can be a tap. `python -m segtune probe` scores them on your masks.")
     if settings.picture:
-        say(f"The network is drawn in {settings.picture}.")
+        say(f"Wrote {settings.picture}.")

@@ -1,4 +1,4 @@
-"""The commands, from checked settings on."""
+"""The command `train`: train, evaluate the best model, and report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -29,9 +29,9 @@ from segtune.training.run_folder import lock_run_folder, read_command
 
 
 def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]:
-    """Train, or go on training, evaluate the best model on the validation pictures, and return the run's summary.
+    """Train or resume a run, evaluate its best model on the validation images, and return the run's summary.
 
-    `command` is the line that does this again; it is kept with the settings.
+    `command` is the command line that repeats the run; it is saved with the settings.
 
     Raises:
         UserError: Settings, data or weights cannot be used, or another process trains in the folder.
@@ -40,8 +40,8 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
     set_up_logging()
     if settings.train.batch_size < distributed.world():
         raise UserError(
-            f"train.batch_size={settings.train.batch_size} is the batch of all {distributed.world()} processes "
-            "together: each needs a picture of it. Give a larger one."
+            f"train.batch_size={settings.train.batch_size} is shared by {distributed.world()} processes, "
+            f"and each needs an image; expected {distributed.world()} or more."
         )
     compute = resolve_device(settings.train)
     with distributed.process_group(compute.device):
@@ -51,21 +51,23 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
             begun = distributed.on_rank_zero(lambda: settings.resume is not None and last.exists())
             resumed = Checkpoint.load(last) if begun else None
             if resumed and (resumed.state is None or resumed.optimizer is None):
-                raise UserError(f"{last} holds no optimizer to go on with: it is not what this run wrote there last.")
+                raise UserError(
+                    f"{last} has no optimizer state, so the run cannot be resumed: this run did not write it."
+                )
             distributed.on_rank_zero(lambda: look_for_data(settings.data, settings.seed, settings.train.workers))
             torch.manual_seed(settings.seed)
             built = resumed.rebuild(settings) if resumed else _start(settings, folder)
             splits = load_splits(settings.data, settings.seed, settings.train)
-            read_groups(settings.data, splits["val"])  # what is wrong with it should not be found at the end
+            read_groups(settings.data, splits["val"])  # finds its errors before training
             say(
-                f"{settings.backbone.name} + {settings.decoder.name} on {compute}; {len(splits['train'])} pictures to "
-                f"train, {len(splits['val'])} to validate; run folder {shown(folder)}"
+                f"{settings.backbone.name} + {settings.decoder.name} on {compute}; {len(splits['train'])} training "
+                f"images, {len(splits['val'])} validation images; run folder {shown(folder)}"
             )
             try:
                 summary = _fit(settings, built, splits, folder, compute, resumed, command)
             except Interrupted as error:
                 raise Interrupted(
-                    f"Stopped; everything is saved. To go on: python -m segtune train resume={shown(folder)}"
+                    f"Stopped; everything is saved. To resume: python -m segtune train resume={shown(folder)}"
                 ) from error
             say(
                 f"Best validation Dice {summary['val_dice']:.4f} in epoch {summary['best_epoch']}, "
@@ -75,9 +77,9 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
                 _conclude(settings, folder, splits["val"], compute, summary)
             except KeyboardInterrupt as error:
                 raise Interrupted(
-                    f"The run is complete but for its report; for that: python -m segtune train resume={shown(folder)}"
+                    f"The run is complete except for its report: python -m segtune train resume={shown(folder)}"
                 ) from error
-    say(f"Everything is in {shown(folder)}; the model is checkpoints/best.pt, report.html shows what it learned.")
+    say(f"The run is in {shown(folder)}: the model is checkpoints/best.pt, its report is report.html.")
     return summary
 
 
@@ -90,7 +92,7 @@ def _fit(
     resumed: Checkpoint | None,
     command: str,
 ) -> dict[str, Any]:
-    """Work out the phases and what each will do, then train through them."""
+    """Plan the phases, describe each, and train."""
     phases = plan_phases(settings, built)
     built.model.to(compute.device).to(memory_format=torch.channels_last)
     begun = resumed.state["phases"] if resumed and resumed.state else {}
@@ -112,30 +114,32 @@ def _fit(
 def _conclude(
     settings: Settings, folder: Path, pairs: Sequence[Pair], compute: Device, summary: dict[str, Any]
 ) -> None:
-    """Evaluate the best model on the validation pictures, and report what the run has done."""
+    """Evaluate the best model on the validation images, and write the run's report."""
     best = folder / "checkpoints" / "best.pt"
     model = compute.place(Checkpoint.load(best).rebuild().model)
     data = replace(settings.data, split="val")
-    subject = EvaluatedModel(str(best), model, data, settings.train, settings.loss, compute)
+    evaluated = EvaluatedModel(str(best), model, data, settings.train, settings.loss, compute)
     rows = distributed.on_rank_zero(lambda: read_rows(folder / "metrics.csv"))
     command = distributed.on_rank_zero(lambda: read_command(folder))
-    if (scored := score(subject, pairs)) is None:
+    if (scored := score(evaluated, pairs)) is None:
         return
     source = Source(command, asdict(settings), model.features, summary, rows)
     publish(
-        folder, scored.facts, scored.rows, source, lambda chosen: subject.predict_samples([pairs[i] for i in chosen])
+        folder, scored.facts, scored.rows, source, lambda chosen: evaluated.predict_samples([pairs[i] for i in chosen])
     )
     show(scored.facts)
-    say(f"evaluation.json, per_image.csv and report.html are in {shown(folder)}.")
+    say(f"Wrote evaluation.json, per_image.csv and report.html to {shown(folder)}.")
 
 
 def _start(settings: Settings, folder: Path) -> BuiltModel:
-    """Build the model a run begins with, and report what is restored from elsewhere."""
+    """Return the initial model of a run, and report what was restored from another checkpoint."""
     built = build_start(settings)
     if len(set(distributed.gather(built.weights.source is None))) > 1:
-        raise UserError("Some processes found pretrained weights, others none. Give a file that all can read.")
+        raise UserError(
+            "Only some processes found pretrained weights. Set backbone.weights to a file that all can read."
+        )
     if built.restored:
         for line in built.restored.lines():
             say(line)
-        say(f"All names will be in {shown(folder / 'restore.json')}.")
+        say(f"{shown(folder / 'restore.json')} will list all names.")
     return built

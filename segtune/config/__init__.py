@@ -1,3 +1,3 @@
-"""Settings: the schema, the commands' settings, and how plain values are parsed into them."""
+"""Settings: their schema, those of each command, and the parser."""
 
 from segtune.errors import UserError as UserError

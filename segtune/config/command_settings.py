@@ -34,7 +34,7 @@ def _one_or_two(value: str | list[str]) -> str | list[str]:
 
 @dataclass(frozen=True, config=STRICT)
 class TTASettings:
-    """Test-time augmentation: predictions averaged over mirror images (`flips`) and sizes (`scales`, 1 as it is)."""
+    """Test-time augmentation: average predictions over mirror images (`flips`) and image scales (`scales`)."""
 
     flips: bool = False
     scales: Annotated[list[Scale], Field(min_length=1)] = field(default_factory=lambda: [1.0])
@@ -42,13 +42,13 @@ class TTASettings:
 
 @dataclass(frozen=True, config=ConfigDict(extra="ignore"))
 class ScoringSettings(DeviceSettings):
-    """What `evaluate` and `predict` read of the group `train`; None: as in training. The rest says nothing there."""
+    """The settings of the group `train` that `evaluate` and `predict` use; None: as in training. Others are ignored."""
 
     threshold: Fraction | None = None
     empty: EmptyRule | None = None
 
     def completed(self, trained: TrainSettings) -> TrainSettings:
-        """Return the settings of a training run with what is given here in their place."""
+        """Return the settings of a training run, overridden by those given here."""
         given = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) is not None}
         return replace(trained, **given)
 
@@ -74,7 +74,7 @@ class EvaluationDataSettings:
         """Return these settings with those of a training run where they are None.
 
         Raises:
-            UserError: Together they leave nothing to train on.
+            UserError: val_share and test_share together leave nothing to train on.
         """
         given = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) is not None}
         size = {"image_size": trained.eval_size or trained.image_size, "eval_size": None, "limit": None, "groups": None}
@@ -85,8 +85,8 @@ class EvaluationDataSettings:
 class EvaluateSettings:
     """Everything `evaluate` needs; None means: as in training.
 
-    Two checkpoints are compared. `tolerance` is the boundary F-score's, in pixels; `resamples` the bootstrap's. With
-    `tune` the validation pictures are predicted too, to choose a threshold.
+    Two checkpoints are compared. `tolerance` is that of the boundary F-score in pixels, `resamples` the number of
+    bootstrap resamples. With `tune` the validation images are predicted too, to choose a threshold.
     """
 
     checkpoint: Annotated[str | list[str], AfterValidator(_one_or_two)]
@@ -104,10 +104,10 @@ class EvaluateSettings:
 class PredictSettings:
     """Everything `predict` needs.
 
-    `input` is a file, a folder, a pattern, a video, or `camera:N`; `frames` is how many of a video or a camera are
-    taken, None for all. `image_size` None is the size of the evaluation in training. `tile` is the side of the tiles
-    in which a picture is predicted at its own size, None for the whole picture at `image_size`; `overlap` is the share
-    of a tile that its neighbour covers too.
+    `input` is a file, a folder, a pattern, a video, or `camera:N`; `frames` limits the frames of a video or camera,
+    None for all. `image_size` None is the validation size of the training run. `tile` is the side of the window for
+    sliding-window inference at the image's own size, None to resize the whole image to `image_size`; `overlap` is the
+    fraction of a window that its neighbour covers too.
     """
 
     checkpoint: str
@@ -127,7 +127,7 @@ class PredictSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class ExportSettings:
-    """Everything `export` needs; `output` None is a file beside the checkpoint."""
+    """Everything `export` needs; `output` None writes a file beside the checkpoint."""
 
     checkpoint: str
     format: Literal["onnx", "torch"] = "onnx"
@@ -137,7 +137,7 @@ class ExportSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class ReportSettings:
-    """Everything `report` needs: a folder with runs somewhere in it."""
+    """Everything `report` needs: a folder that contains runs, at any depth."""
 
     folder: str
     output: str | None = None
@@ -147,8 +147,8 @@ class ReportSettings:
 class CheckSettings(Settings):
     """Everything `check` needs: a run's settings, and what to show.
 
-    `near` is the distance of two perceptual hashes of 64 bits up to which pictures count as near-duplicates, None to
-    look for exact ones only; `sheet` is the number of pictures on the contact sheet.
+    `near` is the largest distance of two 64-bit perceptual hashes at which images count as near-duplicates, None for
+    exact duplicates only; `sheet` is the number of images on the contact sheet.
     """
 
     near: Annotated[int, Field(ge=0, le=16)] | None = 6
@@ -157,7 +157,7 @@ class CheckSettings(Settings):
 
 @dataclass(frozen=True, config=STRICT)
 class PlanSettings(RunSettings):
-    """Everything `plan` needs: a run's settings, and what to show beside the facts of its phases."""
+    """Everything `plan` needs: a run's settings, and what to show besides its phases."""
 
     measure: bool = False
     details: bool = False
@@ -178,8 +178,8 @@ class TapsSettings(RunSettings):
 class ProbeSettings(Settings):
     """Everything `probe` needs: a run's settings, and how to fit the classifiers.
 
-    `layers` are the candidates, names or `re:` patterns, None for a choice; `compare` are tap maps to measure as well,
-    by names of one's own. `pixels` are drawn of each picture; `ridge` regularises.
+    `layers` are the candidates, names or `re:` patterns, None for a default selection; `compare` maps names of your
+    own to further tap maps to measure. `pixels` is the number sampled from each image; `ridge` regularises.
     """
 
     layers: Annotated[list[str], Field(min_length=1)] | None = None

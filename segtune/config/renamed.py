@@ -1,4 +1,4 @@
-"""Settings that have a new name: the old one still works."""
+"""Settings that were renamed: the old names still work."""
 
 import re
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ def _renamed(name: str) -> str:
 
 
 def with_new_names(values: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], list[str]]:
-    """Return nested settings under their new names, and which old names were in use.
+    """Return nested settings under their new names, and the old names that were used.
 
-    An old name that holds nothing (None) is left out: files of earlier runs hold all settings. Where both names are
-    there the old one counts, for the new one stands among the defaults.
+    Old names with the value None are dropped: files of earlier runs contain all settings. Where both names are
+    present the old one wins, because the new one is a default.
     """
     found: dict[str, Any] = {}
     old_ones: dict[str, Any] = {}

@@ -1,7 +1,4 @@
-"""The whole schema: every setting of a run as frozen dataclasses, checked together.
-
-What is wrong is reported all at once, by setting, with what came and what was expected.
-"""
+"""The schema of a run's settings: frozen dataclasses, validated together by `segtune.config.parse`."""
 
 from dataclasses import field, replace
 from typing import Annotated, Any, Literal
@@ -46,7 +43,7 @@ def _all_or_list(value: str | list[str]) -> str | list[str]:
 
 @dataclass(frozen=True, config=STRICT)
 class BackboneSettings:
-    """Which network, one of three or any CNN of timm, with which weights, at which output stride (None: its own)."""
+    """The network, built in or any CNN of timm, its weights, and its output stride (None: the network's own)."""
 
     name: str
     weights: str = "auto"
@@ -63,7 +60,7 @@ class FCN8sSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class DeepLabV3PlusSettings:
-    """DeepLabV3+: widths in channels; `atrous_rates` None follows from the high tap's stride."""
+    """DeepLabV3+: widths in channels; `atrous_rates` None: chosen by the high tap's stride."""
 
     name: Literal["deeplabv3plus"] = "deeplabv3plus"
     outputs: Outputs = 1
@@ -76,7 +73,7 @@ class DeepLabV3PlusSettings:
     def __post_init__(self) -> None:
         if self.atrous_rates is not None and len(self.atrous_rates) != 3:
             raise ValueError(
-                f"atrous_rates must be three dilation rates, such as [6, 12, 18]; came {self.atrous_rates}"
+                f"atrous_rates: got {self.atrous_rates}; expected three dilation rates, such as [6, 12, 18]"
             )
 
 
@@ -90,13 +87,13 @@ WarmUp = Annotated[float, Field(ge=0, lt=1)]
 
 @dataclass(frozen=True, config=STRICT)
 class PhaseSettings:
-    """A span of training: what trains, for how long, at which rates.
+    """A phase of training: what trains, for how long, at which learning rates.
 
     `backbone` is the number of its deepest blocks that train, `all`, or a list of blocks, module paths and `re:`
-    patterns; `decoder` is `all` or such a list. `stop_gradient` names a layer that no gradient passes. `epochs` or `steps` say
-    how long, or, with `until: plateau`, how long at most: the phase ends after `patience` epochs without a better
-    validation Dice. The rate of the backbone's deepest block is `lr` times `backbone_lr_scale`, and each block further
-    from the decoder has `layer_decay` times the rate of the one behind it. What is None is the optimizer group's.
+    patterns; `decoder` is `all` or such a list. `stop_gradient` names a layer at which gradients stop. `epochs` or
+    `steps` is the length or, with `until: plateau`, the maximum: the phase ends after `patience` epochs without a
+    better validation Dice. The backbone's deepest block has the learning rate `lr` times `backbone_lr_scale`, and each
+    block nearer the input `layer_decay` times that of the next deeper one. None: as in the optimizer group.
     """
 
     lr: Positive
@@ -117,27 +114,27 @@ class PhaseSettings:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            came = "neither" if self.epochs is None else f"epochs={self.epochs} and steps={self.steps}: set one to null"
-            raise ValueError(f"a phase lasts a number of epochs or of steps; came {came}")
+            got = "neither" if self.epochs is None else f"epochs={self.epochs} and steps={self.steps}: set one to null"
+            raise ValueError(f"expected the length of the phase in epochs or in steps; got {got}")
 
 
 @dataclass(frozen=True, config=STRICT)
 class FreezeSettings:
-    """The freezing policy: named phases in order."""
+    """The freezing policy: named phases, in order."""
 
     phases: dict[str, PhaseSettings]
 
     def __post_init__(self) -> None:
         if not self.phases:
-            raise ValueError("phases is empty: at least one phase must train something")
+            raise ValueError("phases is empty; expected at least one phase")
 
 
 @dataclass(frozen=True, config=STRICT)
 class ImageSettings:
-    """What is known of images and masks before any is read; sizes are a side or [height, width] in pixels.
+    """Settings of images and masks; sizes are a side or [height, width] in pixels.
 
-    `image_size` is what the network sees in training, `eval_size` in validation and evaluation, None for the same.
-    `skin` and `groups` say by what evaluation compares images: the tone of the skin, columns of a CSV file.
+    `image_size` is the network's input size in training, `eval_size` in validation and evaluation, None for the same.
+    `skin` and `groups` choose the subgroups of an evaluation: by skin tone, by the columns of a CSV file.
     """
 
     name: DataName
@@ -159,12 +156,12 @@ class ImageSettings:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width the network sees in training, in pixels."""
+        """Height and width of the network's input in training, in pixels."""
         return _height_and_width(self.image_size)
 
     @property
     def evaluation_size(self) -> tuple[int, int]:
-        """Height and width the network sees in validation and evaluation, in pixels."""
+        """Height and width of the network's input in validation and evaluation, in pixels."""
         return self.size if self.eval_size is None else _height_and_width(self.eval_size)
 
 
@@ -185,7 +182,7 @@ class AugmentSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class LossSettings:
-    """Soft Dice, binary cross-entropy, or both; `empty` is the Dice loss's rule for masks without foreground."""
+    """Soft Dice, binary cross-entropy, or both; `empty` is the rule of the Dice loss for masks without foreground."""
 
     name: Literal["dice_bce", "dice", "bce"]
     dice_weight: NotNegative = 1.0
@@ -201,7 +198,7 @@ class LossSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class OptimizerSettings:
-    """The optimizer of every phase and the course of its rate; `warmup` is a share of the phase's steps."""
+    """The optimizer of every phase and its learning rate schedule; `warmup` is a fraction of the phase's steps."""
 
     name: OptimizerName
     weight_decay: NotNegative = 1e-4
@@ -212,14 +209,14 @@ class OptimizerSettings:
     warmup: WarmUp = 0.05
 
     def of_phase(self, phase: PhaseSettings) -> "OptimizerSettings":
-        """Put what a phase says of its own in the place of these."""
+        """Return these settings, overridden by those of a phase."""
         own = {"name": phase.optimizer, **{n: getattr(phase, n) for n in ("weight_decay", "schedule", "warmup")}}
         return replace(self, **{name: value for name, value in own.items() if value is not None})
 
 
 @dataclass(frozen=True, config=STRICT)
 class DeviceSettings:
-    """On what, in which precision, and how many images at a time a command computes."""
+    """Device, precision, batch size and worker processes of a command."""
 
     batch_size: Count = 8
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -229,7 +226,7 @@ class DeviceSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class TrainSettings(DeviceSettings):
-    """How steps are made. `clip` is the largest gradient norm (0: none)."""
+    """Settings of training steps and validation. `clip` is the largest gradient norm (0: no clipping)."""
 
     accumulate: Count = 1
     clip: NotNegative = 1.0
@@ -241,7 +238,7 @@ class TrainSettings(DeviceSettings):
 
 @dataclass(frozen=True, config=STRICT)
 class CheckpointSettings:
-    """`minutes` between saves in the middle of an epoch."""
+    """`minutes` is the time between saves within an epoch."""
 
     minutes: Positive = 10.0
 
@@ -250,8 +247,8 @@ class CheckpointSettings:
 class RestoreSettings:
     """Start from the tensors of another run's checkpoint, or of a plain state dict.
 
-    `scope` says for which part; `exclude` names tensors of this model that stay as they are, by module path or `re:`
-    pattern; `rename` maps beginnings of the file's names to ours; `strict` makes an error of what does not fit.
+    `scope` is the part to restore; `exclude` names tensors of this model to leave as they are, by module path or `re:`
+    pattern; `rename` maps prefixes of the file's names to ours; `strict` makes every mismatch an error.
     """
 
     checkpoint: str | None = None
@@ -263,7 +260,7 @@ class RestoreSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class RunSettings:
-    """Everything that describes a training run but for where its images are."""
+    """All settings of a training run, except that data.root may be missing."""
 
     backbone: BackboneSettings
     taps: dict[str, str]

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees: log lines, progress bars, the banner of a phase, tables."""
+"""Terminal output: log lines, progress bars, banners, tables."""
 
 import io
 import logging
@@ -17,32 +17,32 @@ from rich.table import Table
 from segtune.runtime.distributed import rank
 from segtune.runtime.wrapping import wrap
 
-# File names and labels are shown as they are: brackets and colons in them are neither markup nor emoji.
+# Brackets and colons in file names and labels are neither markup nor emoji.
 console = Console(stderr=False, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
-#: Columns of what is no terminal: nothing is as wide, so nothing is broken.
+#: Width in columns of a file or pipe: so large that no line is broken.
 _ENDLESS = 10_000
 
 
 class LineHandler(logging.Handler):
-    """Prints log records as lines of their own; a warning or an error says that it is one."""
+    """Print log records as lines; warnings and errors are marked as such."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
         try:
             level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
             say(level + self.format(record))
-        except Exception:  # as in every handler: logging never ends a run
+        except Exception:  # as every handler does: logging must not end a run
             self.handleError(record)
 
 
 def set_up_logging() -> None:
-    """Send the package's log lines to the terminal, without date and place; of several processes only the first's."""
+    """Print the package's log lines without date and place; of several processes only those of rank 0."""
     console.quiet = rank() > 0
     if console.quiet:
-        warnings.simplefilter("ignore")  # the first gives the same
+        warnings.simplefilter("ignore")  # rank 0 shows the same
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a log file grows with the run, not at its end
+        sys.stdout.reconfigure(line_buffering=True)  # so that a log file grows during the run
     root = logging.getLogger("segtune")
     root.handlers[:] = [LineHandler()]
     root.setLevel(logging.INFO)
@@ -51,10 +51,10 @@ def set_up_logging() -> None:
 
 @contextmanager
 def bar(description: str, total: int | None, done: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """Show a progress bar with the time left while the block runs; `total` None is an unknown number.
+    """Show a progress bar with the time left while the block runs; `total` None: unknown.
 
     Yields:
-        A function of (units done, a short note) that moves the bar on.
+        A function of (units done, a short note) that updates the bar.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -78,35 +78,35 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def say(text: str) -> None:
-    """Print lines: on a terminal broken between words, into a file or a pipe as they are."""
+    """Print lines: wrapped at words on a terminal, unchanged into a file or a pipe."""
     console.print(wrap(text, console.width if console.is_terminal else None))
 
 
 def banner(title: str, lines: Sequence[str]) -> None:
-    """Print a framed heading with a few lines under it."""
+    """Print a panel with a title and a few lines."""
     _print(Panel("\n".join(lines), title=title, title_align="left", expand=False))
 
 
 def print_table(*layouts: Table) -> None:
-    """Print a table as wide as it is; on a terminal in the first of its layouts that fits, or else the last."""
+    """Print a table: on a terminal in the first of its layouts that fits, or else the last; elsewhere in the first."""
     endless = console.options.update(width=_ENDLESS)
     fitting = (each for each in layouts if console.measure(each, options=endless).maximum <= console.width)
     table = next(fitting, layouts[-1]) if console.is_terminal else layouts[0]
     for column in table.columns:
-        column.overflow = "fold"  # where even the last is too wide, names are broken, not cut
-    if title := table.title:  # over a narrow table it would be broken
+        column.overflow = "fold"  # where even the last is too wide, names are wrapped, not truncated
+    if title := table.title:  # rich would wrap it to the width of the table
         say(str(title))
         table.title = None
     _print(table)
 
 
 def compact_table(*, leading: int = 0) -> Table:
-    """Return an empty table that spends no column on frames; `leading` is the blank lines between rows."""
+    """Return an empty table without a frame; `leading` is the number of blank lines between rows."""
     return Table(box=SIMPLE_HEAD, show_edge=False, padding=0, leading=leading)
 
 
 def _print(renderable: Table | Panel) -> None:
-    """Print what rich fits into the terminal; into a file or a pipe as wide as it is."""
+    """Print a renderable fitted to the terminal; at its full width into a file or a pipe."""
     if console.is_terminal:
         console.print(renderable, soft_wrap=False)
     else:
@@ -114,5 +114,5 @@ def _print(renderable: Table | Panel) -> None:
 
 
 def shown(path: Path) -> Path:
-    """Return a path as it is read best: from the current folder, if it is in there."""
+    """Return a path relative to the current folder if it is inside it, otherwise unchanged."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,4 +1,4 @@
-"""Where and how numbers are computed."""
+"""The device and precision of computations."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Device:
-    """A device, and the type autocast computes in: float32 stands for no autocast."""
+    """A device and the autocast type; float32 means no autocast."""
 
     device: torch.device
     dtype: torch.dtype
@@ -41,23 +41,23 @@ class Device:
             yield
 
     def place(self, module: M) -> M:
-        """Move a module to the device, with its weights channels-last, and return it."""
+        """Return a module, moved to the device with its weights channels-last."""
         return module.to(self.device).to(memory_format=torch.channels_last)
 
 
 def resolve_device(settings: DeviceSettings) -> Device:
-    """Choose device and precision.
+    """Return the device and precision that the settings ask for.
 
     Raises:
         UserError: The device does not exist here, or SEGTUNE_AUTO_PRECISION names no precision.
     """
     name = settings.device
     if name == "auto":
-        alone = world() == 1  # processes on MPS cannot join
+        alone = world() == 1  # there is no process group on MPS
         name = "cuda" if torch.cuda.is_available() else "mps" if alone and torch.backends.mps.is_available() else "cpu"
     elif name.startswith("cuda:") and world() > 1:
         raise UserError(
-            f"train.device={name} would put all {world()} processes on one GPU: say cuda, and each takes its own."
+            f"train.device={name} would put all {world()} processes on one GPU. Use train.device=cuda: one GPU each."
         )
     if name == "cuda" and world() > 1:
         name = f"cuda:{local_rank()}"

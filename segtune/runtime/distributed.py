@@ -1,6 +1,6 @@
-"""Several processes, one run: what they agree on, over torch.distributed. With one process all of it is nothing.
+"""Distributed training over torch.distributed; with one process every function here is a no-op.
 
-The processes are started by torchrun, which tells each its number in the environment.
+The processes are started by torchrun, which passes each its rank in the environment.
 """
 
 import atexit
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """Return this process's number; 0 is the one that writes and speaks."""
+    """Return this process's rank; only rank 0 writes files and prints."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -37,29 +37,28 @@ def world() -> int:
 
 
 def local_rank() -> int:
-    """Return this process's number on its machine, which is the number of its GPU."""
+    """Return this process's rank on its machine, which is the index of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes inside the block.
+    """Join the process group for the block.
 
-    Once joined they stay so until they end: torchrun's address book serves one group only, and a process with an error
-    can say what it is before the others find it gone.
+    The group is destroyed only at exit: torchrun's store serves a single group, and a process with an error can print
+    it before the others notice that it is gone.
 
     Raises:
-        UserError: The environment does not say where the others are.
-        LostError: Another process has ended, or cannot be reached.
+        UserError: Variables of torchrun are missing in the environment.
+        LostError: Another process has ended or cannot be reached.
     """
     if world() == 1:
         yield
         return
     if absent := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise UserError(
-            f"WORLD_SIZE={world()} in the environment says that this is one of {world()} processes, but "
-            f"{' and '.join(absent)}, by which they find each other, is not there. "
-            "Start them with torchrun, or unset WORLD_SIZE."
+            f"WORLD_SIZE={world()} in the environment announces {world()} processes, but {' and '.join(absent)} "
+            f"{'is' if len(absent) == 1 else 'are'} not set. Start them with torchrun, or unset WORLD_SIZE."
         )
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -74,16 +73,15 @@ def process_group(device: torch.device) -> Iterator[None]:
         reason = re.sub(r".*\[\S+:\d+\] ", "", str(error).splitlines()[0]).partition(". ")[0]
         raise LostError(
             f"Process {rank()} of {world()} has lost the others: one of them has ended, or the network failed "
-            f"({reason}).\nIf it has left a message, that stands above or in its log. "
-            "A run can then be resumed from its last save."
+            f"({reason}).\nIts message, if any, is above or in its log. The run can be resumed from its last save."
         ) from error
 
 
 def on_rank_zero(work: Callable[[], T]) -> T:
-    """Let process 0 do something, and give its result, or its error, to all.
+    """Run a function on rank 0, and return its result, or raise its error, on all ranks.
 
     Raises:
-        UserError: The work raised it.
+        UserError: The function raised it.
     """
     if world() == 1:
         return work()
@@ -101,7 +99,7 @@ def on_rank_zero(work: Callable[[], T]) -> T:
 
 
 def all_reduce_sum(values: Sequence[float]) -> list[float]:
-    """Sum numbers over all processes, in float64."""
+    """Return the sums of numbers over all processes, in float64."""
     if world() == 1:
         return list(values)
     sums = torch.tensor(values, dtype=torch.float64)
@@ -110,7 +108,7 @@ def all_reduce_sum(values: Sequence[float]) -> list[float]:
 
 
 def gather(value: T) -> list[T]:
-    """Return every process's value to all, in the order of their numbers."""
+    """Return the values of all processes, in the order of their ranks."""
     if world() == 1:
         return [value]
     values: list[Any] = [None] * world()
@@ -119,15 +117,15 @@ def gather(value: T) -> list[T]:
 
 
 def wrap(model: nn.Module, device: torch.device, sync_batchnorm: bool) -> nn.Module:
-    """Make a model whose gradients are averaged over all processes; to be made anew whenever what trains changes.
+    """Return a model that averages gradients over all processes; wrap it anew whenever the trainable part changes.
 
-    All start from process 0's tensors. With `sync_batchnorm` the BatchNorm layers of a model on CUDA become
+    All ranks start from the tensors of rank 0. With `sync_batchnorm` the BatchNorm layers of a model on CUDA become
     `nn.SyncBatchNorm`, in place, with the same tensors under the same names.
     """
     if world() == 1:
         return model
     if sync_batchnorm and device.type == "cuda":
-        convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # knows normalisation with an activation too
+        convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # timm's also converts BatchNormAct2d
     elif rank() == 0 and any(isinstance(module, _BatchNorm) and module.training for module in model.modules()):
         _warn_of_batchnorm(device.type, sync_batchnorm)
     network = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
@@ -137,15 +135,15 @@ def wrap(model: nn.Module, device: torch.device, sync_batchnorm: bool) -> nn.Mod
 
 
 def _average(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
-    """Average gradients in the order of the processes.
+    """Average gradients in the order of the ranks.
 
-    A ring adds in an order that follows from the place in the bucket, and DDP fills its buckets anew after the first
-    step: from three processes on a resumed run would differ in the last bits from one that was not interrupted.
+    A ring sums in an order that depends on the position in the bucket, and DDP rebuilds its buckets after the first
+    step: with three or more processes a resumed run would differ in the last bits from an uninterrupted one.
     """
     parts = [torch.empty_like(bucket.buffer()) for _ in range(world())]
 
     def average(gathered: torch.futures.Future[Any]) -> torch.Tensor:
-        gathered.wait()  # raises where a process is lost
+        gathered.wait()  # raises if a process is lost
         return reduce(torch.add, parts) / len(parts)
 
     return dist.all_gather(parts, bucket.buffer(), async_op=True).get_future().then(average)
@@ -155,20 +153,20 @@ def _average(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Ten
 def _warn_of_batchnorm(device: str, sync_batchnorm: bool) -> None:
     why = f"there is no SyncBatchNorm on {device}" if sync_batchnorm else "train.sync_batchnorm=false"
     log.warning(
-        "Each of the %d processes takes BatchNorm's statistics over its own share of the batch (%s). One process with "
-        "the same batch would train a little differently; batchnorm: frozen in a phase avoids it in the backbone.",
+        "Each of the %d processes computes BatchNorm statistics over its own part of the batch (%s). One process with "
+        "the same batch would train a little differently; batchnorm: frozen in a phase avoids this in the backbone.",
         world(),
         why,
     )
 
 
 def no_sync(network: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Keep gradients to this process while a step's batches are summed, up to the `last`."""
+    """Return a context that skips the gradient exchange while batches are accumulated, up to the `last` of a step."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
 
 
 def broadcast_buffers(model: nn.Module) -> None:
-    """Return all processes the buffers of process 0, such as BatchNorm's statistics."""
+    """Copy the buffers of rank 0, such as BatchNorm statistics, to all ranks."""
     if world() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)

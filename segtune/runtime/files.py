@@ -1,4 +1,4 @@
-"""Files: written whole or not at all; JSON and CSV."""
+"""Atomic file writes; JSON and CSV."""
 
 import csv
 import io
@@ -15,10 +15,10 @@ from segtune.errors import UserError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part.
+    """Write a file atomically: a reader finds the old content or the new, never a part.
 
     Raises:
-        UserError: The disk refuses; the file that stood there before is untouched.
+        UserError: The file cannot be written; the old one is untouched.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -26,10 +26,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Return a temporary file beside `path` that takes its place when the block ends well, and vanishes when not.
+    """Yield a temporary file beside `path` that replaces it when the block succeeds, and is removed when it fails.
 
     Raises:
-        UserError: The disk refuses; the file that stood there before is untouched.
+        UserError: The file cannot be written; the old one is untouched.
     """
     temporary = None
     try:
@@ -40,13 +40,13 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files readable by their owner only
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk's
+    except (OSError, RuntimeError) as error:  # torch.save raises a RuntimeError on a full disk
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(
             f"Cannot write {path}: {reason}\n"
-            "What was there before is untouched. If the disk is full, free some space; a run can then be resumed."
+            "The old file is untouched. If the disk is full, free some space; a run can then be resumed."
         ) from error
     finally:
         if temporary:
@@ -63,7 +63,7 @@ Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read what `write_csv` wrote: names and phases as text, numbers as numbers."""
+    """Return the rows of a file of `write_csv`: names and phases as text, numbers as numbers."""
 
     def value(name: str, text: str) -> Any:
         if name in ("name", "phase"):
@@ -78,12 +78,12 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically; what is not finite becomes null, for JSON has no NaN."""
+    """Write a JSON file atomically; NaN and infinity become null, as JSON has neither."""
     write_atomically(path, (json.dumps(without_nan(content), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def without_nan(value: Any) -> Any:
-    """Put None in the place of NaN and infinity, in values of any depth."""
+    """Return nested values with NaN and infinity replaced by None."""
     if isinstance(value, Mapping):
         return {name: without_nan(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -92,7 +92,7 @@ def without_nan(value: Any) -> Any:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows with one set of keys as CSV, atomically."""
+    """Write rows with the same keys as CSV, atomically."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""Time and memory of a job, measured in a process of its own."""
+"""Measure time and memory of a job in a process of its own."""
 
 import gc
 import re
@@ -19,28 +19,28 @@ from torch import nn
 
 from segtune.errors import UserError
 
-#: Makes the model and its optimizer, and gives a function that does one step, and the device it works on.
+#: Builds a model and its optimizer, and returns a function that does one step, and its device.
 Job = Callable[[], tuple[Callable[[], object], torch.device]]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one step took: the median of its `seconds`, and the peak of its `memory` in bytes, None where unknown."""
+    """The median `seconds` of a step and its peak `memory` in bytes, None where unknown."""
 
     seconds: float
     memory: int | None
 
 
 def measure(job: Job, steps: int = 5) -> Measured:
-    """Measure steps in a fresh process, so that nothing that ran before counts.
+    """Return the time and memory of a step, measured in a fresh process, so that nothing that ran before counts.
 
     Args:
         job: A picklable function (of a module, or a `partial` of one), called in the new process.
-        steps: Steps to time, after two that are not.
+        steps: Steps to time, after two warm-up steps.
 
     Returns:
-        The median time, and the peak memory above what the process held with all libraries loaded and before the job
-        was called: resident memory on a CPU (None on Windows, which does not tell it), PyTorch's on CUDA.
+        The median time, and the peak memory above that of the process with all libraries loaded, before the job was
+        called: resident memory on a CPU (None on Windows), memory allocated by PyTorch on CUDA.
 
     Raises:
         UserError: The job failed, or the process was killed.
@@ -52,8 +52,8 @@ def measure(job: Job, steps: int = 5) -> Measured:
         raise
     except BrokenProcessPool as error:
         raise UserError(
-            "The step could not be measured: its process was killed, most likely because memory ran out. "
-            "A smaller train.batch_size or data.image_size needs less."
+            "The step could not be measured: its process was killed, most likely out of memory. "
+            "Reduce train.batch_size or data.image_size."
         ) from error
     except Exception as error:
         raise UserError(f"The step could not be measured: {type(error).__name__}: {error}") from error
@@ -65,7 +65,7 @@ def _measure_here(job: Job, steps: int, threads: int) -> Measured:
     _reset_peak()
     before = _peak()
     step, device = job()
-    gc.collect()  # the network before its cut is garbage by now, but in cycles
+    gc.collect()  # frees the uncut network, whose modules refer to each other
     synchronize: Callable[[], object] = (
         partial(torch.accelerator.synchronize, device) if device.type != "cpu" else lambda: None
     )
@@ -87,7 +87,7 @@ def _measure_here(job: Job, steps: int, threads: int) -> Measured:
 
 
 def _load_libraries() -> None:
-    """Do a tiny step: the first of a process makes PyTorch load parts that no model is to blame for."""
+    """Do a tiny step: the first one in a process loads libraries, whose memory is not the model's."""
     layer = nn.Conv2d(1, 1, 3)
     with torch.autocast("cpu", torch.bfloat16):
         layer(torch.zeros(1, 1, 8, 8)).sum().backward()
@@ -95,9 +95,9 @@ def _load_libraries() -> None:
 
 
 def _peak() -> int | None:
-    """The most bytes that were resident at once, since the process began or since `_reset_peak`."""
+    """Return the peak resident memory in bytes since the process began or since `_reset_peak`."""
     with suppress(OSError):
-        # Not getrusage: a new process on Linux starts there from what its parent held.
+        # Not getrusage: on Linux a new process inherits its parent's peak there.
         if found := re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii")):
             return 1024 * int(found[1])
     try:
@@ -108,6 +108,6 @@ def _peak() -> int | None:
 
 
 def _reset_peak() -> None:
-    """Let the peak start from what is resident now; elsewhere than on Linux it stays and what counts is its growth."""
+    """Reset the peak to the current resident memory; only Linux can, elsewhere the growth of the peak is measured."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

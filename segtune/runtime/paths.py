@@ -1,4 +1,4 @@
-"""Finds the files and folders that a user names, without importing anything heavy: a wrong path is answered at once."""
+"""Find files and folders named by the user; imports nothing heavy, so a wrong path is reported at once."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ def find_folder(setting: str, path: str | Path, advice: str = "") -> Path:
     """Return the folder that a setting names.
 
     Raises:
-        UserError: There is none; `advice` says what to do.
+        UserError: It does not exist; the message ends with `advice`.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        text = f"{setting}={folder} is not a folder (seen from {Path.cwd()})."
+        text = f"{setting}={folder} is not a folder (current folder: {Path.cwd()})."
         raise UserError(f"{text} {advice}".rstrip())
     return folder
 
@@ -22,16 +22,16 @@ def find_data_folder(root: str | Path) -> Path:
     """Return the folder of the user's data set.
 
     Raises:
-        UserError: There is none.
+        UserError: It does not exist.
     """
-    return find_folder("data.root", root, "Give your data set's folder.")
+    return find_folder("data.root", root, "Set it to the folder of your data set.")
 
 
 def find_checkpoint(path: str | Path) -> Path:
     """Return the file of a checkpoint.
 
     Raises:
-        UserError: There is none; the message names others beside it.
+        UserError: It does not exist; the message names other checkpoints in its folder.
     """
     file = Path(path).expanduser()
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""Picks from a sequence."""
+"""Select items from a sequence."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
-    """Return up to `most` items at regular distances, the first and, of two or more, the last among them."""
+    """Return up to `most` evenly spaced items, including the first and, of two or more, the last."""
     if most >= len(items):
         return list(items)
     if most < 2:

@@ -1,4 +1,4 @@
-"""The versions that a result may depend on."""
+"""Versions of segtune and of the libraries that a result may depend on."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from segtune.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Name the versions that a result may depend on."""
+    """Return the versions of segtune and of the libraries that a result may depend on."""
     import timm
 
     return {

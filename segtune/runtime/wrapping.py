@@ -1,4 +1,4 @@
-"""Breaks lines between words, for terminals; with nothing heavy imported, for error messages come before that."""
+"""Wrap text at words for terminals; imports nothing heavy, so that errors can be shown early."""
 
 import shutil
 import textwrap
@@ -6,12 +6,12 @@ from typing import TextIO
 
 
 def terminal_width(stream: TextIO) -> int | None:
-    """Return the columns of the terminal that a stream goes to; None for a file or a pipe."""
+    """Return the width in columns of a stream's terminal; None for a file or a pipe."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 def wrap(text: str, width: int | None) -> str:
-    """Return text whose lines are broken between words, each under its own indentation; None breaks nothing.
+    """Return text with its lines wrapped at words, keeping their indentation; None wraps nothing.
 
     A word longer than a line, such as a path, stays whole.
     """

@@ -152,7 +152,7 @@ def test_the_console_script_is_the_module() -> None:
         (
             ("train", "backbone=xceptoin"),
             "segtune train: backbone=xceptoin: there is no such choice. Did you mean xception? "
-            "Expected one of: resnet50, timm, vgg16, xception; or a file of your own with --config-dir.",
+            "Expected one of: resnet50, timm, vgg16, xception; or your own file with --config-dir.",
         ),
         (
             ("train", "bakcbone=vgg16"),
@@ -166,20 +166,20 @@ def test_the_console_script_is_the_module() -> None:
         ),
         (
             ("train", "train.batch_size=four"),
-            "segtune train: One setting is wrong:\n  train.batch_size: came 'four'; expected: a valid integer.",
+            "segtune train: One setting is wrong:\n  train.batch_size: got 'four'; expected: a valid integer.",
         ),
         (
             ("train", "data=folder"),
-            "segtune train: data.root is not set, and it has no default. Give data.root=…",
+            "segtune train: data.root is required. Set data.root=…",
         ),
         (
             ("train", "-sc", "install=bash"),
             "segtune train: Hydra's shell completion does not work with segtune. "
             "`python -m segtune train --help` lists all settings.",
         ),
-        (("train", "resume=nowhere"), "segtune train: resume=nowhere: there is no run here (no config.yaml)."),
+        (("train", "resume=nowhere"), "segtune train: resume=nowhere: no run found (no config.yaml)."),
         (("evaluate", "checkpoint=none.pt"), "segtune evaluate: No checkpoint at none.pt."),
-        (("taps", "resume=x"), "segtune taps: resume goes on with a training, and taps is none: leave it out."),
+        (("taps", "resume=x"), "segtune taps: resume is a setting of train, not of taps. Leave it out."),
         (("train", "train.device=cuda:77"), "segtune train: train.device=cuda:77 cannot be used here: "),
         (("train", "data=folder", "data.root=nowhere"), "segtune train: "),
     ],
@@ -203,7 +203,7 @@ def test_a_users_error_is_one_message(
             ("taps.low=block4_sepconv1_atc",),
             "segtune train: xception has no layer 'block4_sepconv1_atc'. The nearest names: ",
         ),
-        (("+taps.middle=block5",), "segtune train: The decoder deeplabv3plus reads the taps low, high; came "),
+        (("+taps.middle=block5",), "segtune train: The decoder deeplabv3plus reads the taps low, high; got "),
     ],
 )
 def test_impossible_taps_are_explained(
@@ -217,7 +217,7 @@ def test_impossible_taps_are_explained(
 
 def test_a_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    with pytest.raises(UserError, match=r"data\.root is not set") as caught:  # what Python ends with a traceback
+    with pytest.raises(UserError, match=r"data\.root is required") as caught:  # what Python ends with a traceback
         main(["train", "data=folder"])
     assert any(entry.name == "to_plain" for entry in caught.traceback)
 
@@ -255,7 +255,7 @@ def test_data_are_looked_for_before_weights_are_loaded(
     out, err = capsys.readouterr()
     assert code == (1 if command == "check" and fault != "no folder" else 2), out + err
     expected = {
-        "no folder": f"data.root=photos is not a folder (seen from {tmp_path}). Give your data set's folder.",
+        "no folder": f"data.root=photos is not a folder (current folder: {tmp_path}). Set it to the folder of your data set.",
         "no masks": "No folder masks/ in photos. Expected images/ with the photos and masks/ with masks",
         "a photo without mask": "error: images/d3.jpg: photo without mask: no masks/d3.*",
     }
@@ -325,7 +325,7 @@ def test_train_evaluate_resume_from_the_command_line(
     assert "Best validation Dice" in done.stdout
     assert main(["evaluate", "checkpoint=first/checkpoints/best.pt", *PHOTOS]) == 0
     assert list(tmp_path.glob("runs/*_evaluate/evaluation.json"))
-    assert "mean over pictures, and all pixels pooled" in capsys.readouterr().out
+    assert "mean over images, and pooled (micro-averaged over all pixels)" in capsys.readouterr().out
     assert "train.batch_size=2: a resumed run keeps its settings" in message(
         capsys, "train", f"resume={tmp_path}/first", "train.batch_size=2"
     )
@@ -344,7 +344,7 @@ def test_a_sweep_and_a_config_folder_of_ones_own(
     assert main(["train", "--config-dir", "mine", "-m", *SMALL, "augment=mirror", "seed=0,1", "run_dir=sweep"]) == 0
     assert (tmp_path / "sweep" / "0" / "summary.json").is_file()
     assert '<a href="1/report.html">1</a>' in (tmp_path / "sweep" / "report.html").read_text(encoding="utf-8")
-    assert "The page is sweep/report.html." in capsys.readouterr().out
+    assert "Wrote sweep/report.html." in capsys.readouterr().out
     assert "seed: 1" in (tmp_path / "sweep" / "1" / "config.yaml").read_text(encoding="utf-8")
     assert "HorizontalFlip" in (tmp_path / "sweep" / "1" / "config.yaml").read_text(encoding="utf-8")
 
@@ -413,7 +413,7 @@ def test_a_finished_run_can_become_longer(first: Path, tmp_path: Path, change: s
 
 KEEPS = (
     "a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
-    "train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of phases that are not over, such as "
+    "train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of phases that are not finished, such as "
     "freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
 )
 
@@ -431,19 +431,19 @@ KEEPS = (
         (("freeze.phases.tow.epochs=3",), "freeze.phases.tow.epochs: the run has no phase tow; it has one, two."),
         (
             ("freeze.phases.one.epochs=3",),
-            "The phases that are over (one) cannot change, and new ones come last: "
+            "The finished phases (one) cannot change, and new ones come last: "
             "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}.",
         ),
         (
             ("freeze.phases.two.epochs=null", "freeze.phases.two.steps=2"),
-            "freeze.phases.two: the run has made 3 steps of this phase by now; it cannot become shorter, of 2.",
+            "freeze.phases.two: the run has already made 3 steps of this phase; got a length of 2. Set 3 steps or more.",
         ),
         (
             ("freeze.phases.two.epochs=0",),
-            "One setting is wrong:\n  freeze.phases.two.epochs: came 0; expected: greater than or equal to 1.",
+            "One setting is wrong:\n  freeze.phases.two.epochs: got 0; expected: greater than or equal to 1.",
         ),
-        (("-m",), "resume goes on with one run and takes no flags; came -m."),
-        (("--cfg", "job"), "resume goes on with one run and takes no flags; came --cfg."),
+        (("-m",), "resume takes no flags; got -m."),
+        (("--cfg", "job"), "resume takes no flags; got --cfg."),
     ],
 )
 def test_what_a_resumed_run_cannot_become(
@@ -475,8 +475,7 @@ def test_two_processes_never_write_one_folder(
 ) -> None:
     before = everything_in(first)
     assert message(capsys, "train", f"resume={first}") == (
-        f"segtune train: Another process is training in {first} just now. "
-        "Wait for it, or give another folder (run_dir=…)."
+        f"segtune train: Another process is training in {first}. Wait for it, or choose another folder (run_dir=…)."
     )
     assert everything_in(first) == before
     holder.send_signal(signal.SIGKILL)
@@ -493,7 +492,7 @@ def test_a_new_run_does_not_touch_the_folder_of_one_that_begins(
     for name in ("config.yaml", "metrics.csv", "summary.json"):
         (first / name).unlink()
     shutil.rmtree(first / "checkpoints")
-    expected = f"segtune train: Another process is training in {first} just now. "
+    expected = f"segtune train: Another process is training in {first}. "
     assert message(capsys, "train", *TRAINING, f"run_dir={first}").startswith(expected)
     assert not (first / "config.yaml").exists()
     assert (first / ".lock").exists()
@@ -533,7 +532,7 @@ def test_a_disk_that_is_full_keeps_the_last_checkpoint(
     assert text.startswith(f"segtune train: Cannot write {last}: ")
     assert "File too large" in text.splitlines()[0]
     assert text.splitlines()[1] == (
-        "What was there before is untouched. If the disk is full, free some space; a run can then be resumed."
+        "The old file is untouched. If the disk is full, free some space; a run can then be resumed."
     )
     assert Checkpoint.load(last).state["epoch"] == 1
     assert sorted(path.name for path in last.parent.iterdir()) == ["best.pt", "last.pt"]
@@ -557,7 +556,7 @@ def test_a_run_whose_checkpoint_holds_code_is_not_resumed(
     torch.save(torch.load(last) | {"extra": Payload(target)}, last)
     before = everything_in(first)
     assert message(capsys, "train", f"resume={first}") == (
-        f"segtune train: Cannot read the checkpoint {last}: it is damaged, or of another program (UnpicklingError).\n"
+        f"segtune train: Cannot read the checkpoint {last}: it is damaged, or was written by another program (UnpicklingError).\n"
         "Expected a file that `segtune train` wrote, such as RUN/checkpoints/best.pt."
     )
     assert not target.exists()
@@ -568,7 +567,7 @@ def test_a_run_whose_checkpoint_holds_code_is_not_resumed(
 
 def test_a_misspelt_phase_is_not_a_new_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert message(capsys, "train", "freeze.phases.haed.epochs=2") == (
-        "segtune train: freeze.phases.haed: there is no such phase, but head, all. Did you mean head? "
+        "segtune train: freeze.phases.haed: there is no such phase; expected head, all. Did you mean head? "
         "To add one: +freeze.phases.haed={backbone: …, epochs: …, lr: …}."
     )
 
@@ -578,17 +577,15 @@ def test_resume_in_settings_of_ones_own_is_refused(capsys: pytest.CaptureFixture
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nresume: runs/OLD\n")
     arguments = ("train", "--config-dir", str(tmp_path), "experiment=mine")
     assert message(capsys, *arguments) == (
-        "segtune train: resume goes on with one run, from the command line: python -m segtune train resume=RUN"
+        "segtune train: resume must be given on the command line: python -m segtune train resume=RUN"
     )
-    assert message(capsys, "train", "++resume=nowhere").startswith(
-        "segtune train: resume=nowhere: there is no run here"
-    )
+    assert message(capsys, "train", "++resume=nowhere").startswith("segtune train: resume=nowhere: no run found")
 
 
 def test_a_sweep_under_torchrun_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert message(capsys, "train", "-m", "seed=0,1") == (
-        "segtune train: A sweep (-m) is for one process: with torchrun start its runs one after the other."
+        "segtune train: A sweep (-m) is not supported under torchrun. Start its runs one after the other."
     )
 
 
@@ -599,5 +596,5 @@ def test_flags_may_stand_between_overrides(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_word_that_sets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert message(capsys, "train", "foo") == (
-        "segtune train: came foo; expected setting=value. `python -m segtune train --help` lists all."
+        "segtune train: got foo; expected setting=value. `python -m segtune train --help` lists all."
     )

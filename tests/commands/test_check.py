@@ -156,7 +156,7 @@ def fault(*says: str, trains: bool = False) -> Callable[[Callable[[Data], None]]
     return keep
 
 
-UNREADABLE = "not a JPEG, PNG, BMP, TIFF or WebP picture, or damaged"
+UNREADABLE = "not a JPEG, PNG, BMP, TIFF or WebP image, or damaged"
 
 
 @fault("error: images/p00.jpg: unreadable: cannot be read: ")
@@ -200,12 +200,12 @@ def animated_gif_named_png(data: Data) -> None:
     frames[0].save(data.photo("p00"), format="GIF", save_all=True, append_images=frames[1:])
 
 
-@fault("warning: images/: ignored: 1 that are no pictures (p00.gif)", "error: masks/p00.png: mask without photo")
+@fault("warning: images/: ignored: 1 that are not images (p00.gif)", "error: masks/p00.png: mask without photo")
 def animated_gif(data: Data) -> None:
     data.replace(data.photo("p00", "gif"), data.pixels())
 
 
-@fault("error: images/p00.png: too small: 1 x 1 pixels; expected at least 8 on each side")
+@fault("error: images/p00.png: too small: got 1 x 1 pixels; expected at least 8 on each side")
 def one_pixel(data: Data) -> None:
     data.replace(data.photo("p00"), data.pixels()[:1, :1])
     data.replace(data.mask("p00"), data.labels()[:1, :1])
@@ -226,7 +226,7 @@ def photo_of_32_bits(data: Data) -> None:
     data.replace(data.photo("p00", "tiff"), data.pixels()[..., 0].astype(np.int32))
 
 
-@fault("error: masks: ambiguous mask values: data.foreground=auto needs one value beside 0, found 2")
+@fault("error: masks: ambiguous mask values: data.foreground=auto needs exactly one non-zero value, got 2")
 def mask_with_three_values(data: Data) -> None:
     labels = data.labels()
     labels[0, :9] = 128
@@ -245,7 +245,7 @@ def grey_photo_for_a_mask(data: Data) -> None:
     data.replace(data.mask("p00"), data.pixels()[..., 0])
 
 
-@fault("error: images/p00.jpg: the photo is its mask: it shows what masks/p00.png holds")
+@fault("error: images/p00.jpg: the photo is its mask: it has the content of masks/p00.png")
 def photo_is_its_mask(data: Data) -> None:
     data.replace(data.photo("p00", "jpg"), data.labels(), quality=95)
 
@@ -255,17 +255,17 @@ def photo_is_its_inverted_mask(data: Data) -> None:
     data.replace(data.photo("p00"), 255 - data.labels())
 
 
-@fault("warning: images/p00.png: looks like a mask: all pixels are of two values")
+@fault("warning: images/p00.png: looks like a mask: all pixels have one of two values")
 def photo_of_two_values(data: Data) -> None:
     data.replace(data.photo("p00"), np.flipud(data.labels("p03") // 255 * 200))
 
 
-@fault("warning: images/p00.png: nearly one colour: its grey values spread by 0.")
+@fault("warning: images/p00.png: nearly one colour: the standard deviation of its grey values is 0.")
 def photo_of_one_colour(data: Data) -> None:
     data.replace(data.photo("p00"), data.rng.integers(99, 102, (HEIGHT, WIDTH, 3), np.uint8))
 
 
-@fault("error: p00: sizes differ: photo 48 x 64, mask 46 x 64 (height x width); a mask needs the size of its photo")
+@fault("error: p00: sizes differ: photo 48 x 64, mask 46 x 64 (height x width); a mask must have the size of its photo")
 def mask_of_another_size(data: Data) -> None:
     data.replace(data.mask("p00"), data.labels()[:-2])
 
@@ -287,7 +287,7 @@ def mask_without_photo(data: Data) -> None:
     data.photo("p00").unlink()
 
 
-@fault("error: images/p00.png: two files of one name: images/p00.bmp is there as well")
+@fault("error: images/p00.png: two files of one name: images/p00.bmp exists too")
 def two_files_of_one_stem(data: Data) -> None:
     Image.fromarray(data.pixels()).save(data.photo("p00", "bmp"))
 
@@ -304,7 +304,7 @@ def dangling_symlink(data: Data) -> None:
     data.mask("p00").symlink_to(data.root / "gone.png")
 
 
-@fault("no pairs: No photo in ", "images/ holds nothing")
+@fault("no pairs: No photo in ", "images/ contains nothing")
 def empty_folder(data: Data) -> None:
     for path in (data.root / "images").iterdir():
         path.unlink()
@@ -315,7 +315,7 @@ def folder_of_another_name(data: Data) -> None:
     (data.root / "masks").rename(data.root / "labels")
 
 
-@fault("warning: images/: ignored: 1 that are no pictures (p00.png/)", "error: masks/p00.png: mask without photo")
+@fault("warning: images/: ignored: 1 that are not images (p00.png/)", "error: masks/p00.png: mask without photo")
 def folder_named_like_a_photo(data: Data) -> None:
     data.photo("p00").unlink()
     data.photo("p00").mkdir()
@@ -336,22 +336,24 @@ def all_masks_full(data: Data) -> None:
     data.change_masks(lambda mask: np.full_like(mask, 255))
 
 
-@fault("warning: masks: perhaps all inverted: in half of the masks at least 100% of the picture's border")
+@fault("warning: masks: perhaps all inverted: in half of the masks at least 100% of the image's border")
 def all_masks_inverted(data: Data) -> None:
     data.change_masks(lambda mask: 255 - mask)
 
 
-@fault("warning: masks/p00.png: perhaps inverted: the picture's whole border is foreground, unlike that of most masks")
+@fault("warning: masks/p00.png: perhaps inverted: the image's whole border is foreground, unlike that of most masks")
 def one_mask_inverted(data: Data) -> None:
     data.replace(data.mask("p00"), 255 - data.labels())
 
 
-@fault("error: p00: the same picture in two splits: scores would be too good; keep one of train p00, val p08")
+@fault(
+    "error: p00: the same image in two splits: scores would be optimistically biased; keep one of train p00, val p08"
+)
 def same_picture_in_two_splits(data: Data) -> None:
     data.replace(data.photo("p08", "bmp"), data.pixels())
 
 
-@fault("warning: p00: the same picture twice in one split: train p00, train p01")
+@fault("warning: p00: the same image twice in one split: train p00, train p01")
 def same_picture_twice(data: Data) -> None:
     data.replace(data.photo("p01"), data.pixels())
 
@@ -419,13 +421,13 @@ def decompression_bomb(data: Data) -> None:
     data.photo("p00").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
-@fault("warning: images/p00.png: several pictures in one file: of 2 the first is used")
+@fault("warning: images/p00.png: several images in one file: only the first of 2 is used")
 def animated_png(data: Data) -> None:
     more = Image.fromarray(255 - data.pixels())
     data.replace(data.photo("p00"), data.pixels(), save_all=True, append_images=[more])
 
 
-@fault("warning: images/p00.tiff: several pictures in one file: of 3 the first is used")
+@fault("warning: images/p00.tiff: several images in one file: only the first of 3 is used")
 def tiff_of_pages(data: Data) -> None:
     more = [Image.fromarray(data.pixels(name)) for name in ("p01", "p02")]
     data.replace(data.photo("p00", "tiff"), data.pixels(), save_all=True, append_images=more)
@@ -448,7 +450,7 @@ def mask_of_colours(data: Data) -> None:
     data.replace(data.mask("p00"), np.dstack([labels, labels.T.reshape(labels.shape), labels * 0]))
 
 
-@fault("warning: masks: foreground lost by resizing: 1 masks are empty at the network's size: train p00")
+@fault("warning: masks: foreground lost by resizing: 1 masks are empty at the network's input size: train p00")
 def object_too_small_for_the_network(data: Data) -> None:
     wide = np.random.default_rng(1).integers(0, 256, (64 * 3, 64 * 3, 3), np.uint8)
     dot = np.zeros((64 * 3, 64 * 3), np.uint8)
@@ -566,7 +568,7 @@ def test_mistakes_in_the_settings_are_not_the_datas(data: Data, settings: CheckS
     with pytest.raises(UserError, match="gone is not a folder"):
         check(missing, tmp_path / "out")
     for folder in (data.root, data.root / "images", data.root / "masks" / "new"):
-        with pytest.raises(UserError, match="is the data set's own folder"):
+        with pytest.raises(UserError, match="is inside the data set"):
             check(settings, folder)
     assert not (tmp_path / "out").exists()
 
@@ -622,12 +624,12 @@ def test_the_command_line(
     assert "│ train │     8 │ " in out
     assert "smallest 48 x 64, median 48 x 64, largest 48 x 64; 1 different sizes" in out
     assert "smaller than 16 x 16 pixels" in out
-    assert out.endswith("No errors: the data can be trained on.\n")
+    assert out.endswith("Data check passed: no errors.\n")
     FAULTS["encoded_again"].plant(data)
     assert main(command) == 1
     out, err = capsys.readouterr()
     assert "near-duplicates in two splits" in out
-    assert err.startswith(f"segtune check: The data in {data.root} would harm a training (1 found):\nerror: p00: near-")
+    assert err.startswith(f"segtune check: data check failed: 1 error in {data.root}:\nerror: p00: near-")
     assert main([*command[:2], "data.root=gone"]) == 2
 
 

@@ -151,7 +151,7 @@ def test_the_threshold_chosen_on_val_gives_on_test_what_it_is_said_to(
     assert tuned["dice_mean_there"] == pytest.approx(max(dice("val", k / 200) for k in range(1, 200)), abs=1e-5)
     again = evaluate(run, photos, tmp_path / "again", f"train.threshold={tuned['threshold']}", "tune=false")
     assert again["dice_mean"] == pytest.approx(tuned["dice_mean"], abs=1e-5)
-    assert again["tuned"]["chosen_on"] == "the same pictures"
+    assert again["tuned"]["chosen_on"] == "the same images"
 
 
 def test_groups_of_a_table_and_of_skin_tone(tested: tuple[Path, dict]) -> None:
@@ -194,7 +194,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_what_cannot_be_evaluated(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best, data = f"{run}/checkpoints/best.pt", ["data=folder", f"data.root={photos}"]
-    assert f"run_dir={run} is a run: its own report would be lost." in refused(
+    assert f"run_dir={run} is the folder of a training run, whose report would be overwritten." in refused(
         capsys, f"checkpoint={best}", *data, f"run_dir={run}"
     )
     assert "expected: one file, or two to compare: [A,B]." in refused(capsys, f"checkpoint=[{best}]", *data)
@@ -202,7 +202,9 @@ def test_what_cannot_be_evaluated(run: Path, photos: Path, tmp_path: Path, capsy
     content["settings"]["data"]["invert"] = True
     torch.save(content, tmp_path / "other.pt")
     message = refused(capsys, f"checkpoint=[{best},{tmp_path}/other.pt]", *data)
-    assert "The checkpoints were trained for different objects: data.foreground=auto data.invert=False and" in message
+    assert (
+        "The checkpoints were trained for different foregrounds: data.foreground=auto data.invert=False and" in message
+    )
 
 
 @pytest.mark.parametrize(("auto", "named"), [("fp32", "float32"), ("bf16", "bfloat16")])
@@ -222,7 +224,7 @@ def test_a_model_that_gives_nan_is_not_scored(
     torch.save(content, tmp_path / "nan.pt")
     arguments = [f"checkpoint={tmp_path}/nan.pt", "data=folder", f"data.root={photos}", f"run_dir={tmp_path}/out"]
     assert main(["evaluate", *arguments, "train.device=cpu", "train.workers=0"]) == 1
-    assert f"The model gives NaN for p10 in {named}" in capsys.readouterr().err
+    assert f"The model returns NaN for p10 in {named}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -230,7 +232,7 @@ def test_pictures_the_model_was_trained_on_are_named(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate(run, photos, tmp_path / "all", "data.split=all")
-    assert "was trained on 6 of these 16 pictures (p00, p01, p02, p03, p04 and 1 more)" in capsys.readouterr().out
+    assert "was trained on 6 of these 16 images (p00, p01, p02, p03, p04 and 1 more)" in capsys.readouterr().out
 
 
 def test_two_checkpoints_are_compared_picture_by_picture(run: Path, photos: Path, tmp_path: Path) -> None:
@@ -400,6 +402,6 @@ def test_twenty_runs_on_one_page(run: Path, tmp_path: Path, browse: Callable[...
 
 def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", f"folder={tmp_path}"]) == 2
-    assert f"folder={tmp_path}: there is no finished run in it (no summary.json beside" in capsys.readouterr().err
+    assert f"folder={tmp_path}: no finished run found (no summary.json beside" in capsys.readouterr().err
     assert main(["report", f"folder={tmp_path}/gone"]) == 2
     assert f"folder={tmp_path}/gone is not a folder" in capsys.readouterr().err

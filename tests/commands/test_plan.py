@@ -109,11 +109,11 @@ def test_the_heading_of_a_phase(weights: Path, planned: list[dict[str, Any]]) ->
     chosen = settings(weights, PHASES)
     lines = [brief(f, phase) for f, phase in zip(planned, chosen.freeze.phases.values(), strict=True)]
     assert lines[0][:2] == ["trains  decoder", "frozen  stem … layer2"]
-    assert lines[0][3:] == ["no gradient goes below decoder.project.0", "epochs  1, adamw at 0.001"]
+    assert lines[0][3:] == ["gradients stop at decoder.project.0", "epochs  1, adamw at 0.001"]
     assert lines[1][-1] == (
         "steps   7, sgd at 0.0001, the backbone at 5e-05 times 0.5 for each block further from the decoder"
     )
-    assert lines[2][1].endswith("BatchNorm of all the backbone")
+    assert lines[2][1].endswith("BatchNorm of the whole backbone")
     assert lines[2][-1].startswith("epochs  2 at most, until 3 epochs bring no better Dice, adamw at 1e-05")
 
 

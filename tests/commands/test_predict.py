@@ -16,7 +16,6 @@ from torch import nn
 from segtune.__main__ import main
 from segtune.commands import predict
 from segtune.inference import predictor
-from segtune.inference.inputs import find_images, find_video, unique_names
 from segtune.models.backbones.registry import BACKBONES
 from segtune.runtime.device import Device
 from segtune.training import phase_summary as plan
@@ -115,9 +114,9 @@ def test_a_folder_with_a_trained_model(place: Path, home: Path, capsys: pytest.C
     assert set(np.unique(mask)) <= {0, 255}
     assert probability.dtype == np.uint16
     assert ((probability > 32768) == (mask > 0)).mean() > 0.999
-    assert out.splitlines()[0].startswith("2 pictures; each seen as 64 x 64 pixels, object above 0.5, on ")
-    share = f"{100 * (mask > 0).mean():.1f} % object on average"
-    assert out.splitlines()[-1].startswith(f"2 pictures in predictions: {share}, ")
+    assert out.splitlines()[0].startswith("2 images; resized to 64 x 64 pixels, threshold 0.5, on ")
+    share = f"{100 * (mask > 0).mean():.1f} % foreground on average"
+    assert out.splitlines()[-1].startswith(f"2 images in predictions: {share}, ")
 
 
 KINDS = [("masks", "png"), ("overlays", "jpg"), ("probabilities", "png")]
@@ -178,14 +177,14 @@ def test_unreadable_files_are_named_and_the_others_done(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(content, "JPEG")
     (place / "in" / "cut.jpg").write_bytes(content.getvalue()[:900])
     (place / "in" / "empty.png").touch()
-    (place / "in" / "text.png").write_text("no picture")
+    (place / "in" / "text.png").write_text("no image")
     Image.fromarray(half_red()).save(place / "in" / "good.png")
     code, out, err = call(capsys, "input=in")
     assert code == 1
-    assert err == "segtune predict: 3 of 4 pictures could not be read: cut.jpg, empty.png, text.png."
-    assert "left out: in/cut.jpg: cannot be read: " in out
-    assert "left out: in/empty.png: the file is empty" in out
-    assert "left out: in/text.png: not a JPEG, PNG, BMP, TIFF or WebP picture, or damaged" in out
+    assert err == "segtune predict: 3 of 4 images could not be read: cut.jpg, empty.png, text.png."
+    assert "skipped: in/cut.jpg: cannot be read: " in out
+    assert "skipped: in/empty.png: the file is empty" in out
+    assert "skipped: in/text.png: not a JPEG, PNG, BMP, TIFF or WebP image, or damaged" in out
     assert files(place / "predictions") == ["masks/good.png", "overlays/good.jpg"]
 
 
@@ -198,13 +197,13 @@ def test_results_are_not_overwritten_unasked(place: Path, capsys: pytest.Capture
     code, _, err = call(capsys, "input=in")
     assert code == 2
     assert err == (
-        "segtune predict: 2 results are there already, such as predictions/masks/a.png; nothing was written. "
-        "Give another folder (output=…), or overwrite=true to replace them."
+        "segtune predict: 2 results exist already, such as predictions/masks/a.png; nothing was written. "
+        "Set another folder (output=…), or overwrite=true to replace them."
     )
     assert files(place / "predictions") == ["masks/a.png", "overlays/a.jpg"]
     assert (place / "predictions" / "masks" / "a.png").read_bytes() == b"precious"
     assert call(capsys, "input=in", "frames=2")[2] == (
-        "segtune predict: frames=2 is of a video or a camera, and input=in is neither."
+        "segtune predict: frames=2 is for a video or a camera, but input=in is neither."
     )
     assert call(capsys, "input=in", "overwrite=true")[0] == 0
     assert np.array(Image.open(place / "predictions" / "masks" / "a.png")).shape == (40, 60)
@@ -217,50 +216,8 @@ def test_own_results_are_no_input(place: Path, red: None, capsys: pytest.Capture
             for _ in range(2):  # the second time the results of the first are there
                 code, out, err = call(capsys, f"input={pattern}", f"output={output}", "overwrite=true")
                 assert code == 0, err
-                assert "\n1 picture in " in out
+                assert "\n1 image in " in out
         shutil.rmtree("out", ignore_errors=True)
-
-
-def test_loops_of_links_end(tmp_path: Path) -> None:
-    (tmp_path / "in" / "sub").mkdir(parents=True)
-    Image.fromarray(half_red()).save(tmp_path / "in" / "sub" / "a.png")
-    (tmp_path / "in" / "sub" / "back").symlink_to(tmp_path / "in")
-    (tmp_path / "elsewhere").mkdir()
-    Image.fromarray(half_red()).save(tmp_path / "elsewhere" / "b.png")
-    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
-    assert [source.name for source in find_images(str(tmp_path / "in"))] == ["linked/b", "sub/a"]
-    assert [source.name for source in find_images(f"{tmp_path}/in/**/*.png")][-1] == "sub/a"
-
-
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["a.jpg", "b.png"], ["a", "b"]),
-        (["a.jpg", "a.png"], ["a.jpg", "a.png"]),
-        (["A.jpg", "a.png"], ["A.jpg", "a.png"]),
-        (["x/a.jpg", "y/a.jpg"], ["x/a", "y/a"]),
-        (["a.b.jpg", "a.c.jpg"], ["a.b", "a.c"]),
-        (["a.jpg", "a.png", "a.png.jpg"], ["a.jpg", "a.png", "a.png.jpg"]),
-    ],
-)
-def test_results_have_names_of_their_own(paths: list[str], names: list[str]) -> None:
-    assert unique_names(map(Path, paths)) == names
-
-
-def test_patterns(tmp_path: Path) -> None:
-    for name in ("a.jpg", "x/b.jpg", "x/y/c.JPG", "x/d.txt", "x/.e.jpg", ".z/f.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-
-    def names(pattern: str) -> list[str]:
-        return [source.name for source in find_images(f"{tmp_path}/{pattern}")]
-
-    assert names("*") == ["a"]
-    assert names("x/*") == ["b"]
-    assert names("**/*.jpg") == ["a", "x/b"]
-    assert names("**") == ["a", "x/b", "x/y/c"]
-    assert names("x/**/*.[jJ]*") == ["b", "y/c"]
-    assert find_images(str(tmp_path / "x" / ".e.jpg"))[0].name == ".e"  # asked for by name
 
 
 @pytest.mark.parametrize(
@@ -268,32 +225,35 @@ def test_patterns(tmp_path: Path) -> None:
     [
         (
             ("input=nowhere",),
-            "input=nowhere: there is no such file or folder. "
+            "input=nowhere: no such file or folder. "
             "Expected a photo, a folder, a pattern such as 'photos/*.jpg', a video, or camera:0.",
         ),
         (
             ("input=empty",),
-            "input=empty: no pictures found in this folder and the folders in it. Looked for files that end in "
-            ".bmp .jpeg .jpg .png .tif .tiff .webp; hidden ones, and results in the output folder, are passed over.",
+            "input=empty: no images found in this folder and its subfolders. Expected files that end in "
+            ".bmp .jpeg .jpg .png .tif .tiff .webp; hidden files, and results in the output folder, are skipped.",
         ),
         (
             ("input=empty/*.jpg",),
-            "input=empty/*.jpg: no pictures found that match. Looked for files that end in "
-            ".bmp .jpeg .jpg .png .tif .tiff .webp; hidden ones, and results in the output folder, are passed over.",
+            "input=empty/*.jpg: no images found that match. Expected files that end in "
+            ".bmp .jpeg .jpg .png .tif .tiff .webp; hidden files, and results in the output folder, are skipped.",
         ),
         (("input=camera:front",), "input=camera:front: expected a camera by its number, such as camera:0."),
         (
             ("input=a.png", "masks=false", "overlays=false"),
-            "Nothing is to be written: give at least one of masks=true, probabilities=true, overlays=true.",
+            "All outputs are off. Set at least one of masks=true, probabilities=true, overlays=true.",
         ),
-        (("input=a.png",), "Cannot read the checkpoint none.pt: it is damaged, or of another program (EOFError)."),
+        (
+            ("input=a.png",),
+            "Cannot read the checkpoint none.pt: it is damaged, or was written by another program (EOFError).",
+        ),
         (
             ("input=a.png", "tile=256", "image_size=128"),
-            "tile=256 predicts a picture at its own size, image_size=128 at this one: give one of them.",
+            "tile=256 predicts an image at its own size, image_size=128 at a fixed one: set only one of them.",
         ),
-        (("input=a.png", "tile=9"), "One setting is wrong:\n  tile: came 9; expected: greater than or equal to 128."),
+        (("input=a.png", "tile=9"), "One setting is wrong:\n  tile: got 9; expected: greater than or equal to 128."),
         (("input=broken.mp4",), "broken.mp4: cannot be opened as a video; it is damaged, or OpenCV has no decoder "),
-        ((), "input is not set, and it has no default. Give input=…"),
+        ((), "input is required. Set input=…"),
     ],
 )
 def test_what_cannot_be_used(place: Path, capsys: pytest.CaptureFixture[str], arguments, expected: str) -> None:
@@ -336,7 +296,7 @@ def test_a_video(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> 
     assert shown[5][20, 5, 1] > 50  # red is tinted
     code, _, err = call(capsys, "input=film.avi", "frames=2")
     assert code == 2
-    assert err.startswith("segtune predict: 7 results are there already, such as predictions/masks/film/000001.png; ")
+    assert err.startswith("segtune predict: 7 results exist already, such as predictions/masks/film/000001.png; ")
     code, out, _ = call(capsys, "input=film.avi", "frames=2", "overwrite=true")
     assert code == 0
     assert out.startswith("2 frames; ")
@@ -379,8 +339,8 @@ def test_ctrl_c_keeps_what_was_written(
         assert "3 frames in predictions: " in out
     else:
         assert code == 130
-        what = "3 of 6 pictures" if source == "in" else "3 frames"
-        assert err == f"Stopped after {what}; what is done is in predictions."
+        what = "3 of 6 images" if source == "in" else "3 frames"
+        assert err == f"Stopped after {what}; finished results are in predictions."
     assert len(list((place / "predictions" / "masks").rglob("*.png"))) == 3
     if source != "in":
         monkeypatch.undo()
@@ -388,11 +348,3 @@ def test_ctrl_c_keeps_what_was_written(
         film = cv2.VideoCapture(str(place / "predictions" / "overlays" / f"{name}.mp4"))
         assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     assert not [name for name in files(place / "predictions") if "partial" in name]
-
-
-def test_what_counts_as_a_video(tmp_path: Path) -> None:
-    (tmp_path / "a.MP4").touch()
-    assert find_video(str(tmp_path / "a.MP4")) == tmp_path / "a.MP4"
-    assert find_video(str(tmp_path / "b.mp4")) is None
-    assert find_video(str(tmp_path)) is None
-    assert find_video("camera:12") == 12

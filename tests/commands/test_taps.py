@@ -208,9 +208,8 @@ def test_the_network_is_drawn(ending: str, capsys: pytest.CaptureFixture[str], t
     [
         (
             ("backbone=xception", "taps.high=act4", "data.image_size=32"),
-            "segtune taps: Pictures of 32 x 32 pixels are too small for the deepest tap, act4: its map "
-            "would be of 1 x 1 pixels, and could not tell where anything is. Its stride is 32: give 64 pixels or more "
-            "(data.image_size), or a shallower tap.",
+            "segtune taps: Images of 32 x 32 pixels are too small for the deepest tap, act4: its map "
+            "would have 1 x 1 pixels. Its stride is 32: set data.image_size to 64 or more, or choose a shallower tap.",
         ),
         (
             ("backbone=xception", "taps.high=block99"),
@@ -222,23 +221,23 @@ def test_the_network_is_drawn(ending: str, capsys: pytest.CaptureFixture[str], t
         ),
         (
             ("backbone=resnet50", "taps.high=global_pool"),
-            "segtune taps: 'global_pool' of resnet50 (global_pool.flatten) gives no feature map (N, C, H, W). "
+            "segtune taps: 'global_pool' of resnet50 (global_pool.flatten) returns no feature map (N, C, H, W). "
             "The nearest layers before it that do: layer4.2.act3, layer4.2.add, layer4.2.bn3.",
         ),
         (
             ("backbone=convnext_tiny",),
             "segtune taps: backbone=convnext_tiny: there is no such choice. Expected one of: resnet50, timm, vgg16, "
-            "xception; or a file of your own with --config-dir. "
-            "Any other CNN of timm: backbone=timm backbone.name=convnext_tiny.",
+            "xception; or your own file with --config-dir. "
+            "For any other CNN of timm: backbone=timm backbone.name=convnext_tiny.",
         ),
-        (("backbone=timm",), "segtune taps: backbone.name is not set, and it has no default. Give backbone.name=…"),
+        (("backbone=timm",), "segtune taps: backbone.name is required. Set backbone.name=…"),
         (
             ("format=xml",),
-            "segtune taps: One setting is wrong:\n  format: came 'xml'; expected: 'table', 'json' or 'csv'.",
+            "segtune taps: One setting is wrong:\n  format: got 'xml'; expected: 'table', 'json' or 'csv'.",
         ),
         (
             (*TIMM, "measure=false", "picture=net.gif"),
-            "segtune taps: net.gif: a picture is drawn as .png, .svg or .pdf.",
+            "segtune taps: net.gif: expected a file name that ends in .png, .svg or .pdf.",
         ),
     ],
 )
@@ -252,9 +251,9 @@ PROBE = ("layers=[bn1,'re:blocks\\.[12]\\..*add',blocks.3]", "+compare.mine=[bn1
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of 16 pictures with a half as object."""
-    return folder_with(tmp_path_factory.mktemp("pictures") / "data", [np.roll(half(255), 4 * n, 0) for n in range(16)])
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 16 images with a half as object."""
+    return folder_with(tmp_path_factory.mktemp("images") / "data", [np.roll(half(255), 4 * n, 0) for n in range(16)])
 
 
 @pytest.fixture(scope="module")
@@ -270,11 +269,11 @@ def of(folder: Path, weights: Path | str) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def probed(pictures: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def probed(images: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Return the folder of a probe, and what it printed."""
     folder = tmp_path_factory.mktemp("probed") / "run"
     with redirect_stdout(io.StringIO()) as out:
-        assert main(["probe", *of(pictures, weights), f"run_dir={folder}", *PROBE]) == 0
+        assert main(["probe", *of(images, weights), f"run_dir={folder}", *PROBE]) == 0
     return folder, out.getvalue()
 
 
@@ -297,20 +296,20 @@ def test_a_probe_reports_and_recommends(probed: tuple[Path, str], capsys: pytest
 
 
 def test_a_probe_builds_one_network_and_resolves_each_name_once(
-    pictures: Path, weights: Path, count: Callable[[str], Counted], capsys: pytest.CaptureFixture[str]
+    images: Path, weights: Path, count: Callable[[str], Counted], capsys: pytest.CaptureFixture[str]
 ) -> None:
     built, resolved = count(SMALL)
     layers = ("taps.low=blocks.1", "taps.high=blocks.4", "layers=[bn1,blocks.2,blocks.3]")
-    run(capsys, "probe", *of(pictures, weights), "run_dir=run", *layers, "+compare.mine=[blocks.0,blocks.5]")
+    run(capsys, "probe", *of(images, weights), "run_dir=run", *layers, "+compare.mine=[blocks.0,blocks.5]")
     assert built == [SMALL]
     assert resolved == ["blocks.1", "blocks.4", "blocks.0", "blocks.5", "bn1", "blocks.2", "blocks.3"]
 
 
 @pytest.mark.trains
 def test_a_probe_gives_the_same_again(
-    probed: tuple[Path, str], pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    probed: tuple[Path, str], images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(capsys, "probe", *of(pictures, weights), "run_dir=again", *PROBE)
+    run(capsys, "probe", *of(images, weights), "run_dir=again", *PROBE)
     one, two = ((folder / "probe.csv").read_text(encoding="utf-8") for folder in (probed[0], tmp_path / "again"))
     assert one == two
     assert "bn1 + " in one
@@ -318,11 +317,9 @@ def test_a_probe_gives_the_same_again(
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("at_80_columns")
-def test_three_taps_for_fcn8s(
-    pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_three_taps_for_fcn8s(images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layers = "layers=[bn1,blocks.0,blocks.1,blocks.2,blocks.3]"
-    out = run(capsys, "probe", *of(pictures, weights), "decoder=fcn8s", "run_dir=run", layers)
+    out = run(capsys, "probe", *of(images, weights), "decoder=fcn8s", "run_dir=run", layers)
     assert "taps.pool3=" in out
     rows = list(csv.DictReader((tmp_path / "run" / "probe.csv").open(encoding="utf-8")))
     (best,) = (row for row in rows if "recommended" in row["note"])
@@ -333,16 +330,14 @@ def test_three_taps_for_fcn8s(
 
 @pytest.mark.trains
 def test_random_weights_are_refused_unless_asked_for(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert refused(capsys, "probe", *of(pictures, "auto"), "run_dir=run") == (
-        f"segtune probe: There are no pretrained weights for {SMALL}, and layers of random weights tell little of what "
-        "it can learn. Give a file (backbone.weights=PATH); backbone.weights=none probes random weights all the same."
+    assert refused(capsys, "probe", *of(images, "auto"), "run_dir=run") == (
+        f"segtune probe: No pretrained weights found for {SMALL}, and probing random weights says little. "
+        "Set backbone.weights=PATH, or backbone.weights=none to probe random weights all the same."
     )
     assert not (tmp_path / "run").exists()
-    run(
-        capsys, "probe", *of(pictures, "none"), "run_dir=run", "layers=[bn1,blocks.2]", "train_images=8", "val_images=2"
-    )
+    run(capsys, "probe", *of(images, "none"), "run_dir=run", "layers=[bn1,blocks.2]", "train_images=8", "val_images=2")
 
 
 def folder_with(root: Path, masks: list[np.ndarray]) -> Path:
@@ -361,11 +356,11 @@ def half(value: int) -> np.ndarray:
     return mask
 
 
-def test_too_few_pictures(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_images(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = folder_with(tmp_path / "data", [half(255)] * 5)
     assert refused(capsys, "probe", *of(folder, weights)) == (
-        "segtune probe: There are 3 training and 1 validation pictures: too few to say which layers suit them. The "
-        "probe needs at least 5 to fit on and 1 to measure on, better 50 and more of each."
+        "segtune probe: Too few images: got 3 for training and 1 for validation; expected at least 5 and 1, "
+        "better 50 or more of each."
     )
 
 
@@ -383,37 +378,35 @@ def test_no_masks(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
 
 
-def test_pictures_too_small_for_the_deepest_tap(
-    pictures: Path, weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_images_too_small_for_the_deepest_tap(images: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("taps.high=blocks.5", "data.image_size=32")
-    assert refused(capsys, "probe", *of(pictures, weights), *arguments).startswith(
-        "segtune probe: Pictures of 32 x 32 pixels are too small for the deepest tap, "
+    assert refused(capsys, "probe", *of(images, weights), *arguments).startswith(
+        "segtune probe: Images of 32 x 32 pixels are too small for the deepest tap, "
     )
 
 
-def test_a_pattern_that_matches_no_layer(pictures: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, "probe", *of(pictures, weights), "layers=['re:stage.*']").startswith(
+def test_a_pattern_that_matches_no_layer(images: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "probe", *of(images, weights), "layers=['re:stage.*']").startswith(
         "segtune probe: layers: 're:stage.*' matches nothing. The names are: "
     )
 
 
-def test_what_a_probe_does_not_read(pictures: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, "probe", *of(pictures, weights), "restore.checkpoint=x.pt") == (
-        "segtune probe: The probe reads no restore.checkpoint: it measures the backbone of backbone.weights."
+def test_what_a_probe_does_not_read(images: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "probe", *of(images, weights), "restore.checkpoint=x.pt") == (
+        "segtune probe: restore.checkpoint is not supported for probe. Set backbone.weights, which it measures."
     )
 
 
 @pytest.mark.trains
 def test_layers_without_weights_are_not_probed(
-    pictures: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = {n: v for n, v in spec_of(SMALL).build().state_dict().items() if not n.startswith(("blocks.4", "blocks.5"))}
     save_file(kept, tmp_path / "part.safetensors")
     arguments = ("run_dir=run", "layers=[bn1,blocks.2,blocks.3]", "taps.high=blocks.4", "taps.low=blocks.1")
-    out = run(capsys, "probe", *of(pictures, tmp_path / "part.safetensors"), *arguments)
-    assert "not measured, for the weights file lacks some of its weights." in out
+    out = run(capsys, "probe", *of(images, tmp_path / "part.safetensors"), *arguments)
+    assert "not measured: the weights file lacks some of its weights." in out
     assert "current taps" not in (tmp_path / "run" / "probe.csv").read_text(encoding="utf-8")
-    assert refused(capsys, "probe", *of(pictures, tmp_path / "part.safetensors"), "layers=[bn1,blocks.4]").startswith(
+    assert refused(capsys, "probe", *of(images, tmp_path / "part.safetensors"), "layers=[bn1,blocks.4]").startswith(
         "segtune probe: layers: blocks.4."
     )

@@ -51,30 +51,30 @@ def test_settings_are_frozen_and_typed() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"backbone.name": ["resnet50"]}, "backbone.name: came ['resnet50']; expected: a valid string."),
-        ({"backbone.output_stride": 4}, "backbone.output_stride: came 4; expected: 8, 16 or 32."),
-        ({"train.batch_size": "abc"}, "train.batch_size: came 'abc'; expected: a valid integer."),
+        ({"backbone.name": ["resnet50"]}, "backbone.name: got ['resnet50']; expected: a valid string."),
+        ({"backbone.output_stride": 4}, "backbone.output_stride: got 4; expected: 8, 16 or 32."),
+        ({"train.batch_size": "abc"}, "train.batch_size: got 'abc'; expected: a valid integer."),
         ({"train.batchsize": 3}, "train.batchsize: there is no such setting. Did you mean batch_size?"),
-        ({"train.batch_size": 0}, "train.batch_size: came 0; expected: greater than or equal to 1."),
+        ({"train.batch_size": 0}, "train.batch_size: got 0; expected: greater than or equal to 1."),
         (
             {"data.foreground": "white"},
-            "data.foreground: came 'white'; expected: 'auto' or 'nonzero', or a valid integer, or a valid list.",
+            "data.foreground: got 'white'; expected: 'auto' or 'nonzero', or a valid integer, or a valid list.",
         ),
         (
             {"freeze.phases": {}},
-            "freeze: phases is empty: at least one phase must train something.",
+            "freeze: phases is empty; expected at least one phase.",
         ),
         (
             {"freeze.phases": {"head": {"epochs": 1, "lr": 1, "backbone": "top"}}},
-            "freeze.phases.head.backbone: came 'top'; expected: a number of blocks, all, or a list of module paths.",
+            "freeze.phases.head.backbone: got 'top'; expected: a number of blocks, all, or a list of module paths.",
         ),
         (
             {"decoder.atrous_rates": [6, 12]},
-            "decoder: atrous_rates must be three dilation rates, such as [6, 12, 18]; came [6, 12].",
+            "decoder: atrous_rates: got [6, 12]; expected three dilation rates, such as [6, 12, 18].",
         ),
         (
             {"data.image_size": None},
-            "data.image_size: came None; expected: a valid integer, or a valid list.",
+            "data.image_size: got None; expected: a valid integer, or a valid list.",
         ),
         ({"data.val_share": 0.9}, "data: val_share and test_share together leave nothing to train on."),
     ],
@@ -95,7 +95,7 @@ def test_all_problems_are_reported_at_once() -> None:
 def test_a_missing_setting_is_named() -> None:
     settings = values()
     del settings["data"]["root"]
-    with pytest.raises(UserError, match=r"data\.root: not set, and it has no default\. Give data\.root=…"):
+    with pytest.raises(UserError, match=r"data\.root is required\. Set data\.root=…"):
         parse(Settings, settings)
 
 

@@ -79,8 +79,8 @@ def test_a_world_without_an_address_is_explained(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError) as caught, distributed.process_group(CPU):
         pass
     assert str(caught.value) == (
-        "WORLD_SIZE=4 in the environment says that this is one of 4 processes, but MASTER_ADDR and MASTER_PORT, by "
-        "which they find each other, is not there. Start them with torchrun, or unset WORLD_SIZE."
+        "WORLD_SIZE=4 in the environment announces 4 processes, but MASTER_ADDR and MASTER_PORT are not set. "
+        "Start them with torchrun, or unset WORLD_SIZE."
     )
 
 
@@ -92,8 +92,7 @@ def test_a_lost_process_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("In a callback: [/x/gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:5. Long")
     assert str(caught.value) == (
         "Process 1 of 2 has lost the others: one of them has ended, or the network failed (Connection closed by peer "
-        "[::1]:5).\nIf it has left a message, that stands above or in its log. A run can then be resumed from its last "
-        "save."
+        "[::1]:5).\nIts message, if any, is above or in its log. The run can be resumed from its last save."
     )
     with pytest.raises(RuntimeError, match="size mismatch"), distributed.process_group(CPU):
         raise RuntimeError("size mismatch")
@@ -107,8 +106,7 @@ def test_a_batch_smaller_than_the_world_is_refused(
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert main(["train", "data=folder", "data.root=photos", "train.batch_size=2", "run_dir=run"]) == 2
     assert capsys.readouterr().err.strip() == (
-        "segtune train: train.batch_size=2 is the batch of all 3 processes together: each needs a picture of it. "
-        "Give a larger one."
+        "segtune train: train.batch_size=2 is shared by 3 processes, and each needs an image; expected 3 or more."
     )
     assert list(tmp_path.iterdir()) == [tmp_path / "photos"]
 
@@ -130,7 +128,7 @@ def test_one_gpu_for_all_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UserError) as caught:
         resolve_device(TrainSettings(device="cuda:1"))
     assert str(caught.value) == (
-        "train.device=cuda:1 would put all 2 processes on one GPU: say cuda, and each takes its own."
+        "train.device=cuda:1 would put all 2 processes on one GPU. Use train.device=cuda: one GPU each."
     )
 
 
@@ -200,9 +198,9 @@ def test_statistics_of_each_process_are_warned_of_once(
     wrap(trained)
     wrap(trained)
     assert said == [
-        "Each of the 2 processes takes BatchNorm's statistics over its own share of the batch (there is no "
+        "Each of the 2 processes computes BatchNorm statistics over its own part of the batch (there is no "
         "SyncBatchNorm on meta). One process with the same batch would train a little differently; batchnorm: frozen "
-        "in a phase avoids it in the backbone."
+        "in a phase avoids this in the backbone."
     ]
     assert type(trained[0]) is nn.BatchNorm2d
     distributed._warn_of_batchnorm.cache_clear()
@@ -278,7 +276,7 @@ def test_a_run_is_one_folder_and_one_voice(outcome: Path) -> None:
     assert json.loads((outcome / "calm" / "summary.json").read_text())["processes"] == 3
     said = log(outcome, "calm", 0)
     assert said.count("Best validation Dice") == said.count("phase 2/2: all") == 1
-    assert said.count("Each of the 3 processes takes BatchNorm's statistics") == 1
+    assert said.count("Each of the 3 processes computes BatchNorm statistics") == 1
     assert log(outcome, "calm", 1) == log(outcome, "calm", 2) == ""
 
 
@@ -319,7 +317,7 @@ def test_an_error_of_one_process_is_told_by_it(outcome: Path) -> None:
 @pytest.mark.slow
 def test_a_common_error_is_told_once_before_the_others_are_ended(outcome: Path) -> None:
     assert log(outcome, "wrong", 0) == (
-        f"segtune train: data.root=nowhere is not a folder (seen from {outcome}). Give your data set's folder.\n"
+        f"segtune train: data.root=nowhere is not a folder (current folder: {outcome}). Set it to the folder of your data set.\n"
     )
     assert log(outcome, "wrong", 1) == ""
     assert not (outcome / "wrong").exists()
@@ -352,7 +350,7 @@ def test_torchrun_passes_signals_on(outcome: Path) -> None:
     assert process.returncode != 0
     assert said
     assert "Stopping after this step" in out
-    assert err.count("Stopped; everything is saved. To go on: python -m segtune train resume=torchrun") == 1
+    assert err.count("Stopped; everything is saved. To resume: python -m segtune train resume=torchrun") == 1
     assert (outcome / "torchrun" / "checkpoints" / "last.pt").is_file()
 
 

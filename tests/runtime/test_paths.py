@@ -25,10 +25,10 @@ def test_what_is_there_is_found(here: Path) -> None:
 
 def test_what_is_not_there_is_named(here: Path) -> None:
     for find, expected in (
-        (lambda: find_folder("folder", "no"), f"folder=no is not a folder (seen from {here})."),
+        (lambda: find_folder("folder", "no"), f"folder=no is not a folder (current folder: {here})."),
         (
             lambda: find_data_folder("there/best.pt"),
-            f"data.root=there/best.pt is not a folder (seen from {here}). Give your data set's folder.",
+            f"data.root=there/best.pt is not a folder (current folder: {here}). Set it to the folder of your data set.",
         ),
         (lambda: find_checkpoint("no.pt"), "No checkpoint at no.pt. Expected a file such as RUN/checkpoints/best.pt."),
         (lambda: find_checkpoint("there/last.pt"), "No checkpoint at there/last.pt. There are: there/best.pt."),

@@ -121,8 +121,8 @@ def test_a_run_leaves_what_the_design_promises(finished: tuple[Path, dict]) -> N
     assert int(rows[summary["best_epoch"] - 1]["epoch"]) == summary["best_epoch"]
     assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]["image_size"] == 64
     assert sorted(path.name for path in (folder / "samples").iterdir()) == [f"epoch_00{n}.png" for n in (1, 2, 3)]
-    picture = cv2.imread(str(folder / "samples" / "epoch_001.png"))
-    assert picture.shape == (2 * 64 + 4, 3 * 64, 3)
+    image = cv2.imread(str(folder / "samples" / "epoch_001.png"))
+    assert image.shape == (2 * 64 + 4, 3 * 64, 3)
     assert list((folder / "tensorboard").glob("events*"))
     assert sum(summary["trainable_parameters"].values()) == 2 * summary["parameters"]
 
@@ -150,7 +150,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
 
     monkeypatch.setattr(engine, "_step", stop_after)
     chosen = settings(photos)
-    with pytest.raises(Interrupted, match="To go on: python -m segtune train resume="):
+    with pytest.raises(Interrupted, match="To resume: python -m segtune train resume="):
         commands.train(chosen, folder)
     assert count == step
     commands.train(replace(chosen, resume=str(folder)), folder)
@@ -285,7 +285,7 @@ def test_a_phase_of_steps_makes_just_these(
     with pytest.raises(UserError) as error:
         commands.train(replace(chosen, freeze=longer, resume=str(tmp_path / "stopped")), tmp_path / "stopped")
     assert str(error.value) == (
-        f"freeze.phases.few: this phase has ended after {steps} steps, within an epoch, and cannot become longer. "
+        f"freeze.phases.few: this phase ended after {steps} steps, within an epoch, so it cannot be extended. "
         "Add a phase: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
     )
 
@@ -321,7 +321,7 @@ def test_a_tensorboard_file_that_cannot_be_written_only_warns(
 
 
 def test_a_finished_run_is_not_written_over(finished: tuple[Path, dict], photos: Path) -> None:
-    with pytest.raises(UserError, match=r"There is a run in .* already\. Go on with it"):
+    with pytest.raises(UserError, match=r"There is a run in .* already\. Resume it"):
         commands.train(settings(photos), finished[0])
 
 
@@ -341,7 +341,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     assert str(error.value) == (
         f"Training stopped in phase one, epoch 2, step 2: the loss is nan.\nThe last good checkpoint is {last}. "
-        "A lower rate (freeze.phases.one.lr=…) or train.precision=fp32 is what helps most often."
+        "Try a lower learning rate (freeze.phases.one.lr=…) or train.precision=fp32."
     )
     good = Checkpoint.load(last)
     assert good.state["epoch"] == 1

@@ -71,7 +71,7 @@ FIRST = 2 * PIXELS * 4 * 3 * 9  # operations of the first convolution: two a wei
     ids=["pointwise", "depthwise", "grouped", "strided", "transposed"],
 )
 def test_operations_are_those_of_the_forward_pass_and_of_each_gradient(last: nn.Module, operations: int) -> None:
-    # The pictures need no gradient; the first layer's output needs one only if the first layer trains.
+    # The images need no gradient; the first layer's output needs one only if the first layer trains.
     assert cost(Tiny(last)).flops == (1 + 1) * FIRST + (1 + 1 + 1) * operations
     assert cost(frozen(Tiny(last))).flops == FIRST + (1 + 1) * operations
 
@@ -85,16 +85,16 @@ def test_batchnorm_of_several_processes_costs_the_same() -> None:
 
 
 def test_activations_are_what_the_backward_pass_needs_each_counted_once() -> None:
-    pictures, features = 3 * PIXELS * 4, 4 * PIXELS * 4
+    images, features = 3 * PIXELS * 4, 4 * PIXELS * 4
     # The activation keeps its output and the last convolution its input, which are the same tensor.
-    assert cost(Tiny()).activations == pictures + features
+    assert cost(Tiny()).activations == images + features
     assert cost(frozen(Tiny())).activations == features
 
 
 def test_autocast_halves_activations_and_keeps_copies_of_weights() -> None:
-    pictures, features = 3 * PIXELS * 2, 4 * PIXELS * 2
+    images, features = 3 * PIXELS * 2, 4 * PIXELS * 2
     first, last = 3 * 4 * 9 * 2, 4 * 2
-    assert cost(Tiny(), torch.bfloat16).activations == pictures + features + first + last
+    assert cost(Tiny(), torch.bfloat16).activations == images + features + first + last
     assert cost(frozen(Tiny()), torch.bfloat16).activations == features + last
 
 
@@ -148,15 +148,15 @@ def test_an_estimate_changes_nothing() -> None:
     model = nn.Sequential(frozen(Tiny()), nn.BatchNorm2d(1).eval(), nn.Dropout(0.5))
     model(torch.ones(1, 3, 8, 8)).sum().backward()
 
-    def picture() -> object:
+    def snapshot() -> object:
         values = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         gradients = [(p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]
         modules = [(module.training, len(module._forward_hooks)) for module in model.modules()]
         return values, gradients, modules, torch.get_rng_state()
 
-    before = picture()
+    before = snapshot()
     cost(model)
-    torch.testing.assert_close(picture(), before, rtol=0, atol=0)
+    torch.testing.assert_close(snapshot(), before, rtol=0, atol=0)
 
 
 def test_gradients_of_before_do_not_count() -> None:
@@ -257,6 +257,6 @@ def test_a_job_that_is_killed_says_what_helps(jobs: ModuleType) -> None:
     with pytest.raises(UserError) as caught:
         measure(jobs.killed)
     assert str(caught.value) == (
-        "The step could not be measured: its process was killed, most likely because memory ran out. "
-        "A smaller train.batch_size or data.image_size needs less."
+        "The step could not be measured: its process was killed, most likely out of memory. "
+        "Reduce train.batch_size or data.image_size."
     )
