@@ -1,4 +1,4 @@
-"""What an epoch leaves behind: a row of `metrics.csv`, sample images, TensorBoard."""
+"""Per-epoch records: a row of `metrics.csv`, sample images, TensorBoard."""
 
 import logging
 from collections.abc import Iterator
@@ -14,39 +14,39 @@ log = logging.getLogger(__name__)
 
 
 class EpochRecorder:
-    """Writes what an epoch leaves behind. `rows` holds all epochs so far, those before a resume too."""
+    """Writes the records of each epoch. `rows` holds all epochs so far, including those before a resume."""
 
     def __init__(self, folder: Path, rows: list[Row]) -> None:
         self.folder = folder
         self.rows = rows
         self.writer: SummaryWriter | None = None
-        with self._going_on_without():
+        with self._disabled_on_error():
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows) + 1 if rows else None)
 
     def epoch(self, row: Row, samples: RGBImage | None) -> None:
-        """Add an epoch's row and its picture of samples."""
+        """Write an epoch's row and its sample images."""
         self.rows.append(row)
         number = int(row["epoch"])
         write_csv(self.folder / "metrics.csv", self.rows)
         if samples is not None:
             write_atomically(self.folder / "samples" / f"epoch_{number:03d}.png", png(samples))
-        with self._going_on_without():
+        with self._disabled_on_error():
             if self.writer:
                 _write(self.writer, row, samples)
 
     def close(self) -> None:
         """Close the TensorBoard file."""
-        with self._going_on_without():
+        with self._disabled_on_error():
             if self.writer:
                 self.writer.close()
 
     @contextmanager
-    def _going_on_without(self) -> Iterator[None]:
-        """Where the disk refuses TensorBoard's file, let the run go on: its curves are in `metrics.csv` too."""
+    def _disabled_on_error(self) -> Iterator[None]:
+        """Disable TensorBoard if its file cannot be written; its curves are in `metrics.csv` too."""
         try:
             yield
         except OSError as error:
-            log.warning("The TensorBoard file cannot be written (%s); metrics.csv goes on.", error)
+            log.warning("The TensorBoard file cannot be written (%s); metrics.csv is still written.", error)
             self.writer = None
 
 

@@ -1,7 +1,7 @@
-"""Who trains in a phase.
+"""Freezing: which modules train in a phase.
 
 Freezing is by module path: the same paths decide which parameters get gradients and which modules are in training mode,
-so BatchNorm statistics and dropout of frozen parts stand still too.
+so BatchNorm statistics and dropout of frozen parts are frozen too.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,19 +21,19 @@ Blocks = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Scope:
-    """Who trains: module paths inside the model, but for the paths `without`."""
+    """The modules that train: paths inside the model, except for the paths `without`."""
 
     modules: tuple[str, ...]
     without: tuple[str, ...] = ()
 
     def holds(self, path: str) -> bool:
-        """Return whether a module of this path trains."""
+        """Return whether the module of a path trains."""
         return within(path, self.modules) and not within(path, self.without)
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Parameter counts of a phase: `trainable` and `total` numbers, and the same by part of the model."""
+    """Parameter counts of a phase: `trainable` and `total`, and the same pair by part of the model."""
 
     trainable: int
     total: int
@@ -48,19 +48,19 @@ def choose(
     new: Collection[str] = (),
     reached: Collection[str] | None = None,
 ) -> Scope:
-    """Say who trains in a phase: what it names of the backbone and of the decoder, and all that is new.
+    """Return what trains in a phase: the parts of backbone and decoder that it names, and all new modules.
 
     Args:
         model: A model with `backbone` and `decoder`.
         name: The phase's name, for messages.
         phase: The phase.
         blocks: The backbone's blocks from the input to the deepest, each a list of module paths inside the backbone.
-        new: Paths of modules of the backbone that have no pretrained weights, inside the backbone.
+        new: Modules without pretrained weights, as paths inside the backbone.
         reached: Paths of the modules that a gradient reaches; None: all. The others do not train.
 
     Raises:
         UserError: A name or a pattern matches no module of the cut backbone or of the decoder, nothing would train, or
-            a module that is asked for by name gets no gradient.
+            a module that is named gets no gradient.
     """
     if phase.backbone == "all":
         paths = ["backbone"]
@@ -79,21 +79,21 @@ def choose(
     scope = Scope(tuple(paths), tuple(dict.fromkeys(without)))
     if not any(scope.holds(owner) for owner in owners(model)):
         reason = (
-            f"no gradient passes stop_gradient={phase.stop_gradient}, and what lies behind it is frozen"
+            f"no gradient passes stop_gradient={phase.stop_gradient}, and everything behind it is frozen"
             if phase.stop_gradient
-            else "all is frozen"
+            else "everything is frozen"
         )
         raise UserError(
-            f"freeze.phases.{name}: nothing would train, for {reason}. "
+            f"freeze.phases.{name}: nothing would train: {reason}. "
             "Name something to train with backbone (a number of its deepest blocks, all, or a list) or decoder."
         )
     return scope
 
 
 def present_blocks(backbone: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
-    """Return the blocks that the cut backbone still holds, with those of their module paths that are there.
+    """Return the blocks that the cut backbone still has, each with its remaining module paths.
 
-    A tap right behind a block's first activation leaves nothing to train of that block: it does not count.
+    A block of which the cut leaves no parameters is left out.
     """
     kept = {path: module for path, module in backbone.named_modules() if path}
     present = {name: [path for path in paths if path in kept] for name, paths in blocks.items()}
@@ -101,7 +101,7 @@ def present_blocks(backbone: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
 
 
 def block_of(parameter: str, blocks: Blocks) -> str:
-    """Name the part a parameter belongs to: a block of the backbone, `decoder`, or `backbone` if no block holds it."""
+    """Return the part that a parameter belongs to: a block, `decoder`, or `backbone` if it is in no block."""
     if parameter.startswith("decoder."):
         return "decoder"
     inside = parameter.removeprefix("backbone.")
@@ -109,7 +109,7 @@ def block_of(parameter: str, blocks: Blocks) -> str:
 
 
 def freeze(model: nn.Module, scope: Scope) -> None:
-    """Let gradients into the parameters of the scope, and no others. Once per phase."""
+    """Enable gradients for the parameters of the scope and disable them for all others. Call it once per phase."""
     model.requires_grad_(False)
     for path in scope.modules:
         model.get_submodule(path).requires_grad_(True)
@@ -118,7 +118,7 @@ def freeze(model: nn.Module, scope: Scope) -> None:
 
 
 def train_mode(model: nn.Module, scope: Scope) -> None:
-    """Put the scope in training mode and everything else in evaluation mode. Before every epoch."""
+    """Set the scope to training mode and everything else to evaluation mode. Call it before every epoch."""
     model.eval()
     for path in scope.modules:
         model.get_submodule(path).train()
@@ -127,7 +127,7 @@ def train_mode(model: nn.Module, scope: Scope) -> None:
 
 
 def audit(model: nn.Module, blocks: Blocks) -> Audit:
-    """Count what really trains, by block of the backbone and for the decoder."""
+    """Return the counts of trainable and all parameters, by block of the backbone and for the decoder."""
     parts: dict[str, list[int]] = {}
     for name, parameter in model.named_parameters():
         counted = parts.setdefault(block_of(name, blocks), [0, 0])
@@ -139,7 +139,7 @@ def audit(model: nn.Module, blocks: Blocks) -> Audit:
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Restore, when the block ends, which parameters get gradients, their gradients, and who is in training mode."""
+    """Restore `requires_grad`, gradients and training modes of a model when the block ends."""
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     modules = [(module, module.training) for module in model.modules()]
     try:
@@ -152,7 +152,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def find_reached(model: nn.Module) -> set[str]:
-    """Return the paths of the layers that a gradient from the logits reaches, found by a backward pass."""
+    """Return the paths of the layers that gradients from the logits reach, found by a backward pass."""
     found: set[str] = set()
 
     def watch(path: str, output: object) -> None:
@@ -161,7 +161,7 @@ def find_reached(model: nn.Module) -> set[str]:
 
     with unchanged(model), ExitStack() as hooks:
         model.eval().requires_grad_(True)
-        model.zero_grad(set_to_none=True)  # the backward pass would add to gradients that are to stay
+        model.zero_grad(set_to_none=True)  # otherwise the backward pass would add to existing gradients
         for path, module in model.named_modules():
             if not list(module.children()) or next(module.parameters(recurse=False), None) is not None:
                 hooks.enter_context(module.register_forward_hook(lambda m, a, output, path=path: watch(path, output)))
@@ -177,7 +177,7 @@ def _backbone_paths(backbone: nn.Module, name: str, phase: PhaseSettings, blocks
     if isinstance(phase.backbone, int):
         deepest = list(present)[len(present) - min(phase.backbone, len(present)) :]
         return [path for block in deepest for path in present[block]]
-    # The gradient stops of `taps.cut` are no layers of the network.
+    # The gradient stops that `taps.cut` inserts are not layers of the network.
     kept = [path for path, _ in backbone.named_modules() if path and not within(path, ["stops"])]
     setting, paths = f"freeze.phases.{name}.backbone", []
     for item in phase.backbone:
@@ -187,11 +187,11 @@ def _backbone_paths(backbone: nn.Module, name: str, phase: PhaseSettings, blocks
             found = present.get(item, [item])
         else:
             raise UserError(
-                f"{setting}: '{item}' is no module of the cut backbone.{nearest(item, [*present, *kept])} "
+                f"{setting}: '{item}' is not a module of the cut backbone.{nearest(item, [*present, *kept])} "
                 f"Its blocks: {', '.join(present)}."
             )
         if not any(within(owner, found) for owner in owners(backbone)):
-            raise UserError(f"{setting}: '{item}' has no parameters, so nothing of it could train.")
+            raise UserError(f"{setting}: '{item}' has no parameters to train.")
         paths += found
     return paths
 
@@ -208,11 +208,11 @@ def _decoder_paths(decoder: nn.Module, name: str, phase: PhaseSettings) -> list[
 def _unreached(
     model: nn.Module, paths: Sequence[str], reached: Collection[str], name: str, phase: PhaseSettings
 ) -> list[str]:
-    """Return the layers among `paths` that no gradient reaches, those without parameters too."""
+    """Return the layers among `paths` that no gradient reaches, including those without parameters."""
     if not reached:
         raise UserError(
-            f"freeze.phases.{name}.stop_gradient={phase.stop_gradient}: this layer is at or behind the logits, and no gradient passes it: "
-            "nothing would train, and the loss would never move. Stop the gradient at a layer of the backbone."
+            f"freeze.phases.{name}.stop_gradient={phase.stop_gradient}: this layer is at or behind the logits, and no "
+            "gradient passes it, so nothing would train. Stop the gradient at a layer of the backbone."
         )
     layers = [p for p, m in model.named_modules() if not list(m.children()) or list(m.parameters(recurse=False))]
     away = [path for path in layers if within(path, paths) and path not in reached]
@@ -220,7 +220,8 @@ def _unreached(
         owned = {owner for owner in owners(model) if within(owner, [path])}
         if owned and owned <= set(away):
             raise UserError(
-                f"freeze.phases.{name}: backbone names {path.removeprefix('backbone.')}, but with stop_gradient={phase.stop_gradient} no "
-                "gradient reaches it. Leave it out, or stop the gradient nearer to the input."
+                f"freeze.phases.{name}: backbone names {path.removeprefix('backbone.')}, but with "
+                f"stop_gradient={phase.stop_gradient} no gradient reaches it. Leave it out, or stop the gradient "
+                "nearer to the input."
             )
     return away

@@ -1,4 +1,4 @@
-"""Training: plain loops over phases, epochs and batches."""
+"""The training loop over phases, epochs and batches."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -51,24 +51,24 @@ def fit(
     Args:
         settings: The run's settings.
         built: The model on its device, with pretrained or resumed weights.
-        phases: What `plan_phases` made of the settings for the model.
-        facts: What is to be kept of each phase that has not begun, by its name; `trainable` at least.
+        phases: The phases that `plan_phases` returned.
+        facts: The facts to record of each phase that has not begun, by its name; `trainable` at least.
         splits: Pairs of `train` and `val`.
         folder: The run's folder, which exists.
         compute: Device and precision.
-        resumed: What `last.pt` holds, to go on from there.
-        command: The command line of the run, to be kept with its settings.
-        on_phase: Called with a phase's number, from 1, and its facts, when it begins or goes on.
+        resumed: The checkpoint to resume from, `last.pt`.
+        command: The command line of the run, to be recorded with its settings.
+        on_phase: Called with a phase's number, from 1, and its facts, when it begins or resumes.
 
     Returns:
-        What is written to `summary.json`.
+        The content of `summary.json`.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the run is saved.
+        Interrupted: SIGINT or SIGTERM was received; the run is saved.
         DivergedError: The loss is not finite; the last checkpoint is good.
-        UserError: The run cannot go on with these settings, or a guard has found a phase not trained as it says.
+        UserError: The run cannot resume with these settings, or an invariant check failed.
     """
-    progress, moved = (resumed.state or {}, resumed.optimizer or {}) if resumed else ({}, {})
+    progress, optim_states = (resumed.state or {}, resumed.optimizer or {}) if resumed else ({}, {})
     state = State(**progress)
     train, data = settings.train, settings.data
     dataset = build_dataset(splits["train"], data, settings.augment, settings.seed)
@@ -78,19 +78,19 @@ def fit(
     loader = make_loader(dataset, batches, train.workers, compute.device.type == "cuda")
     evaluator = Evaluator(splits["val"], data, train, build_loss(settings.loss), compute, samples=train.samples)
     if resumed:
-        check_place(state, settings, resumed.settings, batches.whole, moved["schedule"]["last_epoch"])
+        check_place(state, settings, resumed.settings, batches.whole, optim_states["schedule"]["last_epoch"])
     with stop_signals() as stopped:
         run = Run(
             settings, built, folder, compute, state, loader, batches, evaluator, None, phases, facts, on_phase, stopped
         )
-        if distributed.rank() == 0:  # from here on the run may write: it can be trained as it is asked for
+        if distributed.rank() == 0:  # all settings are checked: from here on the run writes its files
             write_settings(folder, asdict(settings), command)
             if built.restored:
                 write_json(folder / "restore.json", asdict(built.restored))
             run.recorder = EpochRecorder(folder, state.rows)
         for index in range(state.phase, len(phases)):
-            fit_phase(run, index, moved)
-            moved = {}
+            fit_phase(run, index, optim_states)
+            optim_states = {}
     return _conclude(run)
 
 
@@ -106,54 +106,54 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     """Train one phase, from `run.state` on, with a fresh optimizer or the `resumed` one.
 
     Raises:
-        UserError: What trains and what is frozen is not what the phase says.
+        UserError: An invariant check failed: something trains or is frozen against the phase's settings.
     """
     phase, state, settings = run.phases[index], run.state, run.settings
     enter(run.built, phase)
     network = distributed.wrap(run.model, run.compute.device, settings.train.sync_batchnorm)
     optimizer = build_optimizer(settings.optimizer, run.model, phase.settings, run.built.blocks)
     check_members(run.model, optimizer, phase.name)
-    movers = OptimState(
+    optim_state = OptimState(
         optimizer,
         build_schedule(settings.optimizer, optimizer, phase.settings, run.span(phase).steps),
         torch.amp.GradScaler(run.compute.device.type, enabled=run.compute.dtype == torch.float16),
     )
-    movers.load_state_dict(resumed)
+    optim_state.load_state_dict(resumed)
     if not resumed:
         state.phase, state.epoch, state.frozen = index, 0, fingerprint(run.model)
         state.phases[phase.name] = run.facts[phase.name]
-        run.save("last.pt", movers=movers.state_dict())
+        run.save("last.pt", optimizer=optim_state.state_dict())
     if not _over(run, phase):
         run.on_phase(index + 1, state.phases[phase.name])
     while not _over(run, phase):
         began = time.perf_counter()
         train_mode(run.model, phase.scope)
-        train_epoch(run, network, movers, phase)
+        train_epoch(run, network, optim_state, phase)
         distributed.broadcast_buffers(run.model)
         result = run.evaluator(run.model, run.stopped)
         state.seconds += time.perf_counter() - began
         if result is None:
-            _stop(run, movers)
+            _stop(run, optim_state)
         else:
-            _finish_epoch(run, movers, phase, result)
+            _finish_epoch(run, optim_state, phase, result)
         if run.asked_to_stop() and not (index + 1 == len(run.phases) and _over(run, phase)):
             raise Interrupted
     check_unchanged(run.model, state.frozen, phase.name)
 
 
-def train_epoch(run: Run, network: nn.Module, movers: OptimState, phase: Phase) -> None:
-    """Train the batches of the running epoch that are left; the sums for its mean loss are in `run.state`.
+def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Phase) -> None:
+    """Train the remaining batches of the running epoch; the sums for its mean loss are in `run.state`.
 
     Args:
         run: The run.
-        network: The run's model, as it is to be called in training.
-        movers: Optimizer, schedule and gradient scaler.
+        network: The run's model, wrapped for the processes of the run.
+        optim_state: Optimizer, schedule and gradient scaler.
         phase: The running phase.
 
     Raises:
-        Interrupted: A signal came; the run is saved after the step.
+        Interrupted: A signal was received; the run is saved after the step.
         DivergedError: Loss or gradient is not finite.
-        UserError: Something that is to train gets no gradient.
+        UserError: A trainable parameter gets no gradient.
     """
     state, settings, batches = run.state, run.settings, run.batches
     number, accumulate = len(state.rows) + 1, settings.train.accumulate
@@ -165,20 +165,20 @@ def train_epoch(run: Run, network: nn.Module, movers: OptimState, phase: Phase) 
     with bar(f"{phase.name} {number}/{run.epochs}", total, state.step) as progress:
         for batch in run.loader:
             first_of_step = state.step // accumulate * accumulate
-            share = min(accumulate, total - first_of_step)
-            whole = state.step + 1 == first_of_step + share
+            batches_of_step = min(accumulate, total - first_of_step)
+            whole = state.step + 1 == first_of_step + batches_of_step
             mine, everyones = batches.share_of(state.step)
-            of_step = sum(batches.share_of(first_of_step + n)[1] for n in range(share))
-            # Dropout draws from the global generator: seeded by the step, it does not depend on what ran before.
+            of_step = sum(batches.share_of(first_of_step + n)[1] for n in range(batches_of_step))
+            # Dropout draws from the global generator; seeding it by step makes it independent of what ran before.
             torch.manual_seed(seed_of(settings.seed, number, state.step))
             images, masks = (batch[key].to(run.compute.device, non_blocking=True) for key in ("image", "mask"))
             with distributed.no_sync(network, whole):
                 with run.compute.autocast():
                     logits = network(images)
                 loss = loss_fn(logits, masks)
-                # Every picture of a step weighs the same; the processes' gradients are averaged.
+                # Every image of a step has the same weight; the gradients of the processes are averaged.
                 weight = mine * distributed.world() / of_step
-                movers.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
+                optim_state.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
             loss_sum = distributed.all_reduce_sum([loss.item() * mine])[0]
             if not np.isfinite(loss_sum):
                 raise _diverged(run, phase, f"the loss is {loss_sum / everyones}")
@@ -187,7 +187,7 @@ def train_epoch(run: Run, network: nn.Module, movers: OptimState, phase: Phase) 
                 run.proven = phase.name
             state.step += 1
             if whole:
-                _step(run, movers, phase)
+                _step(run, optim_state, phase)
             state.loss_sum += loss_sum
             state.images += everyones
             state.trained_images += everyones
@@ -197,24 +197,24 @@ def train_epoch(run: Run, network: nn.Module, movers: OptimState, phase: Phase) 
             progress(state.step, f"loss {state.loss_sum / state.images:.4f}  {trained / (now - began):.1f} images/s")
             if whole and run.asked_to_stop():
                 state.seconds += now - began
-                _stop(run, movers)
+                _stop(run, optim_state)
             if whole and now - saved > 60 * settings.checkpoint.minutes:
-                run.save("last.pt", movers=movers.state_dict())
+                run.save("last.pt", optimizer=optim_state.state_dict())
                 saved = now
 
 
-def _step(run: Run, movers: OptimState, phase: Phase) -> None:
-    clip, parameters = run.settings.train.clip, [p for g in movers.optimizer.param_groups for p in g["params"]]
-    movers.scaler.unscale_(movers.optimizer)
+def _step(run: Run, optim_state: OptimState, phase: Phase) -> None:
+    clip, parameters = run.settings.train.clip, [p for g in optim_state.optimizer.param_groups for p in g["params"]]
+    optim_state.scaler.unscale_(optim_state.optimizer)
     norm = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
-    # The scaler skips steps that overflow in fp16 and lowers its scale; elsewhere such a step would ruin the weights.
-    if not movers.scaler.is_enabled() and not torch.isfinite(norm):
+    # The scaler skips steps that overflow in fp16 and lowers its scale; without it such a step would ruin the weights.
+    if not optim_state.scaler.is_enabled() and not torch.isfinite(norm):
         raise _diverged(run, phase, f"the gradient's norm is {norm.item()}")
-    run.state.lr = max(group["lr"] for group in movers.optimizer.param_groups)
-    movers.scaler.step(movers.optimizer)
-    movers.scaler.update()
-    movers.optimizer.zero_grad(set_to_none=True)
-    movers.schedule.step()
+    run.state.lr = max(group["lr"] for group in optim_state.optimizer.param_groups)
+    optim_state.scaler.step(optim_state.optimizer)
+    optim_state.scaler.update()
+    optim_state.optimizer.zero_grad(set_to_none=True)
+    optim_state.schedule.step()
 
 
 def _diverged(run: Run, phase: Phase, what: str) -> DivergedError:
@@ -222,30 +222,30 @@ def _diverged(run: Run, phase: Phase, what: str) -> DivergedError:
     return DivergedError(
         f"Training stopped in phase {phase.name}, epoch {len(run.state.rows) + 1}, step {run.state.step + 1}: {what}.\n"
         f"The last good checkpoint is {last}. "
-        f"A lower rate (freeze.phases.{phase.name}.lr=…) or train.precision=fp32 is what helps most often."
+        f"Try a lower learning rate (freeze.phases.{phase.name}.lr=…) or train.precision=fp32."
     )
 
 
-def _stop(run: Run, movers: OptimState) -> None:
-    run.save("last.pt", movers=movers.state_dict())
+def _stop(run: Run, optim_state: OptimState) -> None:
+    run.save("last.pt", optimizer=optim_state.state_dict())
     raise Interrupted
 
 
 def _over(run: Run, phase: Phase) -> bool:
-    """Return whether a phase has had its epochs, or has converged: `patience` epochs without a better Dice."""
+    """Return whether a phase has run its epochs, or has converged: `patience` epochs without a better Dice."""
     done = run.state.epoch
     if done >= run.span(phase).epochs:
         return True
     return phase.settings.until == "plateau" and since_best(run.state) >= phase.settings.patience
 
 
-def _finish_epoch(run: Run, movers: OptimState, phase: Phase, result: Evaluation) -> None:
+def _finish_epoch(run: Run, optim_state: OptimState, phase: Phase, result: Evaluation) -> None:
     state = run.state
     row = _row(run, phase.name, result)
     if np.isnan(row["val_dice"]):
         raise UserError(
-            "The validation Dice is not defined: no validation picture has foreground, and train.empty=skip leaves "
-            "such pictures out. Validate on pictures with foreground, or choose another rule (train.empty=one)."
+            "The validation Dice is undefined: no validation image has foreground, and train.empty=skip leaves "
+            "such images out. Validate on images with foreground, or choose another rule (train.empty=one)."
         )
     if run.recorder:
         run.recorder.epoch(row, result.samples)
@@ -257,7 +257,7 @@ def _finish_epoch(run: Run, movers: OptimState, phase: Phase, result: Evaluation
     state.epoch, state.step, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
     if better:
         run.save("best.pt")
-    run.save("last.pt", movers=movers.state_dict())
+    run.save("last.pt", optimizer=optim_state.state_dict())
     say(
         f"{phase.name:>10}  epoch {row['epoch']}/{run.epochs}  loss {row['train_loss']:.4f}  "
         f"validation: loss {row['val_loss']:.4f}  Dice {row['val_dice']:.4f}{' *' if better else ''}"

@@ -20,10 +20,10 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 def build_optimizer(
     settings: OptimizerSettings, model: nn.Module, phase: PhaseSettings, blocks: Blocks
 ) -> torch.optim.Optimizer:
-    """Make a fresh optimizer over what trains now.
+    """Return a fresh optimizer over the parameters that train.
 
-    Blocks of the backbone have rates of their own (layer-wise decay as in ULMFiT, Howard and Ruder 2018, and BEiT);
-    normalisation layers and biases have no weight decay.
+    Blocks of the backbone have their own learning rates (layer-wise decay as in ULMFiT, Howard and Ruder 2018, and
+    BEiT); normalisation layers and biases have no weight decay.
     """
     settings = settings.of_phase(phase)
     depth = list(present_blocks(model.get_submodule("backbone"), blocks))
@@ -32,12 +32,12 @@ def build_optimizer(
         if not parameter.requires_grad:
             continue
         part, decays = block_of(name, blocks), parameter.ndim > 1
-        rate = phase.lr
+        lr = phase.lr
         if part != "decoder":
             above = len(depth) - 1 - depth.index(part) if part in depth else 0
-            rate *= phase.backbone_lr_scale * phase.layer_decay**above
-        group = {"params": [], "lr": rate, "weight_decay": settings.weight_decay * decays}
-        groups.setdefault((rate, decays), group)["params"].append(parameter)
+            lr *= phase.backbone_lr_scale * phase.layer_decay**above
+        group = {"params": [], "lr": lr, "weight_decay": settings.weight_decay * decays}
+        groups.setdefault((lr, decays), group)["params"].append(parameter)
     betas = (settings.betas[0], settings.betas[1])
     return OPTIMIZERS[settings.name](
         list(groups.values()), **({"momentum": settings.momentum} if settings.name == "sgd" else {"betas": betas})
@@ -47,7 +47,7 @@ def build_optimizer(
 def build_schedule(
     settings: OptimizerSettings, optimizer: torch.optim.Optimizer, phase: PhaseSettings, steps: int
 ) -> LambdaLR:
-    """Warm up linearly over a share of the phase's `steps`, then follow the schedule down to zero."""
+    """Return a schedule of the phase's `steps`: linear warm-up, then constant or a decay to zero."""
     settings = settings.of_phase(phase)
     warm = int(settings.warmup * steps)
 
@@ -57,7 +57,7 @@ def build_schedule(
         done = min(1.0, (step - warm) / max(1, steps - warm))
         match settings.schedule:
             case "cosine":
-                # In float32: math.cos, or PyTorch's own schedulers, would give other last bits than runs have had.
+                # In float32: math.cos and PyTorch's own schedulers differ in the last bits from earlier runs.
                 return float(0.5 * (1 + torch.cos(torch.tensor(done * torch.pi)).item()))
             case "poly":
                 return float((1 - done) ** settings.power)

@@ -1,4 +1,4 @@
-"""What happens in a phase, as facts: for the heading of each phase, for `summary.json`, and for the command `plan`."""
+"""The facts of a phase: for its heading, for `summary.json`, and for the command `plan`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,9 +22,9 @@ Facts = dict[str, Any]
 
 
 def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Device) -> Facts:
-    """Return what trains in a phase, what is frozen, how far gradients go, and what a step costs by estimate.
+    """Return what trains in a phase, what is frozen, where gradients stop, and the estimated cost of a step.
 
-    Costs are in bytes and floating-point operations of a step of `train.batch_size` pictures.
+    Costs are in bytes and floating-point operations of a step of `train.batch_size` images.
     """
     cost = cost_of(built, phase, settings, compute)
     with entered(built, phase):
@@ -45,7 +45,7 @@ def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Devic
 
 
 def cost_of(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Device) -> StepCost:
-    """Estimate what a step of a phase costs."""
+    """Return the estimated cost of a step of a phase."""
     with entered(built, phase):
         return estimate(
             built.model,
@@ -57,18 +57,18 @@ def cost_of(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Dev
 
 
 def estimated(cost: StepCost) -> Facts:
-    """Return what a step costs by estimate."""
+    """Return the estimated cost of a step by its keys in `summary.json`."""
     return {"step_flops": cost.flops, "step_bytes": cost.memory}
 
 
 def measured(phase: Phase, settings: RunSettings) -> Facts:
-    """Return what a step of a phase takes, measured in a process of its own."""
+    """Return time and memory of a step of a phase, measured in a process of its own."""
     taken = measure(partial(_job, settings, phase))
     return {"measured_seconds": taken.seconds, "measured_bytes": taken.memory}
 
 
 def _job(settings: RunSettings, phase: Phase) -> tuple[Callable[[], None], torch.device]:
-    """Set up steps of a phase on pictures of noise: neither these nor the weights' values change what a step costs."""
+    """Return a step of a phase on images of noise and its device; no value of image or weight changes the cost."""
     compute = resolve_device(settings.train)
     backbone = replace(settings.backbone, weights="none")
     built = build_model(
@@ -96,7 +96,7 @@ def _job(settings: RunSettings, phase: Phase) -> tuple[Callable[[], None], torch
 
 
 def everything(phase: Phase) -> Phase:
-    """Return the phase that trains all there is, otherwise as a given one: the measure for what freezing saves."""
+    """Return a phase that trains everything but is otherwise the same: the baseline for what freezing saves."""
     settings = replace(phase.settings, backbone="all", decoder="all", stop_gradient=None, batchnorm="train")
     return Phase("everything", settings, Scope(("backbone", "decoder")))
 
@@ -108,30 +108,30 @@ def announce(phases: Sequence[Phase], number: int, of_phase: Facts) -> None:
 
 
 def brief(of_phase: Facts, phase: PhaseSettings) -> list[str]:
-    """Return the facts of a phase in a few lines."""
+    """Return the facts of a phase as lines for the terminal."""
     length = f"epochs  {phase.epochs}" if phase.steps is None else f"steps   {phase.steps}"
     if phase.until:
         length += f" at most, until {phase.patience} epochs bring no better Dice"
-    rates = f"{length}, {of_phase['optimizer']} at {phase.lr:g}"
+    optimizer = f"{length}, {of_phase['optimizer']} at {phase.lr:g}"
     if of_phase["trains"] != "decoder":
-        rates += f", the backbone at {phase.lr * phase.backbone_lr_scale:g}"
+        optimizer += f", the backbone at {phase.lr * phase.backbone_lr_scale:g}"
         if phase.layer_decay < 1:
-            rates += f" times {phase.layer_decay:g} for each block further from the decoder"
+            optimizer += f" times {phase.layer_decay:g} for each block further from the decoder"
     frozen = of_phase["frozen"] or "nothing"
     if phase.batchnorm == "frozen" and of_phase["trains"] != "decoder":
-        frozen += "; BatchNorm of all the backbone"
+        frozen += "; BatchNorm of the whole backbone"
     return [
         f"trains  {of_phase['trains']}",
         f"frozen  {frozen}",
         f"{of_phase['trainable']:,} of {of_phase['parameters']:,} parameters train, "
         f"{of_phase['optimizer_bytes'] / 1e6:,.1f} MB of optimizer state",
-        f"no gradient goes below {of_phase['backward_stops']}",
-        rates,
+        f"gradients stop at {of_phase['backward_stops']}",
+        optimizer,
     ]
 
 
 def _spans(parts: Mapping[str, tuple[int, int]], chosen: Callable[[int, int], bool]) -> str:
-    """Name the chosen parts, neighbouring blocks of the backbone as a span: `block4 … block8, decoder`."""
+    """Return the names of the chosen parts, neighbouring blocks joined: `block4 … block8, decoder`."""
     spans: list[list[str]] = [[]]
     for name, (trainable, total) in parts.items():
         if name == "decoder" or not chosen(trainable, total):

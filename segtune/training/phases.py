@@ -1,4 +1,4 @@
-"""From a freezing policy to phases that can be trained: who trains in each, checked before anything does."""
+"""Turn a freezing policy into phases of a model: what trains in each, checked before training begins."""
 
 import logging
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase, worked out for a model: `scope` is who trains."""
+    """A phase, resolved for a model: `scope` is what trains."""
 
     name: str
     settings: PhaseSettings
@@ -25,7 +25,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Span:
-    """How long a phase lasts at most: `epochs`, of `batches` each but for the `last`, and optimizer `steps` in all."""
+    """The maximum length of a phase: `epochs` of `batches` each, except the `last`, and all optimizer `steps`."""
 
     epochs: int
     batches: int
@@ -38,7 +38,7 @@ class Span:
 
 
 def span_of(phase: PhaseSettings, batches: int, accumulate: int) -> Span:
-    """Work out a phase's length from the batches of a whole epoch, `accumulate` of which make a step."""
+    """Return a phase's length, given the batches of a whole epoch, `accumulate` of which make a step."""
     steps = -(-batches // accumulate)
     if phase.steps is None:
         epochs = phase.epochs or 0
@@ -49,11 +49,11 @@ def span_of(phase: PhaseSettings, batches: int, accumulate: int) -> Span:
 
 
 def plan_phases(settings: RunSettings, built: BuiltModel) -> list[Phase]:
-    """Work out who trains in each phase.
+    """Return the phases of a model, each with what trains in it.
 
     Raises:
-        UserError: A name or pattern matches nothing; nothing would train; a gradient stop leaves nothing to train; or layers
-            would be frozen that have random weights.
+        UserError: A name or pattern matches nothing; nothing would train; a gradient stop leaves nothing to train; or
+            layers with random weights would be frozen.
     """
     phases = []
     fresh = [path for path in owners(built.model) if within(path, built.new)]
@@ -64,18 +64,18 @@ def plan_phases(settings: RunSettings, built: BuiltModel) -> list[Phase]:
         scope = choose(built.model, name, phase, built.blocks, new, reached)
         if frozen := [path for path in fresh if not scope.holds(path)]:
             raise UserError(
-                f"freeze.phases.{name} freezes {some(frozen, 3)}, of random weights that no phase before has trained. "
-                "Let them train, or give them weights first (restore.checkpoint=FILE)."
+                f"freeze.phases.{name} freezes {some(frozen, 3)}, whose random weights no earlier phase has trained. "
+                "Train them first, or load weights for them (restore.checkpoint=FILE)."
             )
         fresh = []
         if phase != given:
-            log.warning("Phase %s trains everything, at one rate: the backbone has random weights.", name)
+            log.warning("Phase %s trains everything at one learning rate: the backbone has random weights.", name)
         phases.append(Phase(name, phase, scope))
     return phases
 
 
 def enter(built: BuiltModel, phase: Phase) -> None:
-    """Set the model up for a phase: where gradients stop, which parameters they reach, and who is in training mode."""
+    """Set the model up for a phase: gradient stops, trainable parameters, and training modes."""
     _stop_at(built, phase.settings.stop_gradient)
     freeze(built.model, phase.scope)
     train_mode(built.model, phase.scope)
@@ -83,21 +83,26 @@ def enter(built: BuiltModel, phase: Phase) -> None:
 
 @contextmanager
 def entered(built: BuiltModel, phase: Phase) -> Iterator[None]:
-    """Set the model up for a phase inside the block, and leave it as it was."""
+    """Set the model up for a phase inside the block, and restore it at the end."""
     with _unchanged_stops(built), unchanged(built.model):
         enter(built, phase)
         yield
 
 
 def _all_trains(name: str, phase: PhaseSettings) -> PhaseSettings:
-    """Random weights are never frozen: train all at one rate, or refuse what asks by name for something else."""
+    """Return the phase with everything trained at one learning rate: random weights are never frozen.
+
+    Raises:
+        UserError: The phase names what to train, so training everything would contradict it.
+    """
     if phase.stop_gradient or isinstance(phase.backbone, list):
         what = f"stop_gradient={phase.stop_gradient}"
         if isinstance(phase.backbone, list) and not phase.stop_gradient:
             what = f"backbone=[{','.join(phase.backbone)}]"
         raise UserError(
-            f"freeze.phases.{name}: {what} would freeze layers of random weights, for the backbone has no pretrained "
-            "ones. Give some (backbone.weights=PATH or restore.checkpoint=FILE), or train all (backbone: all, no stop_gradient)."
+            f"freeze.phases.{name}: {what} would freeze layers with random weights: the backbone has no pretrained "
+            "ones. Load some (backbone.weights=PATH or restore.checkpoint=FILE), or train everything "
+            "(backbone: all, no stop_gradient)."
         )
     return replace(phase, backbone="all", backbone_lr_scale=1.0, layer_decay=1.0, batchnorm="train")
 
@@ -112,8 +117,8 @@ def _reached(built: BuiltModel, phase: PhaseSettings, name: str) -> set[str] | N
         reached, passed = find_reached(built.model), stop.passed
     if not passed:
         raise UserError(
-            f"freeze.phases.{name}.stop_gradient={phase.stop_gradient}: the model computes nothing with this module itself, so no gradient "
-            "can be stopped there. Name one of the modules inside it."
+            f"freeze.phases.{name}.stop_gradient={phase.stop_gradient}: the model never calls this module itself, so "
+            "no gradient can be stopped there. Name one of the modules inside it."
         )
     return reached
 

@@ -1,4 +1,4 @@
-"""Signals that end a training run: it stops behind a step, and is saved."""
+"""Signals that stop a training run: it stops after a step and is saved."""
 
 import signal
 import threading
@@ -12,10 +12,10 @@ from segtune.runtime.console import say
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a wish to stop; a second one ends the program at once.
+    """Yield a function that returns whether SIGINT or SIGTERM was received; a second one ends the program at once.
 
-    Of several processes each may get a signal twice, from a batch system and from torchrun, which ends by force what
-    takes too long: there a second one means nothing.
+    In a run of several processes each may get a signal twice, from the batch system and from torchrun, which kills what
+    takes too long: there the second one is ignored.
     """
     asked = threading.Event()
     previous: dict[signal.Signals, Any] = {}
@@ -23,7 +23,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     def ask(number: int, _: object) -> None:
         if distributed.world() == 1:
             signal.signal(number, previous[signal.Signals(number)])
-            say("Stopping after this step; once more stops at once, without saving.")
+            say("Stopping after this step; a second signal stops at once, without saving.")
         elif not asked.is_set():
             say("Stopping after this step.")
         asked.set()

@@ -1,4 +1,4 @@
-"""What a run is made of between its steps: how far it has come, and what moves its weights."""
+"""The state of a run between steps: its progress, and its optimizer, schedule and gradient scaler."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,10 +26,10 @@ from segtune.training.resume_rules import check_length, check_phases
 
 @dataclass
 class State:
-    """How far a run has come, in plain values: the place where a resume goes on.
+    """The progress of a run in plain values, from which it can resume.
 
     `phase` is the running phase, `epoch` counts its finished epochs, `step` the finished batches of the running epoch.
-    `frozen` holds the digests of what is frozen in the phase, `phases` the facts of the phases begun so far.
+    `frozen` holds the checksums of the phase's frozen tensors, `phases` the facts of the phases begun so far.
     """
 
     phase: int = 0
@@ -50,7 +50,7 @@ class State:
 
 @dataclass
 class OptimState:
-    """What moves the weights in a phase; made anew for each."""
+    """Optimizer, schedule and gradient scaler of a phase; each phase has new ones."""
 
     optimizer: torch.optim.Optimizer
     schedule: LambdaLR
@@ -61,28 +61,28 @@ class OptimState:
         return {name: getattr(self, name).state_dict() for name in self.__dataclass_fields__}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave; the rates are those of the schedule as it is now."""
+        """Load what `state_dict` returned; the learning rates follow the present schedule."""
         for name, state in states.items():
-            if state:  # a scaler that was off has none
+            if state:  # a disabled scaler has none
                 getattr(self, name).load_state_dict(state)
         if states:
-            course = zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
-            for group, (base, factor) in zip(self.optimizer.param_groups, course, strict=True):
+            schedule = zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
+            for group, (base, factor) in zip(self.optimizer.param_groups, schedule, strict=True):
                 group["lr"] = base * factor(self.schedule.last_epoch)
 
 
 def check_place(state: State, settings: Settings, before: Settings, batches: int, steps: int) -> None:
-    """Check that a resumed run can go on where it is: with the phases it has had, and no shorter than it is by now.
+    """Check that a run can resume with its settings: phases in order, and none shorter than its steps so far.
 
     Args:
-        state: How far the run has come.
-        settings: Its settings.
-        before: The settings it had.
+        state: The progress of the run.
+        settings: Its present settings.
+        before: Its earlier settings.
         batches: Batches of a whole epoch.
-        steps: The optimizer's steps in the running phase so far.
+        steps: Optimizer steps in the running phase so far.
 
     Raises:
-        UserError: It cannot.
+        UserError: It cannot resume.
     """
     phases = settings.freeze.phases
     check_phases(before.freeze.phases, phases, state.phase)
@@ -93,13 +93,13 @@ def check_place(state: State, settings: Settings, before: Settings, batches: int
 
 
 def since_best(state: State) -> int:
-    """Count the epochs of the running phase after its best one."""
+    """Return the number of epochs of the running phase after its best one."""
     dices = [row["val_dice"] for row in state.rows[len(state.rows) - state.epoch :]]
     return len(dices) - 1 - int(np.nanargmax(dices)) if dices and not np.isnan(dices).all() else 0
 
 
 def seed_of(seed: int, epoch: int, step: int) -> int:
-    """Return the seed of what a step draws, in each process another."""
+    """Return the seed for the random draws of a step; it differs between processes."""
     source = np.random.SeedSequence([seed, epoch, step], spawn_key=(distributed.rank(),) if distributed.rank() else ())
     return int(source.generate_state(1)[0])
 
@@ -109,7 +109,7 @@ OnPhase = Callable[[int, dict[str, Any]], None]
 
 @dataclass
 class Run:
-    """What the loops share: the model on its device, its data, and the state."""
+    """What the training loops share: the model on its device, its data, and the state."""
 
     settings: Settings
     built: BuiltModel
@@ -124,7 +124,7 @@ class Run:
     facts: Mapping[str, dict[str, Any]]
     on_phase: OnPhase
     stopped: Callable[[], bool]
-    proven: str = ""  # the phase in which a gradient was seen to reach all that trains
+    proven: str = ""  # the phase whose gradients have been checked
 
     @property
     def model(self) -> nn.Module:
@@ -132,20 +132,20 @@ class Run:
         return self.built.model
 
     def span(self, phase: Phase) -> Span:
-        """How long a phase lasts at most."""
+        """Return the maximum length of a phase."""
         return span_of(phase.settings, self.batches.whole, self.settings.train.accumulate)
 
     def asked_to_stop(self) -> bool:
-        """Return whether a signal has come, to whichever process: all stop at the same step."""
+        """Return whether any process has received a signal: all stop at the same step."""
         return distributed.all_reduce_sum([self.stopped()])[0] > 0
 
     @property
     def epochs(self) -> int:
-        """Epochs of all phases, at most."""
+        """The maximum number of epochs of all phases."""
         return sum(self.span(phase).epochs for phase in self.phases)
 
-    def save(self, name: str, movers: Mapping[str, Any] | None = None) -> None:
-        """Write a checkpoint that is complete in itself; of several processes the first does."""
+    def save(self, name: str, optimizer: Mapping[str, Any] | None = None) -> None:
+        """Write a self-contained checkpoint, with the states of `OptimState` if given; only the first process does."""
         if distributed.rank() == 0:
-            now = Checkpoint.of(self.built, self.settings, asdict(self.state), movers)
-            now.save(self.folder / "checkpoints" / name)
+            checkpoint = Checkpoint.of(self.built, self.settings, asdict(self.state), optimizer)
+            checkpoint.save(self.folder / "checkpoints" / name)

@@ -1,4 +1,4 @@
-"""What a step of training costs: estimated without computing anything, or measured in a process of its own."""
+"""The cost of a training step, estimated on fake tensors without computing anything."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
@@ -14,12 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one step costs, as estimated: `flops`, the tensors it holds in bytes, and where its backward pass ends.
+    """The estimated cost of a step: `flops`, the tensors it holds in bytes, and where its backward pass ends.
 
-    `flops` counts multiplications and additions of convolutions and matrix products, forward and backward, with
-    what trains now; `segtune.models.forward_cost` has the multiply-adds of a forward pass alone, by the same counter.
+    `flops` counts multiplications and additions of convolutions and matrix products, forward and backward, for the
+    parameters that train; `segtune.models.forward_cost` counts the multiply-adds of a forward pass alone.
     `activations` is what the forward pass keeps for the backward pass, `weights` all parameters and buffers.
-    `optimizer_tensors` gives the bytes of optimizer state by the name of the parameter that owns it.
+    `optimizer_tensors` holds the bytes of optimizer state by the name of the parameter that owns it.
     `backward_stops` is the first layer, in the order of computation, whose output gets a gradient.
     """
 
@@ -37,7 +37,7 @@ class StepCost:
 
     @property
     def memory(self) -> int:
-        """Bytes of all these tensors together; passing ones and the libraries' working space come on top."""
+        """Bytes of all these tensors together, without temporary ones and the libraries' workspace."""
         return self.weights + self.gradients + self.optimizer_state + self.activations
 
 
@@ -52,33 +52,33 @@ def estimate(
     dtype: torch.dtype,
     loss: Callable[[Tensor, Tensor], Tensor] = _sum,
 ) -> StepCost:
-    """Estimate what a step costs, with what trains and the training modes as they are set on the model.
+    """Return the estimated cost of a step, with the trainable parameters and training modes set on the model.
 
-    A twin of the model does a whole step on PyTorch's fake tensors, which have a shape, a type, a device and a storage
-    but no values: nothing is computed, the model stays as it is, and no optimizer's or layer's formula is needed. The
-    copies of weights that autocast makes, if the backward pass needs them, count as activations.
+    A copy of the model runs a whole step on PyTorch's fake tensors, which have a shape, a type, a device and a storage
+    but no values: nothing is computed, the model stays unchanged, and no optimizer or layer needs a formula. Copies of
+    weights that autocast makes, if the backward pass needs them, count as activations.
 
     Args:
-        model: From (N, 3, H, W), uint8, to logits (N, 1, H, W). Something of it must train.
-        make_optimizer: Makes a fresh optimizer over what trains of a given model.
-        shape: Pictures of a batch, height and width in pixels.
-        dtype: The type autocast computes in; float32 stands for no autocast.
-        loss: A scalar of the logits and of a target (N, 1, H, W) of booleans. Without it, what the loss keeps for the
-            backward pass is left out: some maps of the logits' size.
+        model: From (N, 3, H, W), uint8, to logits (N, 1, H, W), with at least one trainable parameter.
+        make_optimizer: Returns a fresh optimizer over the trainable parameters of a model.
+        shape: Images of a batch, height and width in pixels.
+        dtype: The type that autocast computes in; float32 for no autocast.
+        loss: A scalar of the logits and of a target (N, 1, H, W) of booleans. By default, what the loss keeps for the
+            backward pass is not counted: a few maps of the logits' size.
     """
     batch, *size = shape
     fake = FakeTensorMode()
     with FakeCopyMode(fake):
         twin = copy.deepcopy(model)
     for module in twin.modules():
-        if isinstance(module, nn.SyncBatchNorm):  # it insists on GPUs and on other processes
+        if isinstance(module, nn.SyncBatchNorm):  # it requires GPUs and other processes
             module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
     order, reached = _watch_gradients(twin)
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[id(storage)] = storage  # one object a storage, and its id stays taken as long as it is kept here
+        kept[id(storage)] = storage  # one object per storage; while it is kept, its id is not reused
         return tensor
 
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward_flops})
@@ -106,7 +106,7 @@ def estimate(
 
 
 def _watch_gradients(model: nn.Module) -> tuple[list[str], set[str]]:
-    """Collect the names of layers in the order of computation, and of those whose output gets a gradient."""
+    """Return the names of layers in the order of computation, and of those whose output gets a gradient, by hooks."""
     order: list[str] = []
     reached: set[str] = set()
 
@@ -122,16 +122,16 @@ def _watch_gradients(model: nn.Module) -> tuple[list[str], set[str]]:
 
 
 def _conv_backward_flops(gradient: Any, x: Any, weight: Any, *options: Any, out_shape: Any = None) -> int:
-    """Count as the forward pass for each gradient wanted: PyTorch's own formula is too high for grouped convolutions.
+    """Return the operations of a convolution's backward pass: those of the forward pass for each gradient.
 
-    There the gradient of the weights counts as many times as there are groups.
+    PyTorch's own formula is too high for grouped convolutions: it counts the weights' gradient once per group.
     """
     transposed, (of_input, of_weight, _) = options[4], options[-1]
     return conv_flop_count(x, weight, gradient, transposed) * (int(of_input) + int(of_weight))
 
 
 def _storages(values: Iterable[Any]) -> dict[int, torch.UntypedStorage]:
-    """The storages of the tensors among the values, each once."""
+    """Return the storages of the tensors among the values, each once."""
     storages = (value.untyped_storage() for value in values if isinstance(value, Tensor))
     return {id(storage): storage for storage in storages}
 

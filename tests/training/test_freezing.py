@@ -105,9 +105,8 @@ def test_block_without_parameters_is_not_counted() -> None:
 def test_unknown_module(path: str, hint: str) -> None:
     with pytest.raises(UserError) as caught:
         choose(Tiny(), "head", phase(["stem", path]), BLOCKS, ())
-    assert (
-        str(caught.value)
-        == f"freeze.phases.head.backbone: '{path}' is no module of the cut backbone.{hint} Its blocks: stem, one, two."
+    assert str(caught.value) == (
+        f"freeze.phases.head.backbone: '{path}' is not a module of the cut backbone.{hint} Its blocks: stem, one, two."
     )
 
 
@@ -196,9 +195,9 @@ def test_dropout_of_the_frozen_part_stands_still(built_of: BuiltOf) -> None:
         modules = choose(built.model, "head", phase(backbone), built.blocks, ())
         train_mode(built.model, modules)
         assert built.model.get_submodule("backbone.drop6").training is training
-        picture = torch.randint(256, (1, 3, 64, 64), dtype=torch.uint8)
+        image = torch.randint(256, (1, 3, 64, 64), dtype=torch.uint8)
         with torch.no_grad():
-            first, second = (built.model.backbone(picture.float() / 255)["high"] for _ in range(2))
+            first, second = (built.model.backbone(image.float() / 255)["high"] for _ in range(2))
         assert torch.equal(first, second) is not training
 
 
@@ -267,11 +266,11 @@ DECODER_NAMES = "The names are: join, join.0, join.1, joined, score."
         ({"decoder": ["score", "decoder.join"]}, f"decoder: 'decoder.join' matches nothing. {DECODER_NAMES}"),
         (
             {"backbone": ["re:block[1"]},
-            "backbone: 're:block[1' is no regular expression: unterminated character set at position 5.",
+            "backbone: 're:block[1' is not a valid regular expression: unterminated character set at position 5.",
         ),
         (
             {"decoder": ["re:*"]},
-            "decoder: 're:*' is no regular expression: nothing to repeat at position 0.",
+            "decoder: 're:*' is not a valid regular expression: nothing to repeat at position 0.",
         ),
     ],
 )
@@ -281,9 +280,9 @@ def test_a_pattern_that_matches_nothing_or_is_none(given: dict[str, list[str]], 
 
 def test_nothing_would_train() -> None:
     advice = "Name something to train with backbone (a number of its deepest blocks, all, or a list) or decoder."
-    assert error(backbone=0, decoder=[]) == f"freeze.phases.late: nothing would train, for all is frozen. {advice}"
+    assert error(backbone=0, decoder=[]) == f"freeze.phases.late: nothing would train: everything is frozen. {advice}"
     assert error(backbone=1, decoder=[], stop_gradient="block2", reached={"decoder.score"}) == (
-        "freeze.phases.late: nothing would train, for no gradient passes stop_gradient=block2, and what lies behind it is "
+        "freeze.phases.late: nothing would train: no gradient passes stop_gradient=block2, and everything behind it is "
         f"frozen. {advice}"
     )
 
@@ -307,8 +306,8 @@ def test_a_list_may_not_name_what_no_gradient_reaches() -> None:
         "Leave it out, or stop the gradient nearer to the input."
     )
     assert error(stop_gradient="score", reached=set()) == (
-        "freeze.phases.late.stop_gradient=score: this layer is at or behind the logits, and no gradient passes it: nothing would "
-        "train, and the loss would never move. Stop the gradient at a layer of the backbone."
+        "freeze.phases.late.stop_gradient=score: this layer is at or behind the logits, and no gradient passes it, so "
+        "nothing would train. Stop the gradient at a layer of the backbone."
     )
 
 
@@ -369,6 +368,4 @@ def test_names_without_parameters_are_refused() -> None:
     for item in ("drop2", "re:block1\\.1"):
         with pytest.raises(UserError) as caught:
             choose(Tiny(), "head", phase([item]), BLOCKS)
-        assert str(caught.value) == (
-            f"freeze.phases.head.backbone: '{item}' has no parameters, so nothing of it could train."
-        )
+        assert str(caught.value) == (f"freeze.phases.head.backbone: '{item}' has no parameters to train.")

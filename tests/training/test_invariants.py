@@ -47,10 +47,10 @@ def test_a_frozen_parameter_in_the_optimizer() -> None:
     with pytest.raises(UserError) as caught:
         check_members(model, torch.optim.SGD(model.parameters(), lr=0.1), "head")
     assert str(caught.value) == (
-        "Phase head: the optimizer holds frozen parameters, which it could move: 0.weight, 0.bias, 1.weight, 1.bias."
+        "Phase head: the optimizer holds frozen parameters: 0.weight, 0.bias, 1.weight, 1.bias."
     )
     groups = [{"params": [*model[2].parameters()]}, {"params": [model[1].weight], "lr": 0.0}]
-    with pytest.raises(UserError, match=r"which it could move: 1\.weight\.$"):
+    with pytest.raises(UserError, match=r"holds frozen parameters: 1\.weight\.$"):
         check_members(model, torch.optim.SGD(groups, lr=0.1), "head")
 
 
@@ -58,13 +58,13 @@ def test_a_trainable_parameter_that_is_not_in_the_optimizer() -> None:
     model = half_frozen()
     with pytest.raises(UserError) as caught:
         check_members(model, torch.optim.SGD([model[2].weight], lr=0.1), "deep")
-    assert str(caught.value) == "Phase deep: the optimizer lacks parameters that train: 2.bias."
+    assert str(caught.value) == "Phase deep: the optimizer lacks trainable parameters: 2.bias."
 
 
 def test_equal_values_do_not_stand_for_each_other() -> None:
     """Two layers of the same numbers are two: comparing tensors by value would take one for the other."""
     model = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2))
-    with pytest.raises(UserError, match=r"lacks parameters that train: 1\.weight, 1\.bias\.$"):
+    with pytest.raises(UserError, match=r"lacks trainable parameters: 1\.weight, 1\.bias\.$"):
         check_members(model, torch.optim.SGD(model[0].parameters(), lr=0.1), "all")
 
 
@@ -79,9 +79,9 @@ def test_parameters_without_a_gradient() -> None:
     with pytest.raises(UserError) as caught:
         check_gradients(model, "deep")
     assert str(caught.value) == (
-        "Phase deep: no gradient reaches 0.weight, 0.bias, so they would never move although they are to train. "
-        "Something between them and the logits stops it, or the forward pass does not use them. "
-        "Freeze them, or mend the model."
+        "Phase deep: no gradient reaches 0.weight, 0.bias, so these trainable parameters would never change. "
+        "Something between them and the logits stops gradients, or the forward pass does not use them. "
+        "Freeze them, or fix the model."
     )
 
 
@@ -131,8 +131,8 @@ def test_one_bit_is_a_change_and_a_copy_is_none(dtype: torch.dtype) -> None:
 
 
 CHANGED = (
-    "Phase {phase} has changed tensors that were frozen in it: {names}. The run stops, for its weights are not what "
-    "its settings say. The usual cause: a module that writes to itself in every pass."
+    "Phase {phase} has changed tensors that were frozen in it: {names}. The run stops because its weights contradict "
+    "its settings. The usual cause: a module that updates its own tensors in every pass."
 )
 
 
@@ -232,9 +232,9 @@ def test_a_run_with_a_wrong_optimizer_stops(
 
     monkeypatch.setattr(engine, "build_optimizer", wrong)
     assert faulty() == (
-        "Phase head: the optimizer holds frozen parameters, which it could move: backbone.conv1.weight."
+        "Phase head: the optimizer holds frozen parameters: backbone.conv1.weight."
         if added
-        else "Phase head: the optimizer lacks parameters that train: decoder.classifier.bias."
+        else "Phase head: the optimizer lacks trainable parameters: decoder.classifier.bias."
     )
     assert not (tmp_path / "checkpoints").exists()  # it has not begun
 
@@ -247,7 +247,9 @@ def test_a_run_with_a_tensor_that_gets_no_gradient_stops_on_the_first_step_of_it
         built.model.get_submodule("backbone.layer1.1").spare = nn.Conv2d(1, 1, 1)  # frozen in the first phase
 
     names = "backbone.layer1.1.spare.weight, backbone.layer1.1.spare.bias"
-    assert faulty(plant).startswith(f"Phase deep: no gradient reaches {names}, so they would never move ")
+    assert faulty(plant).startswith(
+        f"Phase deep: no gradient reaches {names}, so these trainable parameters would never change. "
+    )
     assert (tmp_path / "metrics.csv").read_text().count("\n") == 2  # the heading, and the first phase's epoch
 
 

@@ -201,7 +201,7 @@ def test_stops_change_neither_logits_nor_names(built: BuiltModel, built_of: Buil
     mine, theirs = built.model.state_dict(), plain.state_dict()
     assert list(mine) == list(theirs)
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    picture = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
+    image = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
     for phase in plan(
         built, head=HEAD, deep={"stop_gradient": "layer2.0.add"}, score={"stop_gradient": "decoder.refine"}
     ):
@@ -209,12 +209,12 @@ def test_stops_change_neither_logits_nor_names(built: BuiltModel, built_of: Buil
         assert [name for name, stop in built.stops.items() if stop.active] == [phase.settings.stop_gradient] * bool(
             phase.settings.stop_gradient
         )
-        assert torch.equal(built.model.eval()(picture), plain.eval()(picture))
+        assert torch.equal(built.model.eval()(image), plain.eval()(image))
 
 
 BEHIND = (
-    "this layer is at or behind the logits, and no gradient passes it: nothing would train, and the loss would never "
-    "move. Stop the gradient at a layer of the backbone."
+    "this layer is at or behind the logits, and no gradient passes it, so nothing would train. "
+    "Stop the gradient at a layer of the backbone."
 )
 
 
@@ -229,15 +229,16 @@ def test_a_cut_at_the_logits(cut: str, built: BuiltModel) -> None:
 
 def test_a_cut_at_a_module_that_is_never_called(built: BuiltModel) -> None:
     assert error(built, head={"stop_gradient": "decoder.aspp.convs"}) == (
-        "freeze.phases.head.stop_gradient=decoder.aspp.convs: the model computes nothing with this module itself, so no gradient "
+        "freeze.phases.head.stop_gradient=decoder.aspp.convs: the model never calls this module itself, so no gradient "
         "can be stopped there. Name one of the modules inside it."
     )
 
 
 def test_a_cut_that_leaves_nothing_to_train(built: BuiltModel) -> None:
     assert error(built, head=HEAD, late={"stop_gradient": "decoder.refine", "backbone": 1, "decoder": ["aspp"]}) == (
-        "freeze.phases.late: nothing would train, for no gradient passes stop_gradient=decoder.refine, and what lies behind it "
-        "is frozen. Name something to train with backbone (a number of its deepest blocks, all, or a list) or decoder."
+        "freeze.phases.late: nothing would train: no gradient passes stop_gradient=decoder.refine, and everything "
+        "behind it is frozen. Name something to train with backbone (a number of its deepest blocks, all, or a list) "
+        "or decoder."
     )
 
 
@@ -253,7 +254,7 @@ def test_a_list_that_names_what_lies_below_the_cut(named: list[str], path: str, 
 
 def test_stops_are_no_layers(built: BuiltModel) -> None:
     assert error(built, head={"backbone": ["stops"]}) == (
-        "freeze.phases.head.backbone: 'stops' is no module of the cut backbone. "
+        "freeze.phases.head.backbone: 'stops' is not a module of the cut backbone. "
         "Its blocks: stem, layer1, layer2, layer3."
     )
     assert error(built, head={"backbone": ["re:stops.*"]}) == (
@@ -307,8 +308,9 @@ def test_random_weights_all_train(built: BuiltModel) -> None:
 )
 def test_random_weights_are_not_frozen_by_name(given: dict[str, Any], what: str, built: BuiltModel) -> None:
     assert error(replace(built, weights=LoadedWeights(None)), head=given) == (
-        f"freeze.phases.head: {what} would freeze layers of random weights, for the backbone has no pretrained ones. "
-        "Give some (backbone.weights=PATH or restore.checkpoint=FILE), or train all (backbone: all, no stop_gradient)."
+        f"freeze.phases.head: {what} would freeze layers with random weights: the backbone has no pretrained ones. "
+        "Load some (backbone.weights=PATH or restore.checkpoint=FILE), or train everything "
+        "(backbone: all, no stop_gradient)."
     )
 
 
@@ -317,12 +319,12 @@ def test_the_first_phase_trains_all_the_new_decoder(source: str | None, built: B
     given = replace(built, weights=LoadedWeights(source))
     assert error(given, head={"decoder": ["refine", "classifier", "project"]}) == (
         "freeze.phases.head freezes decoder.aspp.convs.0.0, decoder.aspp.convs.0.1, decoder.aspp.convs.1.0.0 and 12 "
-        "more, of random weights that no phase before has trained. "
-        "Let them train, or give them weights first (restore.checkpoint=FILE)."
+        "more, whose random weights no earlier phase has trained. "
+        "Train them first, or load weights for them (restore.checkpoint=FILE)."
     )
     assert error(given, head={"decoder": ["aspp", "project", "refine"]}) == (
-        "freeze.phases.head freezes decoder.classifier, of random weights that no phase before has trained. "
-        "Let them train, or give them weights first (restore.checkpoint=FILE)."
+        "freeze.phases.head freezes decoder.classifier, whose random weights no earlier phase has trained. "
+        "Train them first, or load weights for them (restore.checkpoint=FILE)."
     )
     late = plan(given, head=HEAD, late={"decoder": ["classifier"]})[1]
     assert late.scope.modules[-1] == "decoder.classifier"
@@ -394,8 +396,8 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (
             "plan",
             ["freeze.phases.all.backbone=[layer1.2.conv1]", "freeze.phases.all.stop_gradient=layer1.2.act2"],
-            "freeze.phases.all: backbone names layer1.2.conv1, but with stop_gradient=layer1.2.act2 no gradient reaches it. "
-            "Leave it out, or stop the gradient nearer to the input.",
+            "freeze.phases.all: backbone names layer1.2.conv1, but with stop_gradient=layer1.2.act2 no gradient "
+            "reaches it. Leave it out, or stop the gradient nearer to the input.",
         ),
     ],
     ids=["cut at the logits", "cut at their layer", "pattern without a match", "list below the cut"],
@@ -421,7 +423,7 @@ def test_a_tensor_that_no_gradient_reaches_is_one_message(
 
     monkeypatch.setattr(start, "build_model", with_a_spare)
     assert message(capsys, "train", *SMALL, "freeze=head_only") == (
-        "segtune train: Phase head: no gradient reaches decoder.spare.weight, decoder.spare.bias, so they would never "
-        "move although they are to train. Something between them and the logits stops it, or the forward pass does not "
-        "use them. Freeze them, or mend the model."
+        "segtune train: Phase head: no gradient reaches decoder.spare.weight, decoder.spare.bias, so these trainable "
+        "parameters would never change. Something between them and the logits stops gradients, or the forward pass "
+        "does not use them. Freeze them, or fix the model."
     )

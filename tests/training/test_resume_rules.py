@@ -8,7 +8,7 @@ from segtune.training.resume_rules import check_change, check_length, check_phas
 PHASES = ("head", "all")
 KEEPS = (
     ": a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
-    "train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of phases that are not over, such as "
+    "train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of unfinished phases, such as "
     "freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
 )
 
@@ -68,7 +68,7 @@ def test_phases_that_are_over_stay(now: dict[str, int], over: int, fine: bool) -
     with pytest.raises(UserError) as caught:
         check_phases({"a": 1, "b": 2}, now, over)
     assert str(caught.value) == (
-        f"The phases that are over ({['none', 'a', 'a, b'][over]}) cannot change, and new ones come last: "
+        f"The finished phases ({['none', 'a', 'a, b'][over]}) cannot change, and new ones come last: "
         "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
     )
 
@@ -78,7 +78,7 @@ def test_a_phase_becomes_no_shorter_than_it_is() -> None:
     with pytest.raises(UserError) as caught:
         check_length("all", 6, longest=5, of_epochs=3)
     assert str(caught.value) == (
-        "freeze.phases.all: the run has made 6 steps of this phase by now; it cannot become shorter, of 5."
+        "freeze.phases.all: the run has already made 6 steps of this phase; got a length of 5. Set 6 steps or more."
     )
 
 
@@ -88,6 +88,6 @@ def test_a_phase_that_ended_within_an_epoch_becomes_no_longer() -> None:
     with pytest.raises(UserError) as caught:
         check_length("all", 5, longest=9, of_epochs=6)
     assert str(caught.value) == (
-        "freeze.phases.all: this phase has ended after 5 steps, within an epoch, and cannot become longer. "
+        "freeze.phases.all: this phase ended after 5 steps, within an epoch, so it cannot be extended. "
         "Add a phase: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
     )

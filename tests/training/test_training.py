@@ -58,7 +58,7 @@ def weights(backbone: str) -> str:
 
 
 def discs(count: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bright discs on noise: FCN-8s has a score every 8 pixels, too coarse for fingers in a small picture."""
+    """Bright discs on noise: FCN-8s has a score every 8 pixels, too coarse for fingers in a small image."""
     generator = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     masks = torch.stack([(x - 26 - 4 * i) ** 2 + (y - 36 + 3 * i) ** 2 < (14 + 2 * i) ** 2 for i in range(count)])
