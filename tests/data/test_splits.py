@@ -1,12 +1,16 @@
 """Splitting pairs, by lists written by hand and by seed."""
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from segtune.config.schema import DataSettings
 from segtune.data.sources.base import Pair, Problem
-from segtune.data.splits import split_pairs
+from segtune.data.splits import build_splits, find_splits, look_for_data, split_pairs
 from segtune.errors import UserError
 
 
@@ -92,3 +96,50 @@ def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
     assert error(pairs_named(*"abcd"), tmp_path, seed=0, fractions=(0.5, 0.5)) == (
         "data.val_share=0.5 and data.test_share=0.5 leave none of 4 pairs to train on."
     )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for number in range(10):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / f"images/p{number}.png")
+        Image.fromarray(np.eye(16, dtype=np.uint8)).save(tmp_path / f"masks/p{number}.png")
+    return tmp_path
+
+
+def test_found_splits_follow_the_settings(folder: Path) -> None:
+    settings = DataSettings("folder", root=str(folder), val_share=0.3, test_share=0.2)
+    splits, problems = find_splits(settings, 0)
+    assert {split: len(pairs) for split, pairs in splits.items()} == {"train": 5, "val": 3, "test": 2}
+    limited, _ = find_splits(replace(settings, limit=2), 0)
+    assert limited == splits | {"train": splits["train"][:2]}
+    whole, _ = find_splits(settings, 0, whole=True)
+    assert names(whole) == {"all": [f"p{number}" for number in range(10)]}
+    assert problems == []
+
+
+def test_all_errors_are_listed_and_found_before_the_files_are_read(folder: Path) -> None:
+    settings = DataSettings("folder", root=str(folder))
+    look_for_data(settings, 0, 1)
+    (folder / "masks/p3.png").write_bytes(b"")
+    look_for_data(settings, 0, 1)  # it reads no file
+    (folder / "images/p4.png").unlink()
+    for call in (look_for_data, build_splits):
+        with pytest.raises(UserError) as caught:
+            call(settings, 0, 1)
+        assert str(caught.value).splitlines() == [
+            f"The data in {folder} cannot be used:",
+            "error: masks/p4.png: mask without photo: no images/p4.*",
+            "error: masks/p3.png: unreadable: the file is empty",
+        ]
+
+
+def test_warnings_are_printed_and_the_data_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("segtune.data.splits.say", said.append)
+    (folder / "images/notes.txt").touch()
+    splits = build_splits(DataSettings("folder", root=str(folder)), 0, 1)
+    assert sum(map(len, splits.values())) == 10
+    assert said == ["warning: images/: ignored: 1 that are not images (notes.txt)"]

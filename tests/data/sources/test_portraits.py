@@ -6,7 +6,6 @@ import pytest
 from numpy.typing import NDArray
 
 from segtune.data.sources import portraits
-from segtune.data.sources.portrait_colours import skin_tone
 from segtune.data.sources.portraits import draw_scene, make_portraits
 from segtune.errors import UserError
 
@@ -93,16 +92,6 @@ def test_no_rule_on_colour_alone_can_do_well(val):
     skin, other = (np.bincount(cells[part], minlength=4096) for part in (truth, ~truth))
     share = (skin / np.maximum(skin + other, 1))[cells]
     assert max(dice_mean(share > cut, truth) for cut in np.arange(0.1, 0.9, 0.1)) < 0.80
-
-
-def test_skin_tones_span_very_light_to_very_dark():
-    """By the individual typology angle: above 55 degrees is very light, below -30 dark (Chardon, 1991)."""
-    rng = np.random.default_rng(0)
-    tones = np.array([skin_tone(rng) for _ in range(300)], np.float32)
-    light, _, blue = cv2.cvtColor(tones[None], cv2.COLOR_RGB2Lab)[0].T
-    angle = np.degrees(np.arctan2(light - 50, blue))
-    counts = np.histogram(angle, [-90, -30, 10, 28, 41, 55, 90])[0]
-    assert (counts >= 0.03 * len(tones)).all(), counts
 
 
 def test_drawn_skin_spans_dark_to_light(val):

@@ -1,0 +1,68 @@
+"""The statistics of a data set, by hand."""
+
+from pathlib import Path
+
+import numpy as np
+
+from segtune.data.checks.scan import ImageStats, SampleStats
+from segtune.data.checks.statistics import facts
+from segtune.data.sources.base import Pair
+
+
+def sample(
+    name: str, split: str, fraction: float, *objects: int, size: tuple[int, int] = (10, 20), side: int = 3
+) -> SampleStats:
+    areas = np.array(objects, np.int32)
+    stats = ImageStats(0, 0, 50.0, 0.0, areas, np.full_like(areas, side), 1)
+    pair = Pair(name, Path(f"{name}.png"), Path(f"{name}.png"))
+    return SampleStats(split, pair, b"", size, (0, 255) if fraction else (0,), fraction, stats)
+
+
+SEEN = [
+    sample("a", "train", 0.0),
+    sample("b", "train", 0.25, 4, 100, side=2),
+    sample("c", "train", 1.0, 400, size=(30, 30)),
+    sample("d", "val", 0.55, 8, 12, size=(5, 5)),
+]
+
+
+def test_foreground_by_split() -> None:
+    found = facts(SEEN, 4)["splits"]
+    assert list(found) == ["train", "val"]
+    assert found["train"] == {
+        "pairs": 3,
+        "foreground_mean": 0.416667,
+        "foreground_median": 0.25,
+        "foreground_histogram": [1, 0, 1, 0, 0, 0, 0, 0, 0, 1],
+        "empty": 1,
+        "full": 1,
+    }
+    assert found["val"]["foreground_histogram"] == [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+
+
+def test_sizes_and_values() -> None:
+    found = facts(SEEN, 4)
+    assert found["photos"] == {"different_sizes": 3, "smallest": [5, 5], "median": [10, 20], "largest": [30, 30]}
+    assert found["mask_values"] == {"0": 4, "255": 3}
+
+
+def test_objects_smaller_than_a_cell() -> None:
+    assert facts(SEEN, 4)["objects"] == {
+        "cell": 4,
+        "objects": 5,
+        "smallest_area": 4,
+        "smallest_side": 2,
+        "smallest_in": "train b",
+        "median_area": 12.0,
+        "small_objects": 3,  # 4, 8 and 12 of less than 16 pixels
+        "small_foreground": round(24 / 524, 6),
+        "pictures": 3,
+        "pictures_with_small": 2,
+        "pictures_of_small_only": 1,
+    }
+
+
+def test_without_pairs_or_objects() -> None:
+    nothing = {"splits": {}, "photos": {"different_sizes": 0}, "mask_values": {}, "objects": {"cell": 8, "objects": 0}}
+    assert facts([], 8) == nothing
+    assert facts(SEEN[:1], 8)["objects"] == {"cell": 8, "objects": 0}

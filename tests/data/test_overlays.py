@@ -1,0 +1,69 @@
+"""Drawings over images, pixel by pixel; encoded ones against Pillow."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtune.data.overlays import compare, error_overlay, jpeg, outlined, png, stack, tinted
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+
+
+def mask(rows: slice, columns: slice) -> np.ndarray:
+    made = np.zeros((12, 16), bool)
+    made[rows, columns] = True
+    return made
+
+
+def test_errors_have_their_colours(image: np.ndarray) -> None:
+    image[:] = 0
+    truth, predicted = mask(slice(0, 6), slice(0, 8)), mask(slice(3, 9), slice(0, 8))
+    drawn = error_overlay(image, truth, predicted)
+    assert drawn[4, 0].argmax() == 1  # found: green
+    assert drawn[7, 0].argmax() == 0  # false alarm: red
+    assert drawn[1, 0].argmax() == 2  # missed: blue
+    assert not drawn[~(truth | predicted)].any()
+    assert not image.any()  # the input is left alone
+
+
+def test_an_outline_follows_the_mask_and_the_rest_is_dimmed(image: np.ndarray) -> None:
+    drawn = outlined(image, mask(slice(2, 8), slice(3, 10)))
+    inside, edge = mask(slice(3, 7), slice(4, 9)), mask(slice(2, 8), slice(3, 10))
+    edge[inside] = False
+    assert (drawn[edge] == 255).all()
+    assert np.array_equal(drawn[inside], image[inside])
+    assert np.array_equal(drawn[~(inside | edge)], image[~(inside | edge)] // 3)
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.35, 1.0])
+def test_a_tint_is_mixed_in_by_its_opacity(image: np.ndarray, opacity: float) -> None:
+    drawn = tinted(image, mask(slice(2, 8), slice(3, 10)), (10, 200, 90), (1, 2, 3), opacity)
+    inside = mask(slice(3, 7), slice(4, 9))
+    assert np.abs(drawn[inside] - ((1 - opacity) * image[inside] + opacity * np.array((10, 200, 90)))).max() <= 0.5
+    assert (drawn[2, 3:10] == (1, 2, 3)).all()
+    assert np.array_equal(drawn[9:], image[9:])
+
+
+def test_views_stand_side_by_side_and_images_on_top_of_each_other(image: np.ndarray) -> None:
+    truth, predicted = mask(slice(0, 6), slice(0, 8)), mask(slice(3, 9), slice(0, 8))
+    views = np.split(compare(image, truth, predicted), 3, axis=1)
+    for view, expected in zip(
+        views, (image, outlined(image, truth), error_overlay(image, truth, predicted)), strict=True
+    ):
+        assert np.array_equal(view, expected)
+    stacked = stack([image, image])
+    assert stacked.shape == (12 + 4 + 12, 16, 3)
+    assert (stacked[12:16] == 255).all()
+    assert np.array_equal(stacked[16:], image)
+
+
+def test_pillow_reads_what_is_encoded(image: np.ndarray) -> None:
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(image)))), image)
+    plain = np.full((16, 16, 3), (200, 40, 90), np.uint8)
+    found = np.asarray(Image.open(io.BytesIO(jpeg(plain))))
+    assert np.abs(found.astype(int) - plain).max() <= 3  # channels in the right order
