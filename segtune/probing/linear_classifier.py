@@ -11,7 +11,7 @@ from segtune.models.layer_info import Group
 
 @dataclass(frozen=True)
 class Classifier:
-    """A linear classifier of pixels: `weights` (C,) of each layer and an `offset`; above `threshold` a score is object.
+    """A linear classifier of pixels: `weights` (C,) of each layer and an `offset`; scores above `threshold` are object.
 
     `spread` is the standard deviation of the scores within the classes.
     """
@@ -24,14 +24,14 @@ class Classifier:
 
 @dataclass
 class Moments:
-    """Sums over the pixels of a class: how many, and of features and of their products, layer by layer, in float64."""
+    """The pixel count of a class and its sums of features and of their products, layer by layer, in float64."""
 
     count: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     products: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     def add(self, features: Mapping[str, Tensor], layers: Iterable[str], pairs: Iterable[tuple[str, str]]) -> None:
-        """Sum up more pixels, features (n, C) by layer: those of some `layers`, and products of some `pairs`."""
+        """Add pixels, features (n, C) by layer: sums of the given `layers`, and products of the given `pairs`."""
         for name in layers:
             total = features[name].sum(0).cpu().double()  # not every accelerator has float64
             self.sums[name] = self.sums[name] + total if name in self.sums else total
@@ -54,21 +54,19 @@ class Moments:
 
 
 def discriminant(background: Moments, foreground: Moments, group: Group, ridge: float) -> Classifier:
-    """Find the direction that separates two classes best for their scatter (Fisher 1936), both weighing the same.
+    """Return Fisher's linear discriminant of two classes of equal weight (Fisher 1936).
 
     Args:
-        background: Sums over the pixels that are not the object.
-        foreground: Sums over those that are.
+        background: Sums over the background pixels.
+        foreground: Sums over the object's pixels.
         group: The layers to use.
-        ridge: What is added to the diagonal of the features' correlation matrix, from 0 up: more regularises more.
+        ridge: Added to the diagonal of the features' correlation matrix, 0 or more; larger values regularise more.
     """
     means = [moments.mean(group) for moments in (background, foreground)]
     scatter = (background.covariance(group) + foreground.covariance(group)) / 2
     variance = scatter.diagonal()
     rounding = 1e-6 * (means[0].square() + means[1].square())  # of products in float32
-    scale = torch.where(
-        variance > rounding, variance.clamp_min(0).sqrt(), torch.inf
-    )  # inf: a channel that never varies
+    scale = torch.where(variance > rounding, variance.clamp_min(0).sqrt(), torch.inf)  # inf: a constant channel
     correlation = scatter / torch.outer(scale, scale) + ridge * torch.eye(len(scale), dtype=torch.float64)
     direction = torch.linalg.solve(correlation, (means[1] - means[0]) / scale) / scale
     spread = (direction @ scatter @ direction).clamp_min(1e-30).sqrt().item()

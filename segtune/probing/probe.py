@@ -1,9 +1,9 @@
-"""The probe: how much each layer of a frozen backbone, and layers together, can tell about one's own masks.
+"""Linear probes: how well single layers of a frozen backbone, and groups of layers, predict the masks of a data set.
 
 For every candidate a linear classifier of single pixels is fitted on the layer's features alone (Alain and Bengio
 2016, "Understanding intermediate layers using linear classifier probes", arXiv:1610.01644). It is Fisher's linear
-discriminant, which follows from sums over pixels: data of any size stream through, and nothing is random but the choice
-of pixels.
+discriminant, which needs only sums over pixels: data of any size can be streamed, and only the choice of pixels is
+random.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from segtune.models.layer_info import Group
 from segtune.probing.linear_classifier import Classifier, Moments, discriminant
 from segtune.runtime.device import Device
 
-#: Bins of scores, between which the threshold is chosen: 8 standard deviations to each side.
+#: Bins of scores, whose edges are the candidate thresholds: 8 standard deviations to each side.
 _BINS = 512
 _BINS_PER_SPREAD = _BINS / 16
 
@@ -60,15 +60,15 @@ class Probe:
         }
 
     @property
-    def pictures(self) -> int:
-        """The pictures that go through the backbone for one call of `fit` and one of `measure`."""
+    def images(self) -> int:
+        """The number of forward passes, in images, for one call of `fit` and one of `measure`."""
         return len(self.training) + -(-len(self.training) // 2) + len(self.validation)
 
     def fit(self, groups: Sequence[Group]) -> dict[Group, Classifier]:
-        """Fit a classifier of each group on the training pictures: its direction on all, its threshold on half of them.
+        """Return a classifier of each group: direction fitted on all training images, threshold on half of them.
 
         Raises:
-            UserError: The training pictures hold no pixel of one of the classes.
+            UserError: The training images lack pixels of one of the classes.
         """
         known = self.classes[0].products.keys()
         pairs = {tuple(sorted((a, b))) for group in groups for a in group for b in group}
@@ -77,7 +77,7 @@ class Probe:
         return self._with_thresholds(found)
 
     def measure(self, classifiers: Mapping[Group, Classifier]) -> dict[Group, float]:
-        """Return the mean Dice of each classifier over the validation pictures, at half the size the network sees."""
+        """Return the mean Dice of each classifier over the validation images, at half the network's input size."""
         counted = []
         limits = torch.tensor([each.threshold for each in classifiers.values()]).view(1, -1, 1, 1)
         for features, masks, _ in self._batches("validation"):
@@ -85,7 +85,7 @@ class Probe:
             hits, claimed, there = (cells.flatten(2).sum(2) for cells in (found & true, found, true.expand_as(found)))
             rest = masks[0].numel() - claimed - there + hits
             counted.append(torch.stack([hits, claimed - hits, there - hits, rest], 2).cpu())
-        tables = torch.cat(counted).transpose(0, 1)  # groups, pictures, counts
+        tables = torch.cat(counted).transpose(0, 1)  # groups, images, counts
         return {
             g: per_image(each, self.empty)["dice"].nanmean().item() for g, each in zip(classifiers, tables, strict=True)
         }
@@ -100,18 +100,18 @@ class Probe:
             truth = torch.cat([mask.flatten()[place] for mask, place in zip(masks, places, strict=True)]) > 0
             for label, moments in enumerate(self.classes):
                 chosen = truth == bool(label)
-                # Each pass draws the same pixels: what is known of them is not summed up again.
+                # Each pass draws the same pixels: known sums are not added again.
                 moments.count += int(chosen.sum()) if first else 0
                 moments.add({name: values[chosen] for name, values in drawn.items()}, set(names) - known, pairs)
         for kind, moments in zip(("background", "object"), self.classes, strict=True):
             if moments.count < 2:
                 raise UserError(
-                    f"The training pictures hold no pixel of the {kind}, so nothing can be told apart. Check "
-                    "data.foreground and data.invert, and that the masks are of these pictures."
+                    f"The training images have no pixels of the {kind}; a probe needs both classes. Check "
+                    "data.foreground and data.invert, and that the masks belong to these images."
                 )
 
     def _with_thresholds(self, classifiers: Mapping[Group, Classifier]) -> dict[Group, Classifier]:
-        """Choose each threshold for the highest mean Dice of every second training picture."""
+        """Return the classifiers with the threshold of the highest mean Dice over every second training image."""
         ordered = list(classifiers.values())
         spreads = torch.tensor([each.spread for each in ordered], dtype=torch.float64)
         counted = [
@@ -120,7 +120,7 @@ class Probe:
         ]
         chosen = {}
         for index, (group, classifier) in enumerate(classifiers.items()):
-            table = torch.cat([counts[:, index] for counts in counted])  # pictures, thresholds, counts
+            table = torch.cat([counts[:, index] for counts in counted])  # images, thresholds, counts
             dices = per_image(table.flatten(0, 1), self.empty)["dice"].view(table.shape[:2]).nanmean(0)
             best = thresholds(classifier.spread)[int(dices.nan_to_num().argmax())].item()
             chosen[group] = replace(classifier, threshold=best)
@@ -128,9 +128,9 @@ class Probe:
 
     @torch.no_grad()
     def _batches(self, split: str) -> Iterator[tuple[dict[str, Tensor], Tensor, list[int]]]:
-        """Return features by layer, (N, C, h, w), masks (N, 1, H, W) and the pictures' numbers, batch by batch.
+        """Yield features by layer, (N, C, h, w), masks (N, 1, H, W) and the images' indices, batch by batch.
 
-        Masks are of half the pictures' height and width: all layers are compared there.
+        Masks have half the images' height and width: all layers are compared at this size.
         """
         device = self.compute.device
         mean, std = (255 * value.view(1, 3, 1, 1).to(device) for value in (self.mean, self.std))
@@ -144,9 +144,9 @@ class Probe:
 
 
 def _scores(classifiers: Sequence[Classifier], features: Mapping[str, Tensor], masks: Tensor) -> Tensor:
-    """Score every pixel by each classifier, (N, classifiers, H, W), for masks of (N, 1, H, W).
+    """Return the score of every pixel by each classifier, (N, classifiers, H, W), for masks of (N, 1, H, W).
 
-    A linear classifier and a bilinear enlargement may change places, so only scores are enlarged.
+    A linear classifier and bilinear interpolation commute, so only scores are interpolated.
     """
     offsets = torch.tensor([each.offset for each in classifiers], device=masks.device).view(1, -1, 1, 1)
     total = offsets.repeat(len(masks), 1, *masks.shape[-2:])
@@ -160,37 +160,37 @@ def _scores(classifiers: Sequence[Classifier], features: Mapping[str, Tensor], m
 
 
 def thresholds(spread: float) -> Tensor:
-    """Return the thresholds that are tried, around the middle between the classes' means."""
+    """Return the candidate thresholds, centred between the classes' means."""
     return (torch.arange(1, _BINS) - _BINS / 2) * spread / _BINS_PER_SPREAD
 
 
 def _above_each(scores: Tensor, masks: Tensor, spreads: Tensor) -> Tensor:
-    """Count TP, FP, FN and TN above each threshold, (N, C, thresholds, 4), from (N, C, H, W), (N, 1, H, W) and (C,)."""
-    pictures, columns = scores.shape[:2]
+    """Return TP, FP, FN and TN by threshold, (N, C, thresholds, 4), from (N, C, H, W), (N, 1, H, W) and (C,)."""
+    images, columns = scores.shape[:2]
     scale = (_BINS_PER_SPREAD / spreads).to(scores).view(1, -1, 1, 1)
     bins = (scores * scale + _BINS / 2).clamp(0, _BINS - 1).int()
-    number = torch.arange(pictures * columns, dtype=torch.int32, device=bins.device).view(pictures, columns, 1, 1)
+    number = torch.arange(images * columns, dtype=torch.int32, device=bins.device).view(images, columns, 1, 1)
     places = ((2 * number + masks) * _BINS + bins).flatten()
-    table = torch.bincount(places, minlength=2 * pictures * columns * _BINS).view(pictures, columns, 2, _BINS)
+    table = torch.bincount(places, minlength=2 * images * columns * _BINS).view(images, columns, 2, _BINS)
     above = table.flip(3).cumsum(3).flip(3).cpu()
     (false, true), (negatives, positives) = above[..., 1:].unbind(2), above[..., :1].unbind(2)
     return torch.stack([true, false, positives - true, negatives - false], 3)
 
 
 def _draw(mask: Tensor, most: int, seed: tuple[int, int]) -> Tensor:
-    """Draw up to `most` places of a mask (1, H, W), half of them object, or as many as there are of the rarer class."""
+    """Return up to `most` random positions of a mask (1, H, W), half of them object, or all of the rarer class."""
     rng = np.random.default_rng(seed)
     flat = mask.flatten().cpu().numpy() > 0
     classes = [np.flatnonzero(flat == value) for value in (False, True)]
     fewer = min(len(places) for places in classes)
-    share = min(most // 2, fewer)
-    wanted = [share if len(places) == fewer else most - share for places in classes]
+    of_rarer = min(most // 2, fewer)
+    wanted = [of_rarer if len(places) == fewer else most - of_rarer for places in classes]
     drawn = [rng.choice(p, min(len(p), n), replace=False) for p, n in zip(classes, wanted, strict=True)]
     return torch.from_numpy(np.sort(np.concatenate(drawn))).to(mask.device)
 
 
 def _at(features: Tensor, places: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
-    """Return the features (n, C) at places of the map enlarged bilinearly to `size`, without enlarging it."""
+    """Return the features (n, C) at positions of the map resized bilinearly to `size`, without resizing it."""
     taken = []
     for one, place in zip(features.permute(0, 2, 3, 1), places, strict=True):  # a pixel's channels lie together
         (top, bottom, down), (left, right, across) = (
@@ -204,7 +204,7 @@ def _at(features: Tensor, places: Sequence[Tensor], size: tuple[int, ...]) -> Te
 
 
 def _between(places: Tensor, wide: int, narrow: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the two neighbours of places along an axis before it was enlarged, and the second one's weight, (n, 1)."""
+    """Return the two neighbours of positions along the axis before resizing, and the second one's weight, (n, 1)."""
     source = ((places + 0.5) * (narrow / wide) - 0.5).clamp_min(0)
     first = source.long().clamp_max(narrow - 1)
     return first, (first + 1).clamp_max(narrow - 1), (source - first)[:, None].float()

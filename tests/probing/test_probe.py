@@ -216,22 +216,22 @@ def test_every_picture_moves_the_bar(tmp_path: Path) -> None:
     seen: list[int] = []
     probe = probe_of(tmp_path, "red", advance=seen.append)
     probe.measure(probe.fit(SINGLES))
-    assert sum(seen) == 6 + 3 + 4 == probe.pictures
+    assert sum(seen) == 6 + 3 + 4 == probe.images
 
 
 def test_pictures_without_the_object(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         probe_of(tmp_path, "none").fit(SINGLES)
     assert str(caught.value) == (
-        "The training pictures hold no pixel of the object, so nothing can be told apart. Check data.foreground and "
-        "data.invert, and that the masks are of these pictures."
+        "The training images have no pixels of the object; a probe needs both classes. Check data.foreground and "
+        "data.invert, and that the masks belong to these images."
     )
 
 
 # --- the search ---
 
 
-def anatomy(**strides: int) -> BackboneSummary:
+def summary(**strides: int) -> BackboneSummary:
     spec = BackboneSpec("channels", nn.Identity, "channels", (0.5,) * 3, (0.5,) * 3, {})
     layers = [
         LayerInfo(name, "", "all", 1, stride, 32, 32, (1, 1), False, 0, index, True)
@@ -244,7 +244,7 @@ def anatomy(**strides: int) -> BackboneSummary:
 
 
 def test_the_search_is_greedy_and_gives_layers_in_the_order_of_depth(tmp_path: Path) -> None:
-    found = search(probe_of(tmp_path, "both"), ["green", "red", "noise"], 2, [], anatomy(green=1, noise=1, red=1))
+    found = search(probe_of(tmp_path, "both"), ["green", "red", "noise"], 2, [], summary(green=1, noise=1, red=1))
     assert found.best == ("green", "red")
     first = max(found.at_step(0), key=found.at_step(0).__getitem__)
     assert set(found.steps[1]) == {"green", "red", "noise"} - {first}
@@ -253,18 +253,18 @@ def test_the_search_is_greedy_and_gives_layers_in_the_order_of_depth(tmp_path: P
 
 
 def test_a_finer_layer_never_comes_behind_a_coarser_one(tmp_path: Path) -> None:
-    found = search(probe_of(tmp_path, "both"), ["red", "noise", "green"], 2, [], anatomy(red=2, noise=2, green=1))
+    found = search(probe_of(tmp_path, "both"), ["red", "noise", "green"], 2, [], summary(red=2, noise=2, green=1))
     assert ("red", "green") not in found.dices
 
 
 def test_other_groups_are_measured_as_well(tmp_path: Path) -> None:
     also = [("noise",), ("red", "green", "noise")]
-    found = search(probe_of(tmp_path, "both"), ["red", "green"], 2, also, anatomy(red=1, green=1, noise=1))
+    found = search(probe_of(tmp_path, "both"), ["red", "green"], 2, also, summary(red=1, green=1, noise=1))
     assert set(found.dices) == {("red",), ("green",), ("red", "green"), *also}
     assert found.best == ("red", "green")
 
 
 def test_too_few_candidates(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        search(probe_of(tmp_path, "both"), ["red"], 2, [], anatomy(red=1, green=1, noise=1))
+        search(probe_of(tmp_path, "both"), ["red"], 2, [], summary(red=1, green=1, noise=1))
     assert str(caught.value) == "1 candidates are too few for 2 taps. Name more (layers=[…])."

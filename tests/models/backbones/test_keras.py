@@ -14,7 +14,7 @@ from segtune.models.taps import resolve
 
 SIZE = 224
 
-# Layers that PyTorch's networks do not have as such: inputs, zeros around a image, and all behind the last map.
+# Layers that PyTorch's networks do not have as such: inputs, zeros around an image, and all behind the last map.
 ELSEWHERE = re.compile(r"input_layer|conv1_pad|pool1_pad|flatten|predictions")
 
 # Names that Keras makes of a layer's kind and a number.
