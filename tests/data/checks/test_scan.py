@@ -89,10 +89,7 @@ def test_pairs_keep_their_order_and_their_facts(tmp_path: Path, image: np.ndarra
     assert (problems, done) == ([], [(1, 2), (2, 2)])
     sizes = {"val": (20, 30), "train": (10, 15)}
     seen, _ = scan(splits, Foreground((7,)), workers=1, sizes=sizes)
-    assert [one.close.areas.tolist() for one in seen if one.close] == [
-        [150],
-        [45],
-    ]
+    assert [one.close.areas.tolist() for one in seen if one.close] == [[120], [30]]
 
 
 def test_the_checksum_is_of_pixels_and_shape(tmp_path: Path, image: np.ndarray) -> None:
