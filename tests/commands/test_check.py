@@ -25,8 +25,6 @@ from segtune.commands import check as module
 from segtune.commands.check import check
 from segtune.config.command_settings import CheckSettings
 from segtune.config.parse import parse
-from segtune.data.checks.near_duplicates import near_pairs
-from segtune.data.checks.scan import hashes, measure_objects
 from segtune.data.splits import build_splits
 from segtune.errors import FailedError, UserError
 from segtune.models.layer_info import LayerInfo
@@ -631,52 +629,3 @@ def test_the_command_line(
     assert "near-duplicates in two splits" in out
     assert err.startswith(f"segtune check: data check failed: 1 error in {data.root}:\nerror: p00: near-")
     assert main([*command[:2], "data.root=gone"]) == 2
-
-
-def test_the_search_finds_what_brute_force_finds() -> None:
-    rng = np.random.default_rng(3)
-    plain = rng.integers(0, 2**64, 1300, dtype=np.uint64)
-    flips = rng.integers(0, 64, (300, 8)).astype(np.uint64)
-    changed = np.bitwise_xor.reduce(np.uint64(1) << flips, axis=1)
-    plain[1000:] = plain[:300] ^ changed  # near ones, some of them in different blocks
-    turned = rng.integers(0, 2**64, 1300, dtype=np.uint64)
-    turned[700:800] = plain[:100] ^ np.uint64(5)
-    expected = set()
-    for i in range(len(plain)):
-        for j in range(i + 1, len(plain)):
-            straight, other = (int(plain[i] ^ hashes[j]).bit_count() for hashes in (plain, turned))
-            if min(straight, other) <= 6:
-                expected.add((i, j, min(straight, other), other < straight))
-    found = {
-        (int(i), int(j), int(distance), bool(mirror))
-        for block in near_pairs(plain, turned, 6)
-        for i, j, distance, mirror in zip(*block, strict=True)
-    }
-    assert len(expected) > 150
-    assert any(mirror for *_, mirror in expected)
-    assert found == expected
-
-
-def test_a_hash_knows_a_picture_again_and_its_mirror_image() -> None:
-    rng = np.random.default_rng(0)
-
-    def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-
-    one, two = (resized(rng.integers(0, 256, (9, 9), np.uint8), (120, 90)) for _ in range(2))
-    plain, mirror = hashes(one)
-    assert hashes(np.ascontiguousarray(one[:, ::-1])) == (mirror, plain)
-    assert (plain ^ hashes(resized(one, (60, 45)))[0]).bit_count() <= 4
-    assert (plain ^ hashes(two)[0]).bit_count() > 12
-
-
-def test_objects_are_measured_at_the_networks_size() -> None:
-    mask = np.zeros((64, 128), bool)
-    mask[0:8, 0:16] = True  # 4 x 4 at the network's size
-    mask[8:12, 16:24] = True  # touches the first by a corner: 2 x 2
-    mask[40:60, 64:128:2] = True  # every other column is an object, until the columns are halved
-    areas, sides = measure_objects(mask, (32, 32))
-    found = sorted(zip(areas.tolist(), sides.tolist(), strict=True))
-    assert found[0] == (4 * 4 + 2 * 2, 6)
-    assert found[1:] == [(10 * 16, 16)]
-    assert [len(each) for each in measure_objects(np.zeros((9, 9), bool), (32, 32))] == [0, 0]
