@@ -317,7 +317,8 @@ def test_an_error_of_one_process_is_told_by_it(outcome: Path) -> None:
 @pytest.mark.slow
 def test_a_common_error_is_told_once_before_the_others_are_ended(outcome: Path) -> None:
     assert log(outcome, "wrong", 0) == (
-        f"segtune train: data.root=nowhere is not a folder (current folder: {outcome}). Set it to the folder of your data set.\n"
+        f"segtune train: data.root=nowhere is not a folder (current folder: {outcome}). "
+        "Set it to the folder of your data set.\n"
     )
     assert log(outcome, "wrong", 1) == ""
     assert not (outcome / "wrong").exists()

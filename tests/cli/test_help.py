@@ -1,0 +1,90 @@
+"""Help on settings and on Hydra, and Hydra's errors in readable words."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from segtune.__main__ import COMMANDS, main
+from segtune.cli.help import config_folder, readable, settings_help
+from tests.cli.conftest import message
+
+
+def test_help_on_hydra_offers_only_what_works(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # --info adds one that would outlive this test's output
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    assert main(["plan", "--hydra-help"]) == 0
+    out = capsys.readouterr().out
+    assert "as in python -m segtune plan [flag" in out
+    assert "Hydra's shell completion does not work" in out
+    assert "install=bash" not in out
+    for flags in (
+        ["--cfg", "job", "--resolve", "-p", "freeze"],
+        ["-c", "job"],
+        ["--info", "defaults"],
+        ["-i", "config"],
+    ):
+        assert main(["plan", *flags]) == 0
+        assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_a_word_that_sets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert message(capsys, "train", "foo") == (
+        "segtune train: got foo; expected setting=value. `python -m segtune train --help` lists all."
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_names_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every setting that Hydra composes by default stands in the help, by its last name."""
+    assert main([command, "--cfg", "job"]) == 0
+    composed = OmegaConf.to_container(OmegaConf.create(capsys.readouterr().out))
+    shown = settings_help(command)
+
+    def names(values: dict[str, Any]) -> Iterator[str]:
+        for name, value in values.items():
+            if isinstance(value, dict) and value:
+                yield from names(value)
+            else:
+                yield name
+
+    assert not [name for name in names(composed) if f"{name}:" not in shown]
+
+
+def test_the_help_marks_defaults_and_keeps_comments() -> None:
+    lines = settings_help("train").splitlines()
+    assert "backbone=resnet50 | timm | vgg16 | xception*" in lines
+    assert "  decoder.channels: 256  # width of the ASPP and of the refinement" in lines
+    comments = (config_folder() / "optimizer" / "adamw.yaml").read_text(encoding="utf-8").splitlines()
+    assert {f"  optimizer.{comment}" for comment in comments} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            HydraException("In 'train': Could not find 'decoder/fcn8'"),
+            "decoder=fcn8: there is no such choice. Did you mean fcn8s? "
+            "Expected one of: deeplabv3plus, fcn8s; or your own file with --config-dir.",
+        ),
+        (
+            HydraException("Could not override 'los'. No match in the defaults list."),
+            "los: there is no such group. Did you mean loss? `python -m segtune train --help` lists all.",
+        ),
+        (
+            HydraException("Could not override 'train.clib'.\nKey 'clib' is not in struct"),
+            "train.clib: there is no such setting. Did you mean train.clip? "
+            "`python -m segtune train --help` lists all.",
+        ),
+        (HydraException("another\nerror"), "another\nerror"),
+        (OmegaConfBaseException("one line\n    full_key: x"), "one line"),
+    ],
+)
+def test_hydras_errors_are_reworded(error: Exception, expected: str) -> None:
+    assert readable(error, "train") == expected

@@ -1,0 +1,246 @@
+"""Resuming from the command line: what may change, and what keeps a run's folder whole."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from segtune.__main__ import main
+from segtune.commands import train as commands
+from segtune.models.checkpoint import Checkpoint
+from tests.cli.conftest import SMALL, discs, message
+
+STEADY = ("optimizer.schedule=constant", "optimizer.warmup=0")  # a longer phase has then the same rates at the start
+PHASES = (
+    "~freeze.phases.all",
+    "+freeze.phases.one={backbone: all, epochs: 2, lr: 1e-3}",
+    "+freeze.phases.two={backbone: all, epochs: 1, lr: 1e-3}",
+)
+TRAINING = (*SMALL[:9], *SMALL[10:], "train.batch_size=2", *STEADY, *PHASES)
+
+
+@pytest.fixture(scope="module")
+def home(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `photos` and the finished run `first`, of the phases `one` (two epochs) and `two` (one)."""
+    home = tmp_path_factory.mktemp("home")
+    discs(home / "photos")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert main(["train", *TRAINING, "run_dir=first"]) == 0
+    return home
+
+
+@pytest.fixture
+def first(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run, in the folder of the test."""
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(commands, "_conclude", lambda *_: None)  # the evaluation at the end, which takes the longest
+    return shutil.copytree(home / "first", tmp_path / "first")
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("**/*") if path.is_file()}
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Compare what two runs have come to, to the last bit."""
+    assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+    contents = [Checkpoint.load(folder / "checkpoints" / "last.pt") for folder in (one, other)]
+    for part in (lambda c: c.model, lambda c: c.optimizer["optimizer"]["state"]):
+        torch.testing.assert_close(part(contents[0]), part(contents[1]), rtol=0, atol=0)
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    "change", ["freeze.phases.two.epochs=2", "+freeze.phases.late={backbone: all, epochs: 1, lr: 1e-3}"]
+)
+def test_a_finished_run_can_become_longer(first: Path, tmp_path: Path, change: str) -> None:
+    """It ends as if it had been planned so: with a rate that does not depend on the length."""
+    assert main(["train", *TRAINING, change, f"run_dir={tmp_path / 'planned'}"]) == 0
+    assert main(["train", f"resume={first}", change]) == 0
+    assert_same_end(first, tmp_path / "planned")
+
+
+KEEPS = (
+    "a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
+    "train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of unfinished phases, such as "
+    "freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+)
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("seed=1",), f"seed=1: {KEEPS}"),
+        (("freeze.phases.two.lr=1e-5",), f"freeze.phases.two.lr=1e-5: {KEEPS}"),
+        (("~freeze.phases.two",), f"~freeze.phases.two: {KEEPS}"),
+        (("+freeze.phases.two={epochs: 1, lr: 1}",), f"+freeze.phases.two={{epochs: 1, lr: 1}}: {KEEPS}"),
+        (("+train.workers=1",), f"+train.workers=1: {KEEPS}"),
+        (("data=portraits",), f"data=portraits: {KEEPS}"),
+        (("freeze.phases.tow.epochs=3",), "freeze.phases.tow.epochs: the run has no phase tow; it has one, two."),
+        (
+            ("freeze.phases.one.epochs=3",),
+            "The finished phases (one) cannot change, and new ones come last: "
+            "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}.",
+        ),
+        (
+            ("freeze.phases.two.epochs=null", "freeze.phases.two.steps=2"),
+            "freeze.phases.two: the run has already made 3 steps of this phase; got a length of 2. "
+            "Set 3 steps or more.",
+        ),
+        (
+            ("freeze.phases.two.epochs=0",),
+            "One setting is wrong:\n  freeze.phases.two.epochs: got 0; expected: greater than or equal to 1.",
+        ),
+        (("-m",), "resume takes no flags; got -m."),
+        (("--cfg", "job"), "resume takes no flags; got --cfg."),
+    ],
+)
+def test_what_a_resumed_run_cannot_become(
+    capsys: pytest.CaptureFixture[str], first: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    before = everything_in(first)
+    assert message(capsys, "train", f"resume={first}", *arguments) == f"segtune train: {expected}"
+    assert everything_in(first) == before  # so that a resume without them still works
+
+
+@pytest.fixture
+def holder(first: Path) -> Iterator[subprocess.Popen]:
+    """Another process that holds the run's lock, with a child that outlives it, as a worker outlives a kill."""
+    code = (
+        "import filelock, os, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); child = os.fork();"
+        "print(child, flush=True) if child else None; time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(first / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline())
+        yield process
+        process.kill()
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.trains
+def test_two_processes_never_write_one_folder(
+    capsys: pytest.CaptureFixture[str], first: Path, holder: subprocess.Popen
+) -> None:
+    before = everything_in(first)
+    assert message(capsys, "train", f"resume={first}") == (
+        f"segtune train: Another process is training in {first}. Wait for it, or choose another folder (run_dir=…)."
+    )
+    assert everything_in(first) == before
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (first / ".lock").exists()  # the file is left, the lock is not
+    assert main(["train", f"resume={first}"]) == 0
+
+
+@pytest.mark.trains
+def test_a_new_run_does_not_touch_the_folder_of_one_that_begins(
+    capsys: pytest.CaptureFixture[str], first: Path, holder: subprocess.Popen
+) -> None:
+    """Another process has locked the folder, but has not written anything yet."""
+    for name in ("config.yaml", "metrics.csv", "summary.json"):
+        (first / name).unlink()
+    shutil.rmtree(first / "checkpoints")
+    expected = f"segtune train: Another process is training in {first}. "
+    assert message(capsys, "train", *TRAINING, f"run_dir={first}").startswith(expected)
+    assert not (first / "config.yaml").exists()
+    assert (first / ".lock").exists()
+
+
+@pytest.mark.trains
+def test_what_a_killed_process_left_half_written_is_removed(first: Path) -> None:
+    left = [first / "checkpoints" / ".last.pt.ab12.partial", first / ".metrics.csv.cd34.partial"]
+    for path in left:
+        path.write_bytes(b"half of it")
+    assert main(["train", f"resume={first}"]) == 0
+    assert not [path for path in left if path.exists()]
+
+
+@pytest.mark.trains
+def test_a_disk_that_is_full_keeps_the_last_checkpoint(
+    capsys: pytest.CaptureFixture[str], first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file may grow beyond 100 kB while the checkpoint of the second epoch is written."""
+    run, save, count = tmp_path / "run", Checkpoint.save, 0
+
+    def cramped(content: Checkpoint, path: Path) -> None:
+        nonlocal count
+        count += path.name == "last.pt"
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            if count == 3:  # at the start, after the first epoch, after the second
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+            save(content, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", cramped)
+        text = message(capsys, "train", *TRAINING, f"run_dir={run}")
+    last = run / "checkpoints" / "last.pt"
+    assert text.startswith(f"segtune train: Cannot write {last}: ")
+    assert "File too large" in text.splitlines()[0]
+    assert text.splitlines()[1] == (
+        "The old file is untouched. If the disk is full, free some space; a run can then be resumed."
+    )
+    assert Checkpoint.load(last).state["epoch"] == 1
+    assert sorted(path.name for path in last.parent.iterdir()) == ["best.pt", "last.pt"]
+    assert main(["train", f"resume={run}"]) == 0
+    assert_same_end(run, first)
+
+
+class Payload:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.target}",)
+
+
+@pytest.mark.trains
+def test_a_run_whose_checkpoint_holds_code_is_not_resumed(
+    capsys: pytest.CaptureFixture[str], first: Path, tmp_path: Path
+) -> None:
+    last, target = first / "checkpoints" / "last.pt", tmp_path / "executed"
+    torch.save(torch.load(last) | {"extra": Payload(target)}, last)
+    before = everything_in(first)
+    assert message(capsys, "train", f"resume={first}") == (
+        f"segtune train: Cannot read the checkpoint {last}: it is damaged, or was written by another "
+        "program (UnpicklingError).\n"
+        "Expected a file that `segtune train` wrote, such as RUN/checkpoints/best.pt."
+    )
+    assert not target.exists()
+    assert everything_in(first) == before
+    torch.load(last, weights_only=False)
+    assert target.exists()  # the payload was a real one
+
+
+def test_resume_in_settings_of_ones_own_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nresume: runs/OLD\n")
+    arguments = ("train", "--config-dir", str(tmp_path), "experiment=mine")
+    assert message(capsys, *arguments) == (
+        "segtune train: resume must be given on the command line: python -m segtune train resume=RUN"
+    )
+    assert message(capsys, "train", "++resume=nowhere").startswith("segtune train: resume=nowhere: no run found")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("a: [", "is damaged: "), ("a: 1", "does not contain the settings of a run."), ("", "does not contain")],
+)
+def test_a_config_that_is_none_of_a_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str, expected: str
+) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    start = f"segtune train: {tmp_path / 'config.yaml'} {expected}"
+    assert message(capsys, "train", f"resume={tmp_path}").startswith(start)

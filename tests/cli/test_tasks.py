@@ -1,0 +1,83 @@
+"""What runs for each command before and after the command itself."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from segtune.__main__ import COMMANDS, main
+from segtune.cli import tasks
+from segtune.commands import probe as probe_command
+from segtune.commands import report as report_command
+from segtune.config.command_settings import ReportSettings
+from segtune.errors import UserError
+from segtune.models import build
+from segtune.models.checkpoint import Checkpoint
+from tests.cli.conftest import discs
+
+LOOKS_FOR_DATA = [
+    *((fault, command) for fault in ("no folder", "no masks") for command in ("train", "check", "probe", "evaluate")),
+    # check loads no weights, and evaluate needs the data settings in its checkpoint to say more
+    *(("a photo without mask", command) for command in ("train", "probe")),
+]
+
+
+@pytest.mark.parametrize(("fault", "command"), LOOKS_FOR_DATA)
+def test_data_are_looked_for_before_weights_are_loaded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, command: str
+) -> None:
+    """By the commands themselves: the look that the command line has taken before is left out."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("weights were to be loaded")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tasks, "find_data_folder", lambda _: None)
+    for module in (build, probe_command):
+        monkeypatch.setattr(module, "load_weights", refuse)
+    monkeypatch.setattr(Checkpoint, "load", refuse)
+    (tmp_path / "a.pt").touch()
+    if fault != "no folder":
+        discs(tmp_path / "photos")
+    if fault == "no masks":
+        shutil.rmtree(tmp_path / "photos" / "masks")
+    elif fault == "a photo without mask":
+        (tmp_path / "photos" / "masks" / "d3.png").unlink()
+    needed = ["checkpoint=a.pt"] if command == "evaluate" else []
+    code = main([command, *needed, "data=folder", "data.root=photos"])
+    out, err = capsys.readouterr()
+    assert code == (1 if command == "check" and fault != "no folder" else 2), out + err
+    expected = {
+        "no folder": f"data.root=photos is not a folder (current folder: {tmp_path}). "
+        "Set it to the folder of your data set.",
+        "no masks": "No folder masks/ in photos. Expected images/ with the photos and masks/ with masks",
+        "a photo without mask": "error: images/d3.jpg: photo without mask: no masks/d3.*",
+    }
+    assert expected[fault] in err
+
+
+def test_every_command_has_a_task() -> None:
+    assert set(tasks.TASKS) == set(COMMANDS)
+
+
+def test_a_sweep_without_a_finished_run_is_not_ranked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked: list[str] = []
+    monkeypatch.setattr(report_command, "report", lambda settings: ranked.append(settings.folder))
+    (tmp_path / "done" / "0").mkdir(parents=True)
+    (tmp_path / "done" / "0" / "summary.json").touch()
+    (tmp_path / "failed").mkdir()
+    tasks.rank([str(tmp_path / "failed"), str(tmp_path / "done")])
+    assert ranked == [str(tmp_path / "done")]
+
+
+@pytest.mark.parametrize(("error", "said"), [(UserError("no run"), ""), (KeyError("x"), "KeyError: 'x'\n")])
+def test_a_failed_ranking_does_not_replace_the_sweeps_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    def fail(_: ReportSettings) -> None:
+        raise error
+
+    (tmp_path / "summary.json").touch()
+    monkeypatch.setattr(report_command, "report", fail)
+    tasks.rank([str(tmp_path)])
+    assert capsys.readouterr().err == (f"The runs could not be ranked: {said}" if said else "")
