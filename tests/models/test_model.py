@@ -1,4 +1,4 @@
-"""The joined model: its contract for any size, its normalisation, and what `build_model` refuses."""
+"""The joined model: its contract for any size, and its normalisation."""
 
 import copy
 from collections.abc import Callable
@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtune.config.schema import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
-from segtune.errors import UserError
 from segtune.losses import bce_loss
 from segtune.models.backbones.registry import BACKBONES
-from segtune.models.build import BuiltModel, build_model
+from segtune.models.build import BuiltModel
 from segtune.models.model import SegmentationModel
 from segtune.models.taps import FeatureInfo
 
@@ -157,55 +155,3 @@ def test_large_odd_photo(built_of: BuiltOf) -> None:
         logits = model(random_image(1501, 2003))
     assert logits.shape == (1, 1, 1501, 2003)
     assert logits.isfinite().all()
-
-
-# --- build_model ---
-
-
-def build_error(decoder: DecoderSettings, taps: dict[str, str], backbone: str = "resnet50") -> str:
-    with torch.device("meta"), pytest.raises(UserError) as caught:
-        build_model(BackboneSettings(backbone, weights="none"), taps, decoder)  # type: ignore[arg-type]
-    return str(caught.value)
-
-
-def test_missing_roles() -> None:
-    assert build_error(DeepLabV3PlusSettings(), {"high": "layer3"}) == (
-        "The decoder deeplabv3plus reads the taps low, high; got high. Set taps.low=LAYER."
-    )
-    assert build_error(FCN8sSettings(), {}) == (
-        "The decoder fcn8s reads the taps pool3, pool4, high; got none. "
-        "Set taps.pool3=LAYER taps.pool4=LAYER taps.high=LAYER."
-    )
-
-
-def test_roles_of_another_decoder() -> None:
-    assert build_error(DeepLabV3PlusSettings(), {"low": "layer1", "high": "layer3", "pool4": "layer2"}) == (
-        "The decoder deeplabv3plus reads the taps low, high; got low, high, pool4. Set no others."
-    )
-
-
-def test_low_tap_coarser_than_the_high_one_after_an_unusual_cut() -> None:
-    assert build_error(DeepLabV3PlusSettings(), {"low": "layer3", "high": "layer1"}).startswith(
-        "The taps of resnet50 must be different layers, from shallow to deep in the order low, high."
-    )
-
-
-@pytest.mark.parametrize("stride", [8, 16])
-def test_output_stride_reaches_decoder_and_logits(stride: int) -> None:
-    with torch.device("meta"):
-        built = build_model(
-            BackboneSettings("xception", weights="none", output_stride=stride),  # type: ignore[arg-type]
-            {"low": "block4_sepconv1_act", "high": "exit"},
-            DeepLabV3PlusSettings(),
-        )
-        assert built.model(torch.zeros(2, 3, 64, 96)).shape == (2, 1, 64, 96)
-    assert built.model.features["high"] == FeatureInfo("act4", 2048, stride)
-    rates = {layer.dilation for layer in built.model.decoder.modules() if isinstance(layer, nn.Conv2d)}
-    assert rates == {(1, 1), *((16 // stride * rate,) * 2 for rate in (6, 12, 18))}
-
-
-def test_blocks_and_weights_are_handed_on(built_of: BuiltOf) -> None:
-    built = built_of("vgg16_fcn8s")
-    assert built.blocks == BACKBONES["vgg16"].blocks
-    assert built.weights.source is None
-    assert built.new == ("decoder",)

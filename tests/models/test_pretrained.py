@@ -21,7 +21,6 @@ import torch
 from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import segtune.models.pretrained
 from segtune.errors import UserError
@@ -156,17 +155,6 @@ def test_torchvision_classifier_computes_the_same_at_the_centre_of_vgg16(
     torch.testing.assert_close(
         convolved[:, :, 3, 3], expected, rtol=1e-4, atol=1e-5
     )  # 25,088 products in another order
-
-
-def test_fc6_and_fc7_by_hand(network_of: Callable[[str], nn.Module]) -> None:
-    network = network_of("vgg16")
-    state = network.state_dict()
-    network.set_submodule("features", nn.Identity())
-    pool5 = torch.rand(2, 512, 7, 7)
-    hidden = F.relu(F.linear(pool5.flatten(1), state["fc6.weight"].flatten(1), state["fc6.bias"]))
-    expected = F.relu(F.linear(hidden, state["fc7.weight"].flatten(1), state["fc7.bias"]))
-    with torch.no_grad():
-        torch.testing.assert_close(network(pool5)[:, :, 3, 3], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_of_another_shape(tmp_path: Path) -> None:
