@@ -39,7 +39,7 @@ SHAPES = [(1, 64, 96), (1, 97, 131), (3, 33, 47), (1, 32, 32), (2, 160, 75)]
 DESCRIPTION = {"size": "[64, 96]", "threshold": "0.25", "settings": '{"seed": 7}', "taps": '{"low": "layer1"}'}
 
 
-def pictures(count: int, height: int, width: int) -> Tensor:
+def images_of(count: int, height: int, width: int) -> Tensor:
     generator = torch.Generator().manual_seed(height)
     areas = F.interpolate(torch.rand(count, 3, 4, 4, generator=generator), (height, width), mode="bicubic")
     return (255 * areas + 20 * torch.randn(areas.shape, generator=generator)).clamp(0, 255).to(torch.uint8)
@@ -55,7 +55,7 @@ def lively(model: nn.Module) -> Deployed:
         for layer in last:
             nn.init.normal_(layer.weight, 0, layer.in_channels**-0.5)
             layer.bias.zero_()
-        logit = model(pictures(2, 97, 131))
+        logit = model(images_of(2, 97, 131))
         for layer in last:
             layer.weight.mul_(2 / logit.std())
         last[-1].bias[-1] = -2 * logit.mean() / logit.std()
@@ -88,7 +88,7 @@ def program_of(path: Path) -> Callable[[Tensor], Tensor]:
 def assert_same(network: Deployed, networks: dict[str, Callable[[Tensor], Tensor]]) -> None:
     worst, seen = dict.fromkeys(networks, 0.0), []
     for shape in SHAPES:
-        images = pictures(*shape)
+        images = images_of(*shape)
         expected = network(images)
         assert expected.shape == (shape[0], 1, *shape[1:])
         seen.append(expected.flatten())
@@ -130,7 +130,7 @@ def test_two_outputs_a_finer_stride_and_stopped_gradients(tmp_path: Path, backbo
 
 def test_deployed_is_the_models_probability(built_of: Callable[[str], BuiltModel]) -> None:
     model = built_of(QUICK).model.train()
-    network, images = Deployed(model), pictures(2, 40, 50)
+    network, images = Deployed(model), images_of(2, 40, 50)
     assert not any(module.training for module in network.modules())
     assert torch.equal(network(images), torch.sigmoid(model(images)))
     assert not network(images).requires_grad
@@ -178,7 +178,7 @@ def test_the_command_writes_onnx(trained: Path, tmp_path: Path, capsys: pytest.C
     network, found = load_onnx(tmp_path / "new" / "m.onnx")
     content = torch.load(trained)
     assert found == {"size": [96, 64], "threshold": 0.4, "settings": content["settings"], "taps": content["taps"]}
-    images = pictures(3, 41, 50)
+    images = images_of(3, 41, 50)
     expected = Deployed(Checkpoint.load(trained).rebuild().model)(images)
     for given in (images, images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)):
         probability = network(given)
@@ -201,7 +201,7 @@ def _run_the_page(file: Path, folder: Path, expected_of: Callable[[Tensor], Tens
     """Run the page's program on a photo, in a process of its own, and compare its mask."""
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     code = page.split("```python\n")[1].split("```")[0]
-    photo = pictures(1, 150, 120)
+    photo = images_of(1, 150, 120)
     cv2.imwrite(str(folder / "photo.png"), photo[0].permute(1, 2, 0).numpy()[..., ::-1])
     (folder / "best.onnx").write_bytes(file.read_bytes())
     code = code.replace("photo.jpg", "photo.png") + "\nimport sys\nassert not {'torch', 'segtune'} & set(sys.modules)\n"
@@ -223,7 +223,7 @@ def test_the_command_writes_a_torch_program(trained: Path, capsys: pytest.Captur
     assert sorted(os.listdir(tmp_path)) == ["best.pt", "best.pt2"]
     files = dict.fromkeys(("settings", "taps", "size", "threshold", "segtune", "val_dice"), "")
     network = torch.export.load(tmp_path / "best.pt2", extra_files=files).module()
-    content, images = torch.load(trained), pictures(2, 45, 67)
+    content, images = torch.load(trained), images_of(2, 45, 67)
     assert json.loads(files["settings"]) == content["settings"]
     assert json.loads(files["taps"]) == content["taps"]
     assert json.loads(files["size"]) == [96, 64]

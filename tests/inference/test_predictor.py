@@ -46,7 +46,7 @@ def settings(*overrides: str) -> Settings:
 def trained(
     request: pytest.FixtureRequest, network_of: Callable[[str], nn.Module], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, Settings, nn.Module]]:
-    """A checkpoint as a training writes it, its settings, and the model in it."""
+    """A checkpoint as a training run writes it, its settings, and the model in it."""
     chosen = settings(
         "taps.low=layer1.0.act2",
         "taps.high=layer1.2.act2",
@@ -71,8 +71,8 @@ def trained(
 
 
 def _balance(model: nn.Module) -> None:
-    """Let a random network find object in about half of a picture."""
-    seen = torch.from_numpy(photo(96, 64).transpose(2, 0, 1).copy())[None]
+    """Let a random network find foreground in about half of an image."""
+    seen = torch.from_numpy(image_of(96, 64).transpose(2, 0, 1).copy())[None]
     last = [module for module in model.decoder.modules() if isinstance(module, nn.Conv2d)][-1]
     with torch.no_grad():
         last.bias.zero_()
@@ -81,8 +81,8 @@ def _balance(model: nn.Module) -> None:
         last.bias[-1] -= model(seen).mean()
 
 
-def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth noise: single random pixels would be gone once the picture is resized."""
+def image_of(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Return smooth noise: single random pixels would vanish when the image is resized."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -94,8 +94,8 @@ def test_masks_are_the_evaluations_bit_for_bit(trained, tmp_path: Path) -> None:
     pairs, shares = [], []
     for number, size in enumerate(SIZES):
         pair = Pair(f"p{number}", tmp_path / f"p{number}.png", tmp_path / f"m{number}.png")
-        Image.fromarray(photo(*size, seed=number)).save(pair.photo)
-        mask, _ = predictor.predict(photo(*size, seed=number))
+        Image.fromarray(image_of(*size, seed=number)).save(pair.photo)
+        mask, _ = predictor.predict(image_of(*size, seed=number))
         Image.fromarray(mask.astype(np.uint8)).save(pair.mask)
         pairs.append(pair)
         shares.append(mask.mean())
@@ -110,7 +110,7 @@ def test_masks_are_the_evaluations_bit_for_bit(trained, tmp_path: Path) -> None:
 
 def test_what_is_returned(trained) -> None:
     path, _, _ = trained
-    found = segtune.load(str(path), device="cpu", precision="fp32").predict(photo(75, 50))
+    found = segtune.load(str(path), device="cpu", precision="fp32").predict(image_of(75, 50))
     mask, probability = found
     assert (mask.dtype, probability.dtype) == (np.bool_, np.float32)
     assert mask.shape == probability.shape == (75, 50)
@@ -125,11 +125,11 @@ def test_settings_can_be_given(trained) -> None:
     assert (loaded.size, loaded.threshold, loaded.tile) == ((96, 64), 0.6, None)
     other = segtune.load(path, size=(48, 32), threshold=0.3, device="cpu", precision="fp32")
     assert (other.size, other.threshold) == ((48, 32), 0.3)
-    picture = photo(48, 32)
-    mask, probability = other.predict(picture)
+    image = image_of(48, 32)
+    mask, probability = other.predict(image)
     assert (mask == (probability > 0.3)).all()
     with torch.inference_mode():
-        seen = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float()
+        seen = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float()
         logits = model.decoder(model.backbone((seen - model.mean) / model.std))
         logits = F.interpolate(logits, (48, 32), mode="bilinear")
     expected = logits.softmax(1)[0, 1] if logits.shape[1] == 2 else logits.sigmoid()[0, 0]
@@ -139,28 +139,28 @@ def test_settings_can_be_given(trained) -> None:
 
 def test_mirror_images_are_averaged(trained) -> None:
     path, _, _ = trained
-    picture = photo(70, 90)
+    image = image_of(70, 90)
     plain = segtune.load(path, device="cpu", precision="fp32", size=64)
-    both = segtune.load(path, device="cpu", precision="fp32", size=64, flips=True).predict(picture).probability
-    mirrored = np.ascontiguousarray(picture[:, ::-1])
+    both = segtune.load(path, device="cpu", precision="fp32", size=64, flips=True).predict(image).probability
+    mirrored = np.ascontiguousarray(image[:, ::-1])
     np.testing.assert_allclose(
         both,
         segtune.load(path, device="cpu", precision="fp32", size=64, flips=True).predict(mirrored).probability[:, ::-1],
         atol=1e-4,
     )
-    assert np.abs(both - plain.predict(picture).probability).max() > 1e-3
+    assert np.abs(both - plain.predict(image).probability).max() > 1e-3
 
 
-def test_views_and_read_only_pictures(trained) -> None:
+def test_views_and_read_only_images(trained) -> None:
     path, _, _ = trained
-    loaded, picture = segtune.load(path, device="cpu", precision="fp32"), photo(60, 80)
-    turned = picture[:, :, ::-1]
-    fixed = picture.copy()
+    loaded, image = segtune.load(path, device="cpu", precision="fp32"), image_of(60, 80)
+    turned = image[:, :, ::-1]
+    fixed = image.copy()
     fixed.flags.writeable = False
-    before = picture.copy()
+    before = image.copy()
     assert (loaded.predict(turned).mask == loaded.predict(turned.copy()).mask).all()
-    assert (loaded.predict(fixed).mask == loaded.predict(picture).mask).all()
-    assert (picture == before).all()
+    assert (loaded.predict(fixed).mask == loaded.predict(image).mask).all()
+    assert (image == before).all()
 
 
 EXPECTED = "predict takes RGB as a NumPy array of uint8, 0 to 255, of shape (height, width, 3); got "
@@ -188,7 +188,7 @@ EXPECTED = "predict takes RGB as a NumPy array of uint8, 0 to 255, of shape (hei
         (Image.new("RGB", (9, 8)), "Image. For Pillow: np.array(image.convert('RGB'))."),
     ],
 )
-def test_other_pictures_are_refused(image: object, rest: str) -> None:
+def test_other_images_are_refused(image: object, rest: str) -> None:
     predictor = Predictor(lambda images: images[:, :1].float(), (32, 32), 0.5, CPU)
     with pytest.raises(ValueError) as error:  # noqa: PT011
         predictor.predict(image)
@@ -224,11 +224,11 @@ def test_memory_that_is_too_small_is_explained() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(UserError, match=r"^cpu ran out of memory on an image of 50 x 60 pixels\."):
-        Predictor(network, (32, 32), 0.5, CPU).predict(photo(50, 60))
+        Predictor(network, (32, 32), 0.5, CPU).predict(image_of(50, 60))
 
 
 def test_an_exported_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file gives probabilities for bytes; they come back as they are, also averaged."""
+    """A file maps bytes to probabilities, which are returned unchanged, also averaged."""
     seen = []
 
     def load_onnx(path: Path):
@@ -244,23 +244,23 @@ def test_an_exported_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "segtune.inference.onnx_model", SimpleNamespace(load_onnx=load_onnx))
     loaded = segtune.load("best.onnx", device="cpu")
     assert (loaded.size, loaded.threshold) == ((40, 48), 0.25)
-    picture = photo(40, 48)
-    mask, probability = loaded.predict(picture)
-    np.testing.assert_allclose(probability, picture[..., 0] / np.float32(255), atol=1e-6)
-    assert (mask == (picture[..., 0] > 63)).all()
-    averaged = segtune.load("best.onnx", device="cpu", flips=True, scales=[1.0, 2.0]).predict(picture).probability
+    image = image_of(40, 48)
+    mask, probability = loaded.predict(image)
+    np.testing.assert_allclose(probability, image[..., 0] / np.float32(255), atol=1e-6)
+    assert (mask == (image[..., 0] > 63)).all()
+    averaged = segtune.load("best.onnx", device="cpu", flips=True, scales=[1.0, 2.0]).predict(image).probability
     assert np.abs(averaged - probability).mean() < 0.02
     assert seen == [(1, 3, 40, 48)] * 3 + [(1, 3, 80, 96)] * 2
 
 
 def test_a_real_network_in_tiles(built_of) -> None:
-    """Its tiles lack what is further away than their border; random weights, which weigh it no less, are the worst."""
-    model, picture = built_of("resnet50_deeplabv3plus").model.eval(), photo(200, 320)
+    """Tiles lack the context beyond their border; random weights use it as much as the rest, so they are the worst."""
+    model, image = built_of("resnet50_deeplabv3plus").model.eval(), image_of(200, 320)
     with torch.no_grad():
-        logits = model(torch.from_numpy(picture.transpose(2, 0, 1).copy())[None])
+        logits = model(torch.from_numpy(image.transpose(2, 0, 1).copy())[None])
     model.register_forward_hook(lambda _module, _inputs, output: 2 * (output - logits.mean()) / logits.std())
-    whole = Predictor(model, (200, 320), 0.5, CPU).predict(picture).probability
-    tiled = Predictor(model, (200, 320), 0.5, CPU, tile=192, overlap=0.5).predict(picture).probability
+    whole = Predictor(model, (200, 320), 0.5, CPU).predict(image).probability
+    tiled = Predictor(model, (200, 320), 0.5, CPU, tile=192, overlap=0.5).predict(image).probability
     assert whole.std() > 0.2
     assert np.abs(tiled - whole).mean() < 0.2
     assert np.corrcoef(tiled.ravel(), whole.ravel())[0, 1] > 0.7

@@ -1,4 +1,4 @@
-"""Tiles: every pixel counts once, borders of tiles leave no trace, memory stays bounded."""
+"""Sliding windows: every pixel counts once, borders of tiles leave no trace, memory stays bounded."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ CPU = Device(torch.device("cpu"), torch.float32)
 
 
 def local_network(strided: bool = False) -> nn.Module:
-    """Convolutions that see 3 pixels to each side; `strided` ones 24, on a grid of 8, enlarged by repetition."""
+    """Return convolutions that reach 3 pixels to each side; `strided` ones 24, on a grid of 8, upsampled."""
     torch.manual_seed(0)
     conv = [nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1), nn.Tanh()]
     if not strided:
@@ -30,8 +30,8 @@ def local_network(strided: bool = False) -> nn.Module:
     return nn.Sequential(*conv, *deep).eval()
 
 
-def of_a_picture(network: nn.Module):
-    """From bytes to logits, of the picture's size."""
+def of_image_size(network: nn.Module):
+    """Return a network from bytes to logits of the size of the image."""
 
     def logits(images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[-2:]
@@ -40,7 +40,7 @@ def of_a_picture(network: nn.Module):
     return logits
 
 
-def photo(height: int, width: int) -> np.ndarray:
+def image_of(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -70,7 +70,7 @@ def test_tiles_start_on_the_grid_and_overlap_as_asked(overlap: float) -> None:
 
 
 def test_the_border_of_a_tile_does_not_count() -> None:
-    """By hand: tiles of 128 that share 64 pixels. 16 of them do not count, over 32 they give way."""
+    """By hand: tiles of 128 that share 64 pixels. The outer 16 have weight 0, over the middle 32 they cross-fade."""
     assert spans(192, 128, 0.5) == [(0, 128), (64, 192)]
     left, right = weights([(0, 128), (64, 192)])
     assert (left[:80] == 1).all()
@@ -83,54 +83,54 @@ def test_the_border_of_a_tile_does_not_count() -> None:
 @pytest.mark.parametrize(("height", "width"), [(517, 1033), (300, 100), (40, 700), (257, 289), (10, 600)])
 @pytest.mark.parametrize(("strided", "overlap"), [(False, 0.25), (True, 0.5)])
 def test_a_local_network_gives_the_same_in_tiles(height: int, width: int, strided: bool, overlap: float) -> None:
-    """It sees less far than the border is wide that does not count: 16 and 32 pixels, a quarter of the overlap."""
-    network, picture = of_a_picture(local_network(strided)), photo(height, width)
-    whole = Predictor(network, (max(32, height), max(32, width)), 0.5, CPU, tile=8192).predict(picture)
-    tiled = Predictor(network, (64, 64), 0.5, CPU, tile=256, overlap=overlap).predict(picture)
+    """Its receptive field is smaller than the border of weight 0: 16 and 32 pixels, a quarter of the overlap."""
+    network, image = of_image_size(local_network(strided)), image_of(height, width)
+    whole = Predictor(network, (max(32, height), max(32, width)), 0.5, CPU, tile=8192).predict(image)
+    tiled = Predictor(network, (64, 64), 0.5, CPU, tile=256, overlap=overlap).predict(image)
     assert whole.probability.std() > 0.01
     np.testing.assert_allclose(tiled.probability, whole.probability, atol=1e-6)
-    doubtful = np.abs(whole.probability - 0.5) < 1e-6
-    assert ((tiled.mask == whole.mask) | doubtful).all()
+    undecided = np.abs(whole.probability - 0.5) < 1e-6
+    assert ((tiled.mask == whole.mask) | undecided).all()
 
 
 def test_without_the_margin_borders_would_show() -> None:
     """The test above can fail: hard edges between tiles differ from the whole."""
-    network, picture = of_a_picture(local_network()), photo(256, 512)
-    whole = Predictor(network, (64, 64), 0.5, CPU, tile=8192).predict(picture)
-    hard = Predictor(network, (64, 64), 0.5, CPU, tile=256, overlap=0).predict(picture)
+    network, image = of_image_size(local_network()), image_of(256, 512)
+    whole = Predictor(network, (64, 64), 0.5, CPU, tile=8192).predict(image)
+    hard = Predictor(network, (64, 64), 0.5, CPU, tile=256, overlap=0).predict(image)
     assert np.abs(hard.probability - whole.probability).max() > 1e-3
 
 
 @pytest.mark.parametrize("size", [(128, 128), (97, 128), (128, 33), (32, 32)])
-def test_what_fits_in_one_tile_is_the_whole_picture(size: tuple[int, int]) -> None:
-    network, picture = of_a_picture(local_network()), photo(*size)
-    tiled = Predictor(network, (64, 64), 0.4, CPU, tile=128).predict(picture)
-    whole = Predictor(network, size, 0.4, CPU).predict(picture)
+def test_what_fits_in_one_tile_is_the_whole_image(size: tuple[int, int]) -> None:
+    network, image = of_image_size(local_network()), image_of(*size)
+    tiled = Predictor(network, (64, 64), 0.4, CPU, tile=128).predict(image)
+    whole = Predictor(network, size, 0.4, CPU).predict(image)
     assert (tiled.probability == whole.probability).all()
     assert (tiled.mask == whole.mask).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 31), (31, 300), (1, 500)])
-def test_tiny_pictures(built_of, size: tuple[int, int]) -> None:
+def test_tiny_images(built_of, size: tuple[int, int]) -> None:
     model = built_of("resnet50_deeplabv3plus").model.eval()
     for tile in (None, 128):
-        mask, probability = Predictor(model, (64, 64), 0.5, CPU, tile=tile).predict(photo(*size))
+        mask, probability = Predictor(model, (64, 64), 0.5, CPU, tile=tile).predict(image_of(*size))
         assert mask.shape == probability.shape == size
         assert np.isfinite(probability).all()
 
 
 def test_averaging_in_tiles_equals_averaging_of_the_whole() -> None:
-    """On a mirror-symmetric network of finite sight and a width on which the mirror image has the same grid."""
-    network = with_tta(of_a_picture(local_network()), flips=True)
-    picture = photo(150, 512)
-    whole = Predictor(network, (64, 64), 0.5, CPU, tile=8192).predict(picture)
-    tiled = Predictor(network, (64, 64), 0.5, CPU, tile=128, overlap=0.5).predict(picture)
+    """With a finite receptive field, and a width at which the mirror image has the same grid."""
+    network = with_tta(of_image_size(local_network()), flips=True)
+    image = image_of(150, 512)
+    whole = Predictor(network, (64, 64), 0.5, CPU, tile=8192).predict(image)
+    tiled = Predictor(network, (64, 64), 0.5, CPU, tile=128, overlap=0.5).predict(image)
     np.testing.assert_allclose(tiled.probability, whole.probability, atol=1e-6)
 
 
 def test_scales_in_tiles() -> None:
-    network = with_tta(of_a_picture(local_network()), flips=True, scales=[0.5, 1.0, 1.5])
-    mask, probability = Predictor(network, (64, 64), 0.5, CPU, tile=128).predict(photo(201, 333))
+    network = with_tta(of_image_size(local_network()), flips=True, scales=[0.5, 1.0, 1.5])
+    mask, probability = Predictor(network, (64, 64), 0.5, CPU, tile=128).predict(image_of(201, 333))
     assert mask.shape == (201, 333)
     assert ((probability > 0.5) == mask).all()
 
@@ -143,8 +143,8 @@ def test_the_parts_come_row_by_row_and_once() -> None:
         return np.full(part.shape[:2], 0.25, np.float32)
 
     y, x = np.mgrid[:300, :400]
-    picture = np.dstack([y // 32, x // 32, x]).astype(np.uint8)
-    assert (predict_tiled(predict, picture, 256, 0.25) == 0.25).all()
+    image = np.dstack([y // 32, x // 32, x]).astype(np.uint8)
+    assert (predict_tiled(predict, image, 256, 0.25) == 0.25).all()
     assert seen == [(0, 0, 256, 256), (0, 4, 256, 272), (1, 0, 268, 256), (1, 4, 268, 272)]
 
 
@@ -169,8 +169,8 @@ print((after - before) / 1024, height * width * (3 + 4 + 1) / 2**20)
 
 
 @pytest.mark.slow
-def test_memory_of_a_large_picture() -> None:
-    """The picture, one float map and the mask, and no more than 64 MiB besides."""
+def test_memory_of_a_large_image() -> None:
+    """It is that of the image, one float map and the mask, plus at most 64 MiB."""
     env = {**os.environ, "PYTHONPATH": str(Path(segtune.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", MEMORY], env=env, capture_output=True, text=True, check=True)
     grown, needed = map(float, done.stdout.split())

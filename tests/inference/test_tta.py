@@ -8,9 +8,9 @@ from segtune.inference.tta import with_tta
 
 
 def to_the_right(images: Tensor) -> Tensor:
-    """A network that sees more object the further right, and where it is bright."""
-    course = torch.linspace(-2, 2, images.shape[-1]).expand(len(images), 1, *images.shape[-2:])
-    return course + images[:, :1].float() / 255
+    """A network that finds more foreground the further right, and where it is bright."""
+    ramp = torch.linspace(-2, 2, images.shape[-1]).expand(len(images), 1, *images.shape[-2:])
+    return ramp + images[:, :1].float() / 255
 
 
 def test_without_averaging_the_logits_are_the_networks() -> None:
@@ -26,7 +26,7 @@ def test_flips_by_hand() -> None:
     assert not torch.allclose(found, to_the_right(images).sigmoid(), atol=0.1)
 
 
-def test_with_flips_a_mirrored_picture_gives_the_mirrored_mask() -> None:
+def test_with_flips_a_mirrored_image_gives_the_mirrored_mask() -> None:
     images = torch.randint(256, (1, 3, 40, 51), dtype=torch.uint8)
     predict = with_tta(to_the_right, flips=True, scales=[0.8, 1.0])
     assert torch.allclose(predict(images.flip(-1)).flip(-1), predict(images), atol=1e-4)

@@ -1,12 +1,15 @@
-"""The ranking on the screen."""
+"""The leaderboard: which runs it holds, and its tables on the terminal and in a file."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
-from segtune.reporting.leaderboard import RunResult, leaderboard_tables
+from segtune.errors import UserError
+from segtune.reporting.leaderboard import RunResult, differing, find_runs, leaderboard_tables, link_to
 from segtune.runtime import console
 
 DIFFERING = ["taps.low", "taps.high", "freeze.phases.all.backbone_lr_scale"]
@@ -64,3 +67,58 @@ def test_a_file_gets_a_column_for_each_setting(
         ],
         ["sweep/1", "0.5000", "", "12", "125.5", "block4_sepconv1_act", "block13_sepconv2_act", ""],
     ]
+
+
+def write_run(folder: Path, dice: float, *, evaluated: float | None = None, split: str = "val") -> None:
+    """Write what the leaderboard reads of a run."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"seed": 3, "train": {"clip": 1.0}, "run_dir": str(folder)}))
+    summary = {"val_dice": dice, "best_epoch": 2, "seconds": 60.0, "parameters": 7}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "metrics.csv").write_text(f"epoch,val_dice\n1,0.1\n2,{dice}\n")
+    if evaluated is not None:
+        facts = {"split": split, "dice_mean": evaluated, "intervals": {"dice_mean": [0.1, 0.9]}}
+        (folder / "evaluation.json").write_text(json.dumps(facts))
+        (folder / "per_image.csv").write_text("name,dice\n7,0.5\nb,0.6\n")
+
+
+def test_finished_runs_are_ranked_and_the_others_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "worse", 0.5)
+    write_run(tmp_path / "sweep" / "better", 0.75, evaluated=0.75)
+    write_run(tmp_path / "begun", 0.9)
+    (tmp_path / "begun" / "summary.json").unlink()
+    write_run(tmp_path / "nan", float("nan"))
+    write_run(tmp_path / "cut", 0.9)
+    (tmp_path / "cut" / "config.yaml").write_text("")
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe" / "config.yaml").write_text("seed: 0")  # a probe has no checkpoints
+    runs, unfinished, damaged = find_runs(tmp_path)
+    assert [run.folder.name for run in runs] == ["better", "worse"]
+    assert (unfinished, damaged) == ([tmp_path / "begun"], [tmp_path / "cut", tmp_path / "nan"])
+    better, worse = runs
+    assert better.settings == {"seed": "3", "train.clip": "1.0"}  # without the folder
+    assert better.dices == [0.1, 0.75]
+    assert (better.interval, better.images) == ("0.100 – 0.900", ("7", "b"))
+    assert (worse.interval, worse.images) == ("", ())
+    with pytest.raises(UserError):
+        find_runs(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("evaluated", "split"), [(0.7, "val"), (0.75, "test")])
+def test_an_interval_of_another_evaluation_is_not_shown(tmp_path: Path, evaluated: float, split: str) -> None:
+    write_run(tmp_path / "run", 0.75, evaluated=evaluated, split=split)
+    assert find_runs(tmp_path)[0][0].interval == ""
+
+
+def test_settings_that_differ_or_are_missing_are_named() -> None:
+    assert differing([{"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"}, {"a": "1", "b": "2"}]) == ["b", "c"]
+    assert differing([{"a": "1"}]) == []
+
+
+def test_links_are_relative_and_quoted(tmp_path: Path) -> None:
+    report, page = tmp_path / "a b" / "100%" / "report.html", tmp_path / "pages" / "report.html"
+    assert link_to(report, page) == ""  # there is none
+    report.parent.mkdir(parents=True)
+    report.touch()
+    assert link_to(report, page) == "../a%20b/100%25/report.html"
+    assert link_to(report, report) == ""
