@@ -4,7 +4,7 @@ import yaml
 from segtune.cli.help import config_folder
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
-from segtune.errors import UserError, nearest
+from segtune.errors import UserError
 
 ROOT = config_folder()
 
@@ -85,29 +85,11 @@ def test_a_wrong_setting_is_named_with_what_came_and_what_was_expected(changes, 
     )
 
 
-def test_all_problems_are_reported_at_once() -> None:
+def test_problems_of_all_groups_are_reported_at_once() -> None:
     text = problems({"seed": -1, "train.workers": "many", "loss.name": "focal", "optimizer.momentum": 2})
     assert text.startswith("4 settings are wrong:\n")
     named = {line.split(":")[0].strip() for line in text.splitlines()[1:]}
     assert named == {"seed", "train.workers", "loss.name", "optimizer.momentum"}
-
-
-def test_a_missing_setting_is_named() -> None:
-    settings = values()
-    del settings["data"]["root"]
-    with pytest.raises(UserError, match=r"data\.root is required\. Set data\.root=…"):
-        parse(Settings, settings)
-
-
-def test_a_folder_named_by_a_number_is_a_text() -> None:
-    settings = values()
-    settings["data"]["root"] = 2024
-    assert parse(Settings, settings).data.root == "2024"
-
-
-def test_nearest() -> None:
-    assert nearest("bacth_size", ["batch_size", "clip"]) == " Did you mean batch_size?"
-    assert nearest("qqq", ["batch_size"]) == ""
 
 
 def test_defaults_of_the_schema_are_those_of_the_yaml_files() -> None:

@@ -1,0 +1,72 @@
+"""The settings of commands: what they take from the training run where they are silent."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from segtune.config.command_settings import (
+    EvaluateSettings,
+    EvaluationDataSettings,
+    PredictSettings,
+    ScoringSettings,
+    TTASettings,
+)
+from segtune.config.parse import parse
+from segtune.config.schema import DataSettings, TrainSettings
+from segtune.errors import UserError
+
+TRAINED = DataSettings(
+    "folder", "photos", foreground=[3], image_size=[96, 64], eval_size=128, val_share=0.2, limit=7, groups="g.csv"
+)
+
+
+def test_an_evaluation_is_as_in_training_where_it_is_silent() -> None:
+    data = EvaluationDataSettings("folder", "others").completed(TRAINED)
+    assert data == replace(TRAINED, root="others", image_size=128, eval_size=None, limit=None, groups=None)
+
+
+def test_what_an_evaluation_says_counts() -> None:
+    data = EvaluationDataSettings("folder", "others", foreground="auto", eval_size=[32, 48], limit=3, split="all")
+    completed = data.completed(TRAINED)
+    assert (completed.foreground, completed.limit, completed.split) == ("auto", 3, "all")
+    assert completed.evaluation_size == (32, 48)
+    assert completed.val_share == 0.2
+
+
+def test_together_they_must_leave_something_to_train_on() -> None:
+    with pytest.raises(UserError, match="val_share and test_share together leave nothing to train on"):
+        EvaluationDataSettings("folder", "others", test_share=0.85).completed(TRAINED)
+
+
+def test_scoring_keeps_what_it_does_not_set() -> None:
+    trained = TrainSettings(batch_size=2, threshold=0.3, empty="skip", clip=5.0)
+    scoring = parse(
+        ScoringSettings, {"batch_size": 4, "threshold": 0.6, "clip": 1.0, "unknown": 1}
+    )  # the rest is ignored
+    assert scoring.completed(trained) == replace(trained, batch_size=4, threshold=0.6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"checkpoint": ["a", "b", "c"]},
+            "checkpoint: got ['a', 'b', 'c']; expected: one file, or two to compare: [A,B]",
+        ),
+        ({"resamples": 99}, "resamples: got 99; expected: greater than or equal to 100."),
+        ({"tta": {"scales": []}}, "tta.scales: got []; expected: "),
+    ],
+)
+def test_evaluate_refuses(changes: dict[str, Any], text: str) -> None:
+    values = {"checkpoint": "a", "data": {"name": "folder", "root": "x"}, "train": {}}
+    assert parse(EvaluateSettings, values).tta == TTASettings(flips=False, scales=[1.0])
+    with pytest.raises(UserError) as error:
+        parse(EvaluateSettings, values | changes)
+    assert text in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("tile", 64), ("overlap", 0.6), ("frames", 0), ("image_size", 16)])
+def test_predict_refuses(name: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"{name}: got {value}; expected: "):
+        parse(PredictSettings, {"checkpoint": "a", "input": "b", "train": {}, name: value})

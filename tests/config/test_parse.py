@@ -1,0 +1,59 @@
+"""Parsing plain values: every problem is reported, by the dotted name of its setting."""
+
+from dataclasses import field
+
+import pytest
+from pydantic.dataclasses import dataclass
+
+from segtune.config.parse import parse
+from segtune.config.schema import STRICT, Count
+from segtune.errors import UserError
+
+
+@dataclass(frozen=True, config=STRICT)
+class Inner:
+    count: Count = 1
+    size: int | list[int] = 8
+
+    def __post_init__(self) -> None:
+        if self.count == 13:
+            raise ValueError("13 is no count")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Outer:
+    name: str
+    inner: Inner = field(default_factory=Inner)
+
+
+def problems(values: dict[str, object]) -> list[str]:
+    with pytest.raises(UserError) as error:
+        parse(Outer, values)
+    return str(error.value).splitlines()
+
+
+def test_values_become_an_instance_with_defaults_for_the_rest() -> None:
+    assert parse(Outer, {"name": "a", "inner": {"size": [1, 2]}}) == Outer("a", Inner(1, [1, 2]))
+
+
+def test_a_number_is_a_text_where_a_text_is_expected() -> None:
+    assert parse(Outer, {"name": 2024}).name == "2024"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, "name is required. Set name=…"),
+        ({"name": "a", "inner": {"cuont": 2}}, "inner.cuont: there is no such setting. Did you mean count?"),
+        ({"name": "a", "inner": {"zzz": 2}}, "inner.zzz: there is no such setting."),
+        ({"name": "a", "inner": {"count": 0}}, "inner.count: got 0; expected: greater than or equal to 1."),
+        ({"name": "a", "inner": {"size": "x"}}, "inner.size: got 'x'; expected: a valid integer, or a valid list."),
+        ({"name": "a", "inner": {"count": 13}}, "inner: 13 is no count."),
+    ],
+)
+def test_one_problem_is_one_line(values: dict[str, object], expected: str) -> None:
+    assert problems(values) == ["One setting is wrong:", f"  {expected}"]
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    assert problems({"name": None, "inner": {"count": "many", "size": None, "x": 1}})[0] == "4 settings are wrong:"

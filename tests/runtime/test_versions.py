@@ -1,0 +1,16 @@
+"""The versions that are written into reports."""
+
+from importlib.metadata import version
+
+import torch
+
+from segtune.runtime.versions import versions
+from segtune.version import __version__
+
+
+def test_versions_are_those_of_the_imported_packages() -> None:
+    found = versions()
+    assert found["segtune"] == __version__
+    assert found["torch"] == torch.__version__
+    assert {name: found[name] for name in ("timm", "numpy")} == {name: version(name) for name in ("timm", "numpy")}
+    assert set(found) == {"segtune", "torch", "timm", "numpy", "opencv"}
