@@ -10,7 +10,6 @@ from segtune.evaluation.evaluator import Details, Evaluation
 from segtune.evaluation.summary import assess, choose_threshold, compare_paired, dice_at, scores_per_image
 from segtune.metrics.curves import BINS, histogram
 from segtune.metrics.overlap import summarise
-from segtune.reporting.wording import sentences
 from segtune.runtime.files import without_nan
 
 #: TP, FP, FN, TN: Dice 0.8, 0.5, empty and clean, empty with a false alarm, 1.
@@ -116,18 +115,3 @@ def test_pictures_compared_in_pairs() -> None:
     assert (found["better"], found["worse"], found["images"]) == (3, 0, 4)
     low, high = found["interval"]
     assert 0 < low <= 0.075 <= high <= 0.1  # though the images differ by more than that
-
-
-def test_the_sentences() -> None:
-    facts = assess(evaluation(), "one", 200)
-    against = {"difference": 0.01, "interval": [-0.002, 0.021], "better": 3, "worse": 1, "images": 5}
-    tuned = {"threshold": 0.4, "chosen_on": "val", "dice_mean": 0.67, "against_usual": against}
-    facts |= {"empty": "one", "threshold": 0.5, "tuned": tuned}
-    facts["compared"] = {"checkpoint": "b.pt", "dice_mean": 0.65} | against
-    assert sentences(facts) == [
-        "An image without foreground counts as 1 if nothing is predicted, else 0 (train.empty=one): there are 2, 1 "
-        "with a false alarm; the others have a mean Dice of 0.7667.",
-        "Threshold 0.5. The best on the val images is 0.4; here it gives 0.6700, a difference of +0.0100 (95 %: "
-        "-0.0020 to +0.0210).",
-        "b.pt has 0.6500: a difference of +0.0100 (95 %: -0.0020 to +0.0210) per image; better in 3, worse in 1 of 5.",
-    ]

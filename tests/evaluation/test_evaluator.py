@@ -1,0 +1,105 @@
+"""The evaluator against a model whose logits are known, counted again with NumPy."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segtune.config.schema import DataSettings, TrainSettings
+from segtune.data.dataset import build_dataset
+from segtune.data.sources.base import Pair
+from segtune.errors import FailedError
+from segtune.evaluation.evaluator import Evaluation, Evaluator
+from segtune.evaluation.skin_tone import typology_angle
+from segtune.losses import bce_loss
+from segtune.metrics.curves import BINS
+from segtune.runtime.device import Device
+from tests.evaluation.conftest import SIZES, Red
+
+CPU = Device(torch.device("cpu"), torch.float32)
+DATA = DataSettings("folder", root=".", image_size=64)
+
+
+def evaluate(pairs: list[Pair], model: nn.Module | None = None, batch_size: int = 2, **options: Any) -> Evaluation:
+    train = TrainSettings(batch_size=batch_size, workers=0, threshold=0.6)
+    found = Evaluator(pairs, DATA, train, bce_loss, CPU, **options)(model or Red())
+    assert found is not None
+    return found
+
+
+def by_hand(pairs: list[Pair]) -> tuple[list[list[int]], float]:
+    """Counts of every image at its own size, and the mean cross-entropy at 64 x 64."""
+    counts, losses = [], []
+    for index, pair in enumerate(pairs):
+        sample = build_dataset(pairs, DATA, None)[0, index]
+        truth, target = pair.read_mask() > 0, sample["mask"].numpy().astype(float)
+        logits = (sample["image"][:1].float() - 127.5) / 32
+        resized = F.interpolate(logits[None], size=truth.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+        predicted = 1 / (1 + np.exp(-resized)) > 0.6
+        counts.append([int((predicted == p)[truth == t].sum()) for p, t in ((1, 1), (1, 0), (0, 1), (0, 0))])
+        losses.append(np.mean(np.log1p(np.exp(logits.numpy())) - target * logits.numpy()))
+    return counts, float(np.mean(losses))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_counts_and_loss_do_not_depend_on_the_batches(pairs: list[Pair], batch_size: int) -> None:
+    found, (counts, loss) = evaluate(pairs, batch_size=batch_size), by_hand(pairs)
+    assert found.counts.tolist() == counts
+    assert found.counts.sum(1).tolist() == [height * width for height, width in SIZES]
+    assert found.loss == pytest.approx(loss, rel=1e-5)
+    assert found.scores.images == 5
+    assert found.scores.empty_images == 1
+    assert found.samples is None
+
+
+def test_details_are_collected_with_a_tolerance(pairs: list[Pair]) -> None:
+    found = evaluate(pairs, tolerance=1.0)
+    details = found.detailed
+    above = details.histograms[..., round(0.6 * BINS) :].sum(-1)
+    assert (above[:, 1] - found.counts[:, 0]).abs().max() <= 2  # but for rounding at the threshold
+    assert details.histograms.sum((1, 2)).tolist() == found.counts.sum(1).tolist()
+    assert details.boundaries.shape == (5, 4)
+    assert (details.boundaries[:, 0] <= details.boundaries[:, 1]).all()
+    assert details.boundaries[4, 3] == 0  # the empty mask has no boundary
+    assert details.label_errors[4] > 0  # the model is sure of something there
+    same_size = typology_angle(pairs[0].read_photo(), pairs[0].read_mask() > 0)
+    assert details.tones[0].item() == pytest.approx(same_size)
+    assert details.tones.isnan().tolist() == [False] * 4 + [True]
+
+
+def test_details_are_missed_by_name(pairs: list[Pair]) -> None:
+    with pytest.raises(ValueError, match="create the Evaluator with a tolerance"):
+        _ = evaluate(pairs[:1]).detailed
+
+
+def test_samples_are_drawn_evenly_spaced(pairs: list[Pair]) -> None:
+    drawn = evaluate(pairs, samples=3).samples
+    assert drawn is not None
+    assert drawn.shape == (3 * 64 + 2 * 4, 3 * 64, 3)
+    assert np.array_equal(drawn[:64, :64], pairs[0].read_photo())
+    assert np.array_equal(drawn[136:, :64], evaluate(pairs[3:], samples=2).samples[68:, :64])
+
+
+def test_an_evaluation_can_be_stopped(pairs: list[Pair]) -> None:
+    seen: list[int] = []
+
+    class Counting(Red):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return super().forward(images)
+
+    evaluator = Evaluator(pairs, DATA, TrainSettings(batch_size=2, workers=0), bce_loss, CPU)
+    assert evaluator(Counting(), stop=lambda: len(seen) == 2) is None
+    assert seen == [2, 2]
+
+
+def test_a_model_that_returns_nan_is_not_scored(pairs: list[Pair]) -> None:
+    class Broken(Red):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) * torch.nan
+
+    with pytest.raises(FailedError, match="The model returns NaN for p0 in float32, so it cannot be scored"):
+        evaluate(pairs, Broken(), tolerance=1.0)

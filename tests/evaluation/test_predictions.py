@@ -1,0 +1,49 @@
+"""Predictions for display against a model whose logits are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from segtune.config.command_settings import TTASettings
+from segtune.config.schema import DataSettings, TrainSettings
+from segtune.data.sources.base import Pair
+from segtune.evaluation.predictions import as_seen, predict_samples
+from segtune.runtime.device import Device
+from tests.evaluation.conftest import SIZES, Red
+
+CPU = Device(torch.device("cpu"), torch.float32)
+
+
+def test_parts_of_a_prediction() -> None:
+    image = torch.arange(3 * 2 * 2, dtype=torch.uint8).view(3, 2, 2)
+    logits = torch.tensor([[[-1.0, 0.0], [0.5, 2.0]]])
+    found = as_seen(image, torch.tensor([[[0, 1], [1, 0]]]), torch.zeros(7, 9), logits, 0.25)
+    assert found.size == (7, 9)
+    assert found.photo[0, 1].tolist() == [1, 5, 9]
+    assert found.truth.tolist() == [[False, True], [True, False]]
+    assert found.predicted.tolist() == [[False, False], [True, True]]
+    assert found.probability == pytest.approx(1 / (1 + np.exp(-logits[0].numpy())))
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.9])
+def test_samples_are_predicted_at_the_networks_size(pairs: list[Pair], threshold: float) -> None:
+    data, train = DataSettings("folder", root=".", image_size=64), TrainSettings(threshold=threshold)
+    found = list(predict_samples(Red(), pairs, data, train, CPU, TTASettings()))
+    assert [each.size for each in found] == SIZES
+    for pair, each in zip(pairs, found, strict=True):
+        assert each.photo.shape == (64, 64, 3)
+        red = each.photo[..., 0].astype(float)
+        assert each.probability == pytest.approx(1 / (1 + np.exp(-(red - 127.5) / 32)), abs=1e-6)
+        assert np.array_equal(each.predicted, each.probability > threshold)
+        if each.size == (64, 64):
+            assert np.array_equal(each.photo, pair.read_photo())
+            assert np.array_equal(each.truth, pair.read_mask() > 0)
+
+
+def test_flips_are_averaged(pairs: list[Pair]) -> None:
+    """Pixel by pixel the model does not see where it is, so that flips change nothing."""
+    data, train = DataSettings("folder", root=".", image_size=64), TrainSettings()
+    plain, flipped = (
+        next(iter(predict_samples(Red(), pairs, data, train, CPU, TTASettings(flips=flips)))) for flips in (False, True)
+    )
+    assert flipped.probability == pytest.approx(plain.probability, abs=1e-5)
