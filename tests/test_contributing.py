@@ -79,7 +79,7 @@ def test_the_example_trains(copy: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(copy)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
