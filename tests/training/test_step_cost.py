@@ -1,27 +1,15 @@
-"""What a step costs: estimates against values worked out by hand and real steps, measurements against known jobs."""
+"""What a step costs: estimates against values worked out by hand and real steps."""
 
-import importlib
-import os
-import signal
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from segtune.errors import UserError
 from segtune.losses import dice_bce_loss
-from segtune.runtime.measure import Measured, measure
+from segtune.models.build import BuiltModel
 from segtune.training.step_cost import StepCost, estimate
-
-if TYPE_CHECKING:  # not in the processes of the jobs below, for which this file is loaded too: it takes seconds
-    from segtune.models.build import BuiltModel
 
 SHAPE = (2, 8, 8)
 PIXELS = 2 * 8 * 8
@@ -173,7 +161,7 @@ def test_a_layer_that_no_gradient_reaches_costs_no_backward_pass() -> None:
     assert of_cut.gradients == cost(frozen(Tiny())).gradients
 
 
-def test_where_the_backward_pass_stops(built_of: Callable[[str], "BuiltModel"]) -> None:
+def test_where_the_backward_pass_stops(built_of: Callable[[str], BuiltModel]) -> None:
     assert cost(Tiny()).backward_stops == "first"
     built = built_of("xception_deeplabv3plus")
     train_deepest(built, 0)
@@ -183,7 +171,7 @@ def test_where_the_backward_pass_stops(built_of: Callable[[str], "BuiltModel"]) 
     assert estimate(built.model, sgd, (2, 64, 64), torch.float32).backward_stops == "backbone.block7.rep.1.conv1"
 
 
-def train_deepest(built: "BuiltModel", blocks: int) -> None:
+def train_deepest(built: BuiltModel, blocks: int) -> None:
     built.model.requires_grad_(False).eval()
     kept = {path for path, module in built.model.backbone.named_modules() if list(module.parameters())}
     present = [[path for path in paths if path in kept] for paths in built.blocks.values() if kept & set(paths)]
@@ -192,7 +180,7 @@ def train_deepest(built: "BuiltModel", blocks: int) -> None:
     built.model.decoder.requires_grad_(True).train()
 
 
-def test_freezing_never_raises_an_estimate(built_of: Callable[[str], "BuiltModel"]) -> None:
+def test_freezing_never_raises_an_estimate(built_of: Callable[[str], BuiltModel]) -> None:
     built = built_of("vgg16_fcn8s")
     costs = []
     for blocks in (0, 1, 3, len(built.blocks)):
@@ -203,60 +191,3 @@ def test_freezing_never_raises_an_estimate(built_of: Callable[[str], "BuiltModel
         assert values == sorted(values)
         assert values[0] < values[-1]
     assert len({of.weights for of in costs}) == 1
-
-
-# Jobs for other processes, which find them by the name of this file.
-
-
-def sleeper(megabytes: int, seconds: float) -> tuple[Callable[[], object], torch.device]:
-    def step() -> None:
-        torch.ones(megabytes * 10**6, dtype=torch.uint8)
-        time.sleep(seconds)
-
-    return step, torch.device("cpu")
-
-
-def failing() -> tuple[Callable[[], object], torch.device]:
-    raise ValueError(f"no such thing with {torch.get_num_threads()} threads")
-
-
-def killed() -> tuple[Callable[[], object], torch.device]:
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError
-
-
-@pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    return importlib.import_module(Path(__file__).stem)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the memory of a process")
-def test_a_step_is_measured_without_what_its_parent_holds(jobs: ModuleType) -> None:
-    held = bytearray(b"x" * 500_000_000)
-    measured = measure(partial(jobs.sleeper, 200, 0.1), steps=3)
-    del held
-    assert isinstance(measured, Measured)
-    assert measured.memory == pytest.approx(200e6, rel=0.1)
-    assert 0.1 <= measured.seconds < 1.0
-
-
-def test_a_job_that_fails_says_why_and_runs_with_as_many_threads_as_here(jobs: ModuleType) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        with pytest.raises(UserError) as caught:
-            measure(jobs.failing)
-    finally:
-        torch.set_num_threads(threads)
-    assert str(caught.value) == "The step could not be measured: ValueError: no such thing with 3 threads"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_a_job_that_is_killed_says_what_helps(jobs: ModuleType) -> None:
-    with pytest.raises(UserError) as caught:
-        measure(jobs.killed)
-    assert str(caught.value) == (
-        "The step could not be measured: its process was killed, most likely out of memory. "
-        "Reduce train.batch_size or data.image_size."
-    )
