@@ -104,7 +104,7 @@ def precision_recall_chart(facts: Facts) -> str:
 
 
 def calibration_chart(facts: Facts) -> str:
-    """Return a reliability diagram: the fraction of object pixels by predicted probability."""
+    """Return a reliability diagram: the fraction of foreground pixels by predicted probability."""
     calibration = facts["curves"]["calibration"]
 
     def draw(axes: Any) -> None:
@@ -112,7 +112,7 @@ def calibration_chart(facts: Facts) -> str:
         axes.plot((0, 1), (0, 1), color=_GREY, linewidth=1, linestyle="--")
         probability, fraction = (np.array(calibration[key])[used] for key in ("probability", "share"))
         axes.plot(probability, fraction, color=_BLUE, marker="o")
-        axes.set(xlabel="predicted probability", ylabel="fraction of object pixels", xlim=(0, 1), ylim=(0, 1.02))
+        axes.set(xlabel="predicted probability", ylabel="fraction of foreground pixels", xlim=(0, 1), ylim=(0, 1.02))
 
     return _chart(draw, title=f"Calibration, expected error {calibration['error']:.3f}")
 

@@ -23,17 +23,17 @@ def sentences(facts: Facts) -> list[str]:
     rules = {"one": "1 if nothing is predicted, else 0", "zero": "0", "skip": "not at all"}
     said = [
         f"An image without foreground counts as {rules[facts['empty']]} (train.empty={facts['empty']}): there "
-        + (f"are {empty['images']}, {empty['with_false_alarm']} with a false alarm" if empty["images"] else "is none")
+        + (f"are {empty['images']}, {empty['with_false_alarm']} with a false alarm" if empty["images"] else "are none")
         + (f"; the others have a mean Dice of {number(empty['dice_mean_of_others'])}." if empty["images"] else ".")
     ]
     if not tuned:
-        return [*said, f"Threshold {facts['threshold']:g}. No best one can be chosen: no image has foreground."]
+        return [*said, f"Threshold {facts['threshold']:g}. No better one can be chosen: no image has foreground."]
     against = tuned["against_usual"]
     elsewhere = tuned["chosen_on"] == "val"
-    where = "the val images" if elsewhere else "these same images"
+    where = "the val images" if elsewhere else "these images"
     said.append(
-        f"Threshold {facts['threshold']:g}. The best on {where} is {tuned['threshold']:g}; here it gives "
-        f"{number(tuned['dice_mean'])}, a difference of {signed(against)}"
+        f"Threshold {facts['threshold']:g}. The best threshold on {where} is {tuned['threshold']:g}, with a mean Dice "
+        f"of {number(tuned['dice_mean'])} here, a difference of {signed(against)}"
         + ("." if elsewhere else ": optimistically biased, since it is scored on the images it was chosen on.")
     )
     if compared := facts.get("compared"):

@@ -127,7 +127,7 @@ def test_a_leaderboard_names_its_runs_up_to_twelve(axes_of: Callable[..., Any]) 
         (charts.training_chart, (HISTORY, 2), {"epoch", "validation Dice", "head", "all"}),
         (charts.threshold_chart, (FACTS,), {"Dice by threshold", "best on val: 0.43"}),
         (charts.precision_recall_chart, (FACTS,), {"recall", "precision"}),
-        (charts.calibration_chart, (FACTS,), {"predicted probability", "fraction of object pixels"}),
+        (charts.calibration_chart, (FACTS,), {"predicted probability", "fraction of foreground pixels"}),
         (charts.dice_chart, ([0.5, 0.7],), {"images"}),
         (charts.group_chart, ("<$x$>", GROUPS), {"By <$x$>", "small (9)"}),
         (charts.leaderboard_chart, ([("$a_1$ & b", [0.1])],), {"$a_1$ & b"}),

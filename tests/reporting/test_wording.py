@@ -24,17 +24,17 @@ def test_sentences_of_a_comparison_with_a_threshold_from_val() -> None:
     compared = {"checkpoint": "b.pt", "dice_mean": 0.65} | AGAINST
     assert sentences(FACTS | {"compared": compared}) == [
         EMPTY,
-        "Threshold 0.5. The best on the val images is 0.4; here it gives 0.6700, a difference of +0.0100 (95 %: "
-        "-0.0020 to +0.0210).",
+        "Threshold 0.5. The best threshold on the val images is 0.4, with a mean Dice of 0.6700 here, a difference of "
+        "+0.0100 (95 %: -0.0020 to +0.0210).",
         "b.pt has 0.6500: a difference of +0.0100 (95 %: -0.0020 to +0.0210) per image; better in 3, worse in 1 of 5.",
     ]
 
 
 def test_a_threshold_chosen_on_the_scored_images_is_called_biased() -> None:
-    tuned = FACTS["tuned"] | {"chosen_on": "the same pictures"}
+    tuned = FACTS["tuned"] | {"chosen_on": "the same images"}
     assert sentences(FACTS | {"tuned": tuned})[1] == (
-        "Threshold 0.5. The best on these same images is 0.4; here it gives 0.6700, a difference of +0.0100 (95 %: "
-        "-0.0020 to +0.0210): optimistically biased, since it is scored on the images it was chosen on."
+        "Threshold 0.5. The best threshold on these images is 0.4, with a mean Dice of 0.6700 here, a difference of "
+        "+0.0100 (95 %: -0.0020 to +0.0210): optimistically biased, since it is scored on the images it was chosen on."
     )
 
 
@@ -45,8 +45,8 @@ def test_the_rule_for_empty_images_is_always_stated(empty: str, rule: str) -> No
     none = {"images": 0, "with_false_alarm": 0, "dice_mean_of_others": 0.9}
     found = sentences(FACTS | {"empty": empty, "empty_pictures": none, "tuned": None})
     assert found == [
-        f"An image without foreground counts as {rule} (train.empty={empty}): there is none.",
-        "Threshold 0.5. No best one can be chosen: no image has foreground.",
+        f"An image without foreground counts as {rule} (train.empty={empty}): there are none.",
+        "Threshold 0.5. No better one can be chosen: no image has foreground.",
     ]
 
 
