@@ -1,5 +1,6 @@
 """The search for near-duplicates against brute force, and what it lists."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,5 +64,6 @@ def test_equal_pixels_and_images_without_structure_are_left_out() -> None:
     copies = [sample("a", "train", 7, pixels="same"), sample("b", "val", 7, pixels="same")]
     flat = [sample("c", "val", 7, spread=FLAT - 0.1)]
     assert near_duplicates([*copies, *flat], 6) == ([], [], {})
+    assert near_duplicates([replace(one, split="train") for one in copies], 6) == ([], [], {})
     across, _, _ = near_duplicates([*copies, sample("d", "test", 7, spread=FLAT)], 6)
     assert {each.second.pair.name for each in across} == {"d"}
