@@ -1,4 +1,4 @@
-"""The probe's classifiers against least squares, brute force and data whose answer is known."""
+"""The probe against brute force and data whose answer is known."""
 
 from pathlib import Path
 
@@ -14,64 +14,9 @@ from segtune.data.dataset import build_dataset
 from segtune.data.sources.base import Pair
 from segtune.errors import UserError
 from segtune.metrics.overlap import counts, per_image
-from segtune.models.backbones.spec import BackboneSpec
-from segtune.models.layer_info import BackboneSummary, LayerInfo
-from segtune.probing.linear_classifier import Classifier, Moments, discriminant
+from segtune.probing.linear_classifier import Classifier
 from segtune.probing.probe import Probe, _above_each, _at, _draw, _scores, thresholds
-from segtune.probing.tap_search import search
 from segtune.runtime.device import Device
-
-
-def moments_of(parts: list[dict[str, Tensor]]) -> Moments:
-    moments, names = Moments(), sorted(parts[0])
-    for part in parts:
-        moments.count += len(part[names[0]])
-        moments.add(part, names, [(a, b) for a in names for b in names if a <= b])
-    return moments
-
-
-def test_moments_over_parts_are_those_of_the_whole() -> None:
-    whole = {"a": torch.randn(60, 3), "b": torch.randn(60, 2) + 5}
-    parts = [{name: values[n : n + 20] for name, values in whole.items()} for n in (0, 20, 40)]
-    together = np.concatenate([whole["b"].numpy(), whole["a"].numpy()], axis=1)
-    moments = moments_of(parts)
-    np.testing.assert_allclose(moments.mean(("b", "a")), together.mean(0), atol=1e-5)
-    np.testing.assert_allclose(moments.covariance(("b", "a")), np.cov(together.T, bias=True), atol=1e-4)
-
-
-def test_the_discriminant_is_the_direction_of_least_squares() -> None:
-    rng = np.random.default_rng(0)
-    mixing = rng.normal(size=(4, 4))
-    classes = [rng.normal(size=(500, 4)) @ mixing + shift for shift in (0, [1, 0, -2, 3])]
-    parts = [{"a": torch.tensor(values[:, :2]).float(), "b": torch.tensor(values[:, 2:]).float()} for values in classes]
-    found = discriminant(*(moments_of([part]) for part in parts), ("a", "b"), ridge=1e-9)
-    x = np.concatenate(classes)
-    x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-    expected = np.linalg.lstsq(x, np.repeat([-1.0, 1.0], 500), rcond=None)[0][:4]
-    direction = torch.cat([found.weights["a"], found.weights["b"]]).numpy()
-    assert direction @ expected / np.linalg.norm(direction) / np.linalg.norm(expected) == pytest.approx(1, abs=1e-6)
-    scores = [values @ direction + found.offset for values in classes]
-    assert scores[0].mean() == pytest.approx(-scores[1].mean())
-    assert scores[1].mean() > 0
-    assert found.spread == pytest.approx(np.sqrt((scores[0].var() + scores[1].var()) / 2), rel=1e-4)
-
-
-def test_the_discriminant_does_not_depend_on_the_scale_of_a_channel() -> None:
-    torch.manual_seed(0)
-    classes = [torch.randn(200, 3), torch.randn(200, 3) + torch.tensor([1.0, 2, 0])]
-    scale = torch.tensor([1e3, 1e-3, 1.0])
-    plain, scaled = (
-        discriminant(*(moments_of([{"a": values * factor}]) for values in classes), ("a",), ridge=0.5)
-        for factor in (1.0, scale)
-    )
-    torch.testing.assert_close(scaled.weights["a"] * scale, plain.weights["a"], rtol=1e-3, atol=1e-4)
-
-
-def test_a_channel_that_never_varies_is_left_alone() -> None:
-    classes = [torch.cat([torch.randn(50, 1) + shift, torch.full((50, 1), 7.0)], dim=1) for shift in (0, 3)]
-    found = discriminant(*(moments_of([{"a": values}]) for values in classes), ("a",), ridge=0.01)
-    assert torch.isfinite(found.weights["a"]).all()
-    assert found.weights["a"][1] == 0
 
 
 @pytest.mark.parametrize(
@@ -226,45 +171,3 @@ def test_pictures_without_the_object(tmp_path: Path) -> None:
         "The training images have no pixels of the object; a probe needs both classes. Check data.foreground and "
         "data.invert, and that the masks belong to these images."
     )
-
-
-# --- the search ---
-
-
-def summary(**strides: int) -> BackboneSummary:
-    spec = BackboneSpec("channels", nn.Identity, "channels", (0.5,) * 3, (0.5,) * 3, {})
-    layers = [
-        LayerInfo(name, "", "all", 1, stride, 32, 32, (1, 1), False, 0, index, True)
-        for index, (name, stride) in enumerate(strides.items())
-    ]
-    count = len(layers)
-    return BackboneSummary(
-        spec, tuple(layers), 0, count, tuple(strides), np.ones(count, np.int64), np.eye(count, dtype=np.int64)
-    )
-
-
-def test_the_search_is_greedy_and_gives_layers_in_the_order_of_depth(tmp_path: Path) -> None:
-    found = search(probe_of(tmp_path, "both"), ["green", "red", "noise"], 2, [], summary(green=1, noise=1, red=1))
-    assert found.best == ("green", "red")
-    first = max(found.at_step(0), key=found.at_step(0).__getitem__)
-    assert set(found.steps[1]) == {"green", "red", "noise"} - {first}
-    assert all(first in group for group in found.steps[1].values())
-    assert found.dices[found.best] == max(found.at_step(1).values())
-
-
-def test_a_finer_layer_never_comes_behind_a_coarser_one(tmp_path: Path) -> None:
-    found = search(probe_of(tmp_path, "both"), ["red", "noise", "green"], 2, [], summary(red=2, noise=2, green=1))
-    assert ("red", "green") not in found.dices
-
-
-def test_other_groups_are_measured_as_well(tmp_path: Path) -> None:
-    also = [("noise",), ("red", "green", "noise")]
-    found = search(probe_of(tmp_path, "both"), ["red", "green"], 2, also, summary(red=1, green=1, noise=1))
-    assert set(found.dices) == {("red",), ("green",), ("red", "green"), *also}
-    assert found.best == ("red", "green")
-
-
-def test_too_few_candidates(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        search(probe_of(tmp_path, "both"), ["red"], 2, [], summary(red=1, green=1, noise=1))
-    assert str(caught.value) == "1 candidates are too few for 2 taps. Name more (layers=[…])."

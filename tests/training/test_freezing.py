@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from segtune.config.schema import OptimizerSettings, PhaseSettings
+from segtune.config.schema import PhaseSettings
 from segtune.errors import UserError
 from segtune.models.build import BuiltModel
 from segtune.training.freezing import Audit, Scope, audit, choose, freeze, train_mode
-from segtune.training.optim import build_optimizer
 
 BuiltOf = Callable[[str], BuiltModel]
 
@@ -340,28 +339,6 @@ def test_frozen_batchnorm_stands_still_over_real_steps(built_of: BuiltOf) -> Non
     moving = re.compile(r"decoder\..*|backbone\.(layer1\.0\.bn1\..*|layer3\..*(conv\d|downsample\.0)\.weight)")
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]) is not bool(moving.fullmatch(name)), name
-
-
-def test_rates_of_layer_wise_decay_by_hand() -> None:
-    given = PhaseSettings(epochs=1, lr=0.1, backbone_lr_scale=0.5, layer_decay=0.2)
-    model = Tiny()
-    freeze(model, choose(model, "all", given, BLOCKS))
-    optimizer = build_optimizer(OptimizerSettings("sgd", weight_decay=0.3), model, given, BLOCKS)
-    rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
-    found = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
-    assert found == {  # blocks two, one and stem; the block that is not there counts for nothing
-        "backbone.conv0.weight": (pytest.approx(0.002), 0.3),
-        "backbone.conv0.bias": (pytest.approx(0.002), 0),
-        "backbone.bn0.weight": (pytest.approx(0.002), 0),
-        "backbone.bn0.bias": (pytest.approx(0.002), 0),
-        "backbone.block1.0.weight": (pytest.approx(0.01), 0.3),
-        "backbone.block2.0.weight": (pytest.approx(0.05), 0.3),
-        "backbone.block2.0.bias": (pytest.approx(0.05), 0),
-        "backbone.block2.1.weight": (pytest.approx(0.05), 0),
-        "backbone.block2.1.bias": (pytest.approx(0.05), 0),
-        "decoder.weight": (0.1, 0.3),
-        "decoder.bias": (0.1, 0),
-    }
 
 
 def test_names_without_parameters_are_refused() -> None:

@@ -32,7 +32,6 @@ from segtune.models.pretrained import LoadedWeights
 from segtune.runtime.device import resolve_device
 from segtune.training import loop as engine
 from segtune.training import phase_summary as plan
-from segtune.training.optim import build_optimizer, build_schedule
 from segtune.training.phases import Phase, plan_phases
 from segtune.training.step_cost import StepCost
 
@@ -428,37 +427,3 @@ def test_validation_dice_is_what_evaluate_measures(finished: tuple[Path, dict], 
     sizes = [int(row["tp"]) + int(row["fp"]) + int(row["fn"]) + int(row["tn"]) for row in rows]
     assert sizes == [75 * 85, 76 * 84, 77 * 83]  # counted at the photos' own size
     assert np.mean([float(row["dice"]) for row in rows]) == pytest.approx(report["dice_mean"], abs=1e-6)
-
-
-def test_the_rate_warms_up_and_decays(photos: Path) -> None:
-    model = build_model(*[getattr(settings(photos), name) for name in ("backbone", "taps", "decoder")]).model
-    phase = PhaseSettings(epochs=1, lr=1e-2, backbone_lr_scale=0.1)
-    for schedule, middle in (("cosine", 0.5), ("poly", 0.5**0.9), ("constant", 1.0)):
-        options = OptimizerSettings("sgd", schedule=schedule, warmup=0.2)
-        optimizer = build_optimizer(options, model, phase, BACKBONES["resnet50"].blocks)
-        course = build_schedule(options, optimizer, phase, 100)
-        rates = []
-        for _ in range(100):
-            rates.append([group["lr"] for group in optimizer.param_groups])
-            optimizer.step()
-            course.step()
-        decoder, backbone = max(rates[30]), min(rates[30])
-        assert backbone == pytest.approx(0.1 * decoder)
-        assert max(rates[0]) == pytest.approx(1e-2 / 21)
-        assert max(rates[20]) == pytest.approx(1e-2)
-        assert max(rates[60]) == pytest.approx(1e-2 * middle)
-
-
-def test_the_optimizer_holds_what_trains_and_nothing_else(photos: Path) -> None:
-    chosen = settings(photos)
-    model = build_model(chosen.backbone, chosen.taps, chosen.decoder).model
-    model.requires_grad_(False)
-    model.decoder.requires_grad_(True)
-    held = [
-        p
-        for g in build_optimizer(
-            chosen.optimizer, model, PhaseSettings(epochs=1, lr=1e-3), BACKBONES["resnet50"].blocks
-        ).param_groups
-        for p in g["params"]
-    ]
-    assert {id(p) for p in held} == {id(p) for p in model.decoder.parameters()}

@@ -18,7 +18,6 @@ from segtune.config.schema import (
     BackboneSettings,
     DeepLabV3PlusSettings,
     FreezeSettings,
-    OptimizerSettings,
     PhaseSettings,
 )
 from segtune.errors import UserError
@@ -27,7 +26,6 @@ from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import BuiltModel, build_model
 from segtune.models.pretrained import LoadedWeights
 from segtune.training.freezing import train_mode
-from segtune.training.optim import build_optimizer, build_schedule
 from segtune.training.phases import Phase, Span, enter, plan_phases, span_of
 
 NetworkOf = Callable[[str], nn.Module]
@@ -108,38 +106,6 @@ def test_the_batches_of_all_epochs_make_the_steps() -> None:
                 span = span_of(PhaseSettings(lr=0.1, **length), batches, accumulate)
                 assert sum(-(-span.of(epoch) // accumulate) for epoch in range(span.epochs)) == span.steps
                 assert 1 <= span.last <= batches
-
-
-# --- a phase's own optimizer and course ---
-
-
-def test_a_phase_has_its_own_optimizer_and_course() -> None:
-    model = nn.Module()
-    model.backbone, model.decoder = nn.Module(), nn.Conv2d(1, 1, 1)
-    group = OptimizerSettings("adamw", weight_decay=0.1, momentum=0.8, schedule="cosine", warmup=0.25)
-
-    def course(**own: Any) -> tuple[torch.optim.Optimizer, list[float]]:
-        phase = PhaseSettings(epochs=1, lr=0.5, **own)
-        optimizer = build_optimizer(group, model, phase, {})
-        schedule, rates = build_schedule(group, optimizer, phase, 4), []
-        for _ in range(4):
-            rates.append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            schedule.step()
-        return optimizer, rates
-
-    optimizer, rates = course()
-    assert type(optimizer) is torch.optim.AdamW
-    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0]
-    assert rates == pytest.approx([0.25, 0.5, 0.375, 0.125])  # one step of warm-up, then (1 + cos(x pi)) / 2 at thirds
-    optimizer, rates = course(optimizer="sgd", weight_decay=0.0, schedule="constant", warmup=0.5)
-    assert type(optimizer) is torch.optim.SGD
-    assert [(g["weight_decay"], g["momentum"]) for g in optimizer.param_groups] == [(0, 0.8), (0, 0.8)]
-    assert rates == pytest.approx([0.5 / 3, 1 / 3, 0.5, 0.5])
-    optimizer, rates = course(optimizer="adam", weight_decay=0.2, schedule="poly", warmup=0.0)
-    assert type(optimizer) is torch.optim.Adam
-    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.2, 0]
-    assert rates == pytest.approx([0.5 * (1 - step / 4) ** 0.9 for step in range(4)])
 
 
 # --- cuts ---

@@ -1,0 +1,93 @@
+"""The state of a run: seeds, the count of epochs since the best, and an optimizer that goes on exactly."""
+
+import copy
+from math import nan
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from segtune.config.schema import FreezeSettings, PhaseSettings
+from segtune.errors import UserError
+from segtune.runtime import distributed
+from segtune.training.state import OptimState, State, check_place, seed_of, since_best
+
+
+@pytest.mark.parametrize(
+    ("dices", "epoch", "expected"),
+    [
+        ([], 0, 0),
+        ([0.5], 1, 0),
+        ([0.5, 0.7, 0.6, 0.6], 4, 2),
+        ([0.7, 0.7], 2, 1),  # as good is not better
+        ([0.9, 0.1, 0.2], 2, 0),  # the best epoch is of the phase before
+        ([0.5, nan, 0.4], 3, 2),
+        ([nan, nan], 2, 0),
+    ],
+)
+def test_epochs_since_the_best_of_the_phase(dices: list[float], epoch: int, expected: int) -> None:
+    assert since_best(State(epoch=epoch, rows=[{"val_dice": dice} for dice in dices])) == expected
+
+
+def test_every_step_has_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = [seed_of(seed, epoch, step) for seed in range(3) for epoch in range(3) for step in range(3)]
+    assert len(set(seeds)) == 27
+    assert seed_of(1, 2, 3) == int(np.random.SeedSequence([1, 2, 3]).generate_state(1)[0])
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    assert seed_of(1, 2, 3) not in seeds
+
+
+def optim_state(steps: int) -> tuple[torch.nn.Linear, OptimState]:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    schedule = LambdaLR(optimizer, lambda step: 1 - step / steps)
+    return layer, OptimState(optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False))
+
+
+def step(layer: torch.nn.Linear, state: OptimState) -> None:
+    layer(torch.ones(2, 3)).sum().backward()
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.schedule.step()
+
+
+def test_a_loaded_optimizer_goes_on_to_the_bit() -> None:
+    layer, state = optim_state(8)
+    for _ in range(3):
+        step(layer, state)
+    saved, values = copy.deepcopy(state.state_dict()), {name: p.clone() for name, p in layer.state_dict().items()}
+    assert set(saved) == {"optimizer", "schedule", "scaler"}
+    for _ in range(2):
+        step(layer, state)
+    again, resumed = optim_state(8)
+    again.load_state_dict(values)
+    resumed.load_state_dict(saved)
+    for _ in range(2):
+        step(again, resumed)
+    assert torch.equal(again.weight, layer.weight)
+
+
+def test_a_longer_schedule_sets_the_learning_rate() -> None:
+    layer, state = optim_state(4)
+    for _ in range(2):
+        step(layer, state)
+    assert state.optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+    longer = optim_state(8)[1]
+    longer.load_state_dict(state.state_dict())
+    assert longer.optimizer.param_groups[0]["lr"] == pytest.approx(0.075)
+
+
+def test_a_run_may_become_longer_but_not_shorter_than_it_is() -> None:
+    def settings(**phase: int) -> SimpleNamespace:
+        freeze = FreezeSettings({"all": PhaseSettings(lr=0.1, **phase)})
+        return SimpleNamespace(freeze=freeze, train=SimpleNamespace(accumulate=2))
+
+    state = State(epoch=2)
+    check_place(state, settings(epochs=3), settings(epochs=2), 5, 6)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="has already made 6 steps of this phase; got a length of 3"):
+        check_place(state, settings(epochs=1), settings(epochs=2), 5, 6)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="ended after 5 steps, within an epoch"):
+        check_place(state, settings(steps=6), settings(steps=5), 5, 5)  # type: ignore[arg-type]
