@@ -130,3 +130,10 @@ def test_files_and_functions_stay_short() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
     }
     assert not {name: lines for name, lines in functions.items() if lines > 60}
+
+
+def test_every_module_has_its_tests_at_the_mirrored_place() -> None:
+    tests = PACKAGE.parent / "tests"
+    paths = [path.relative_to(PACKAGE) for path in modules() if path.stem not in ("__init__", "__main__")]
+    mirrored = [tests / path.with_name(f"test_{path.name}") for path in paths]
+    assert not [str(path.relative_to(tests)) for path in mirrored if not path.is_file()]

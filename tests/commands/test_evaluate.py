@@ -398,10 +398,3 @@ def test_twenty_runs_on_one_page(run: Path, tmp_path: Path, browse: Callable[...
     check(browse(text), 0, 1)
     assert len(text) < 5e6
     assert all((tmp_path / "sweep" / str(number) / "report.html").stat().st_size < 5e6 for number in range(20))
-
-
-def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", f"folder={tmp_path}"]) == 2
-    assert f"folder={tmp_path}: no finished run found (no summary.json beside" in capsys.readouterr().err
-    assert main(["report", f"folder={tmp_path}/gone"]) == 2
-    assert f"folder={tmp_path}/gone is not a folder" in capsys.readouterr().err

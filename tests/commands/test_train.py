@@ -1,0 +1,115 @@
+"""`train` as a command: what it refuses, and what it says when it is stopped; the loop has tests of its own."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from segtune.cli.help import config_folder
+from segtune.commands import train as command
+from segtune.config.parse import parse
+from segtune.config.schema import Settings
+from segtune.errors import Interrupted, UserError
+
+SUMMARY = {"val_dice": 0.75, "best_epoch": 3, "seconds": 60.0}
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    OmegaConf.register_new_resolver(
+        "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
+    )
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", overrides=["data=folder", "data.root=photos", "train.device=cpu", "seed=5"])
+    return parse(Settings, OmegaConf.to_container(config, resolve=True))
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Replace each step by one that notes its name; the list of them."""
+    done: list[str] = []
+
+    def step(name: str, result: Any = None) -> None:
+        def run(*_: object) -> Any:
+            done.append(name)
+            return result() if callable(result) else result
+
+        monkeypatch.setattr(command, name, run)
+
+    monkeypatch.chdir(tmp_path)
+    step("look_for_data")
+    step("_start", lambda: done.append(f"seed {torch.initial_seed()}"))
+    step("load_splits", {"train": [1, 2, 3], "val": [4]})
+    step("read_groups")
+    step("_fit", SUMMARY)
+    step("_conclude")
+    return done
+
+
+def test_data_are_looked_for_first_and_weights_are_seeded(
+    steps: list[str], settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.train(settings, tmp_path / "run") == SUMMARY
+    assert steps == ["look_for_data", "_start", "seed 5", "load_splits", "read_groups", "_fit", "_conclude"]
+    out = capsys.readouterr().out
+    assert "; 3 training images, 1 validation images; run folder run\n" in out
+    assert "Best validation Dice 0.7500 in epoch 3, after 60 s.\n" in out
+
+
+@pytest.mark.parametrize(
+    ("where", "raised", "expected"),
+    [
+        ("_fit", Interrupted(), "Stopped; everything is saved. To resume: python -m segtune train resume=run"),
+        (
+            "_conclude",
+            KeyboardInterrupt(),
+            "The run is complete except for its report: python -m segtune train resume=run",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("steps")
+def test_a_stopped_run_says_how_to_go_on(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    raised: BaseException,
+    expected: str,
+) -> None:
+    def stop(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(command, where, stop)
+    with pytest.raises(Interrupted) as caught:
+        command.train(settings, tmp_path / "run")
+    assert str(caught.value) == expected
+
+
+def test_a_checkpoint_without_optimizer_is_not_resumed(
+    steps: list[str], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "checkpoints/last.pt"):
+        (folder / name).touch()
+    bare = SimpleNamespace(state={}, optimizer=None)
+    monkeypatch.setattr(command, "Checkpoint", SimpleNamespace(load=lambda _: bare))
+    with pytest.raises(UserError, match=r"last\.pt has no optimizer state, so the run cannot be resumed"):
+        command.train(replace(settings, resume=str(folder)), folder)
+    assert not steps
+
+
+def test_weights_that_only_some_processes_found_are_refused(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = SimpleNamespace(weights=SimpleNamespace(source=None), restored=None)
+    monkeypatch.setattr(command, "build_start", lambda _: built)
+    assert command._start(settings, tmp_path) is built
+    monkeypatch.setattr(command.distributed, "gather", lambda value: [value, not value])
+    with pytest.raises(UserError, match="Only some processes found pretrained weights"):
+        command._start(settings, tmp_path)
