@@ -70,7 +70,7 @@ def test_empty_rules_by_hand(per_image: bool) -> None:
     assert by_rule == pytest.approx({"background": 1 - 2.6 / 3.8, "smooth": 1 - 1 / 2.2, "skip": 0.0})
 
 
-def test_empty_rule_touches_only_empty_pictures() -> None:
+def test_empty_rule_touches_only_empty_images() -> None:
     logits = torch.cat([logit_of(0.8, 0.4), logit_of(0.8, 0.4)])
     target = torch.cat([mask_of(1, 0), mask_of(0, 0)])
     full = 1 - 2.6 / 3.2
@@ -97,7 +97,7 @@ def test_pooled_dice_and_gradient_agree_with_smp(batch: tuple[Tensor, Tensor], s
     torch.testing.assert_close(gradient_of(loss, ours), gradient_of(expected, theirs))
 
 
-def test_per_image_dice_is_the_mean_of_smp_on_single_pictures(batch: tuple[Tensor, Tensor]) -> None:
+def test_per_image_dice_is_the_mean_of_smp_on_single_images(batch: tuple[Tensor, Tensor]) -> None:
     logits, target = batch
     smp = DiceLoss("binary", from_logits=True, smooth=0.5)
     single = [smp(logits[i : i + 1], target[i : i + 1]) for i in (0, 2)]  # image 1 is empty
@@ -181,7 +181,7 @@ def test_a_step_on_an_empty_batch_lowers_the_foreground(rule: Empty, per_image: 
     assert dice_loss(step, torch.zeros(2, 1, 8, 8), empty=rule, per_image=per_image) < loss
 
 
-def test_background_rule_keeps_its_gradient_on_large_pictures() -> None:
+def test_background_rule_keeps_its_gradient_on_large_images() -> None:
     logits, target = torch.zeros(1, 1, 256, 256, requires_grad=True), torch.zeros(1, 1, 256, 256)
     sizes = {}
     for rule in EMPTY_RULES[:2]:
@@ -198,7 +198,7 @@ def test_skip_gives_an_all_empty_batch_zero_loss_and_zero_gradient(per_image: bo
     assert not gradient_of(loss, logits).any()
 
 
-def test_a_skipped_picture_with_nothing_predicted_does_not_spoil_the_gradient() -> None:
+def test_a_skipped_image_with_nothing_predicted_does_not_spoil_the_gradient() -> None:
     logits = torch.cat([logit_of(0.8, 0.4), torch.full((1, 1, 1, 2), -1e4)]).requires_grad_()
     target = torch.cat([mask_of(1, 0), mask_of(0, 0)])
     loss = dice_loss(logits, target, empty="skip", smooth=0.0)

@@ -63,7 +63,7 @@ def test_a_cmyk_jpeg_shows_its_colour(tmp_path: Path) -> None:
     assert np.abs(read_photo(tmp_path / "red.jpg").astype(int) - (255, 0, 0)).max() < 4
 
 
-def test_a_phone_picture_of_several_frames_gives_the_first(tmp_path: Path) -> None:
+def test_a_phone_image_of_several_frames_gives_the_first(tmp_path: Path) -> None:
     first, second = Image.new("RGB", (16, 16), (200, 10, 10)), Image.new("RGB", (16, 16))
     first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
     assert np.abs(read_photo(tmp_path / "a.jpg").astype(int) - (200, 10, 10)).max() < 4

@@ -78,7 +78,7 @@ def test_shares_of_several_processes_make_the_batches_of_one(length: int, size: 
     assert whole.share_of(0) == (min(length, size), min(length, size))
 
 
-def test_a_process_without_a_share_gets_a_picture_of_no_weight() -> None:
+def test_a_process_without_a_share_gets_a_image_of_no_weight() -> None:
     last = EpochBatches(5, 4, seed=0, rank=1, world=2)
     last.start = 1
     first = EpochBatches(5, 4, seed=0, rank=0, world=2)

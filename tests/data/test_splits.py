@@ -78,7 +78,7 @@ def test_the_split_by_seed_follows_names_and_seed_alone(tmp_path: Path) -> None:
     assert split_pairs(pairs, tmp_path, seed=1)[0] != splits
 
 
-def test_added_pictures_move_few_and_none_between_val_and_test(tmp_path: Path) -> None:
+def test_added_images_move_few_and_none_between_val_and_test(tmp_path: Path) -> None:
     before, _ = split_pairs(pairs_named(*(f"p{i}" for i in range(100))), tmp_path, seed=0)
     after, _ = split_pairs(pairs_named(*(f"p{i}" for i in range(110))), tmp_path, seed=0)
     place = {pair.name: split for split, pairs in after.items() for pair in pairs}
@@ -89,7 +89,7 @@ def test_added_pictures_move_few_and_none_between_val_and_test(tmp_path: Path) -
     assert not {("val", "test"), ("test", "val")} & set(moves)
 
 
-def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
+def test_too_few_images_are_refused(tmp_path: Path) -> None:
     assert error(pairs_named("a", "b"), tmp_path, seed=0) == (
         "Got 2 pairs; expected at least 3, to split into train, val and test."
     )

@@ -15,7 +15,7 @@ def test_thirds_by_size() -> None:
     assert order(labels) == ["small: up to 14.0%", "medium: to 33.3%", "large: over 33.3%"]
 
 
-def test_too_few_pictures_have_no_thirds() -> None:
+def test_too_few_images_have_no_thirds() -> None:
     assert groups_by_size(np.array([0.1, 0.2, 0.0])) == ["", "", ""]
 
 
@@ -41,7 +41,7 @@ def test_columns_become_groups(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_separators_and_missing_pictures(tmp_path: Path, separator: str) -> None:
+def test_separators_and_missing_images(tmp_path: Path, separator: str) -> None:
     found, said = table(tmp_path, "\ufeff" + "name,camera\na,x\n".replace(",", separator))
     assert found == {"camera": ["x", "", "", ""]}
     assert said == [f"{tmp_path}/groups.csv lacks 3 of 4 images, which are in no group: b, c, ü d."]
@@ -67,7 +67,7 @@ def test_a_column_of_many_texts_is_left_out(tmp_path: Path) -> None:
     assert said == [f"{tmp_path}/groups.csv: who has 60 distinct values, too many for groups; it is ignored."]
 
 
-def test_quoted_values_other_pictures_and_equal_lines(tmp_path: Path) -> None:
+def test_quoted_values_other_images_and_equal_lines(tmp_path: Path) -> None:
     text = 'name,"where, roughly"\n\na,"in\nside"\na.jpg,"in\nside"\nother/0.jpg,x\nthird/0.png,y\n'
     assert table(tmp_path, text, ["a"])[0] == {"where, roughly": ["in\nside"]}
 

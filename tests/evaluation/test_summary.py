@@ -44,7 +44,7 @@ def test_scores_with_both_means() -> None:
         assert low <= facts[name] <= high
 
 
-def test_empty_pictures_are_counted_apart() -> None:
+def test_empty_images_are_counted_apart() -> None:
     facts = assess(evaluation(), "one", 200)
     assert facts["empty_pictures"] == {
         "images": 2,
@@ -54,14 +54,14 @@ def test_empty_pictures_are_counted_apart() -> None:
 
 
 @pytest.mark.parametrize(("empty", "boundary"), [("one", [1, 0]), ("zero", [0, 0]), ("skip", [np.nan, np.nan])])
-def test_the_rule_for_empty_pictures_holds_for_boundaries_too(empty: str, boundary: list[float]) -> None:
+def test_the_rule_for_empty_images_holds_for_boundaries_too(empty: str, boundary: list[float]) -> None:
     scores = scores_per_image(evaluation(), empty)["boundary_f"]  # type: ignore[arg-type]
     assert scores[2:4].tolist() == pytest.approx(boundary, nan_ok=True)
     assert scores[4] == 1
 
 
 @pytest.mark.parametrize(("empty", "score"), [("one", 1.0), ("zero", 0.0), ("skip", None)])
-def test_of_empty_pictures_alone_every_score_follows_the_rule(empty: str, score: float | None) -> None:
+def test_of_empty_images_alone_every_score_follows_the_rule(empty: str, score: float | None) -> None:
     facts = without_nan(assess(evaluation(COUNTS[[2, 2, 2]]), empty, 100, {"all": ["x"] * 3}))  # type: ignore[arg-type]
     names = facts["intervals"].keys()
     assert {name: facts[name] for name in names} == dict.fromkeys(names, score)
@@ -108,7 +108,7 @@ def test_a_threshold_is_chosen_and_applied_elsewhere() -> None:
     assert dice_at(result, threshold, "one").tolist() == [1]
 
 
-def test_pictures_compared_in_pairs() -> None:
+def test_images_compared_in_pairs() -> None:
     first, second = np.array([0.5, 0.6, 0.7, np.nan, 0.9]), np.array([0.6, 0.7, 0.8, 0.9, 0.9])
     found = compare_paired(first, second, 500)
     assert found["difference"] == pytest.approx(0.075)

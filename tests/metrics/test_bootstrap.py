@@ -25,7 +25,7 @@ def test_a_mean_of_few_has_students_interval() -> None:
     assert (high - low) / 2 == pytest.approx(half, rel=0.05)  # the normal theory's is 17 % narrower
 
 
-def test_the_same_pictures_give_the_same_interval() -> None:
+def test_the_same_images_give_the_same_interval() -> None:
     values = np.random.default_rng(1).beta(8, 2, 30)
     assert mean_interval(values, 500) == mean_interval(values, 500)
 
@@ -36,12 +36,12 @@ def test_undefined_values_are_left_out() -> None:
     assert mean_interval(holed, 500) == mean_interval(values, 500)
 
 
-def test_one_picture_says_nothing() -> None:
+def test_one_image_says_nothing() -> None:
     assert np.isnan(mean_interval(np.array([0.8]), 500)).all()
     assert np.isnan(mean_interval(np.array([0.8, np.nan]), 500)).all()
 
 
-def test_columns_of_a_picture_stay_together() -> None:
+def test_columns_of_a_image_stay_together() -> None:
     tp = np.random.default_rng(3).integers(1, 100, 40) * 2.0
     low, high = interval(
         partial(_pooled, "dice", "one"), [tp, 0.5 * tp, 0.5 * tp], 500

@@ -156,7 +156,7 @@ def test_mean_and_pooled_differ_by_hand() -> None:
     )
 
 
-def test_skip_leaves_empty_pictures_out_of_the_means_only() -> None:
+def test_skip_leaves_empty_images_out_of_the_means_only() -> None:
     full = [[8, 0, 0, 2], [1, 1, 2, 6]]
     with_empty, without = summarise(torch.tensor([*full, FALSE_ALARM]), "skip"), summarise(torch.tensor(full))
     assert with_empty.dice_mean == without.dice_mean == pytest.approx(0.7)
@@ -265,7 +265,7 @@ def test_wrong_counts_are_refused(score: Callable[..., object], table: Tensor, r
         score(table, rule)
 
 
-def test_no_picture_is_refused() -> None:
+def test_no_image_is_refused() -> None:
     none = torch.zeros(0, 4, dtype=torch.int64)
     assert all(score.shape == (0,) for score in per_image(none).values())
     with pytest.raises(ValueError, match=r"^got counts of no image; expected at least one row$"):

@@ -153,13 +153,13 @@ def findings(seen: Sequence[SampleStats], near: Sequence[NearDuplicate]) -> list
         problems.append(Problem("error", each.first.pair.name, text))
     for one in seen:
         where = f"images/{one.pair.photo.name}"
-        if one.close and one.close.spread < FLAT:
-            text = f"nearly one colour: the standard deviation of its grey values is {one.close.spread:.1f} of 255"
+        if one.stats and one.stats.spread < FLAT:
+            text = f"nearly one colour: the standard deviation of its grey values is {one.stats.spread:.1f} of 255"
             problems.append(Problem("warning", where, text))
-        if one.close and one.close.frames > 1:
-            text = f"several images in one file: only the first of {one.close.frames} is used"
+        if one.stats and one.stats.frames > 1:
+            text = f"several images in one file: only the first of {one.stats.frames} is used"
             problems.append(Problem("warning", where, text))
-    lost = [str(one) for one in seen if one.close and one.fraction and not len(one.close.areas)]
+    lost = [str(one) for one in seen if one.stats and one.fraction and not len(one.stats.areas)]
     if lost:
         text = f"foreground lost by resizing: {len(lost)} masks are empty at the network's input size: {some(lost)}"
         problems.append(Problem("warning", "masks", f"{text}; increase data.image_size"))
@@ -168,14 +168,14 @@ def findings(seen: Sequence[SampleStats], near: Sequence[NearDuplicate]) -> list
 
 def _inverted(seen: Sequence[SampleStats]) -> list[Problem]:
     """Return problems of masks whose foreground surrounds the image, as background usually does."""
-    looked = [(one, one.close.border) for one in seen if one.close and 0 < one.fraction < 1]
-    if not looked:
+    measured = [(one, one.stats.border) for one in seen if one.stats and 0 < one.fraction < 1]
+    if not measured:
         return []
-    usual = float(np.median([border for _, border in looked]))
-    if usual > _MOSTLY and np.mean([one.fraction for one, _ in looked]) > 0.5:
+    usual = float(np.median([border for _, border in measured]))
+    if usual > _MOSTLY and np.mean([one.fraction for one, _ in measured]) > 0.5:
         text = f"perhaps all inverted: in half of the masks at least {usual:.0%} of the image's border is foreground"
         return [Problem("warning", "masks", f"{text}; if that is the background, set data.invert=true")]
-    odd = [one for one, border in looked if border >= _ALL_AROUND and one.fraction > 0.5]
+    odd = [one for one, border in measured if border >= _ALL_AROUND and one.fraction > 0.5]
     if usual > _RARELY or not odd:
         return []
     text = "perhaps inverted: the image's whole border is foreground, unlike that of most masks"

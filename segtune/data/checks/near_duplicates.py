@@ -46,10 +46,10 @@ def near_duplicates(
         Those across two splits, those within a split (the first thousand: frames of a film are all alike), each the
         nearest first, and the number of the latter by split.
     """
-    looked = [one for one in seen if one.close and one.close.spread >= FLAT]
-    plain, mirrored = (np.array([getattr(one.close, name) for one in looked], np.uint64) for name in _HASHES)
-    checksums = np.unique([one.checksum.hex() for one in looked], return_inverse=True)[1]
-    names, splits = np.unique([one.split for one in looked], return_inverse=True)
+    measured = [one for one in seen if one.stats and one.stats.spread >= FLAT]
+    plain, mirrored = (np.array([getattr(one.stats, name) for one in measured], np.uint64) for name in _HASHES)
+    checksums = np.unique([one.checksum.hex() for one in measured], return_inverse=True)[1]
+    names, splits = np.unique([one.split for one in measured], return_inverse=True)
     counts = np.zeros(len(names), np.int64)
     across, within = list[NearDuplicate](), list[NearDuplicate]()
     for i, j, distance, turned in near_pairs(plain, mirrored, most):
@@ -58,7 +58,7 @@ def near_duplicates(
         counts += np.bincount(splits[i[inside]], minlength=len(names))
         kept = np.flatnonzero(inside)[: _LISTED - len(within)]
         for found, chosen in ((across, np.flatnonzero(other & ~inside)), (within, kept)):
-            found += [NearDuplicate(looked[i[k]], looked[j[k]], int(distance[k]), bool(turned[k])) for k in chosen]
+            found += [NearDuplicate(measured[i[k]], measured[j[k]], int(distance[k]), bool(turned[k])) for k in chosen]
     for found in (across, within):
         found.sort(key=lambda each: (each.distance, str(each)))
     return across, within, {str(name): int(count) for name, count in zip(names, counts, strict=True) if count}

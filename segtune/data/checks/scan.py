@@ -90,7 +90,7 @@ class SampleStats:
     size: tuple[int, int]
     values: tuple[int, ...]
     fraction: float
-    close: ImageStats | None = None
+    stats: ImageStats | None = None
 
     def __str__(self) -> str:
         return f"{self.split} {self.pair.name}"
@@ -150,8 +150,8 @@ def _scan_pair(
     fraction = float(counts[foreground(values)].sum() / counts.sum())
     checksum = hashlib.sha256(repr(photo.shape).encode())
     checksum.update(photo.data)
-    close = None if size is None else image_stats(pair, photo, foreground(mask), size)
-    seen = SampleStats(split, pair, checksum.digest(), photo.shape[:2], tuple(values.tolist()), fraction, close)
+    stats = None if size is None else image_stats(pair, photo, foreground(mask), size)
+    seen = SampleStats(split, pair, checksum.digest(), photo.shape[:2], tuple(values.tolist()), fraction, stats)
     return [seen], problems
 
 

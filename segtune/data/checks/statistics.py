@@ -47,22 +47,22 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> Mapping[str, Any]:
 
 def _objects(seen: Sequence[SampleStats], cell: int) -> Facts:
     """Return statistics of the objects at the network's size; one with a smaller area than a cell is small."""
-    looked = [(one, one.close) for one in seen if one.close and len(one.close.areas)]
-    if not looked:
+    measured = [(one, one.stats) for one in seen if one.stats and len(one.stats.areas)]
+    if not measured:
         return {"cell": cell, "objects": 0}
-    areas = np.concatenate([close.areas for _, close in looked])
+    areas = np.concatenate([stats.areas for _, stats in measured])
     small = areas < cell**2
-    smallest, close = min(looked, key=lambda each: each[1].areas.min())
+    smallest, stats = min(measured, key=lambda each: each[1].areas.min())
     return {
         "cell": cell,
         "objects": len(areas),
         "smallest_area": int(areas.min()),
-        "smallest_side": int(close.sides[close.areas.argmin()]),
+        "smallest_side": int(stats.sides[stats.areas.argmin()]),
         "smallest_in": str(smallest),
         "median_area": float(np.median(areas)),
         "small_objects": int(small.sum()),
         "small_foreground": round(float(areas[small].sum() / areas.sum()), 6),
-        "pictures": len(looked),
-        "pictures_with_small": sum(bool((close.areas < cell**2).any()) for _, close in looked),
-        "pictures_of_small_only": sum(bool((close.areas < cell**2).all()) for _, close in looked),
+        "pictures": len(measured),
+        "pictures_with_small": sum(bool((stats.areas < cell**2).any()) for _, stats in measured),
+        "pictures_of_small_only": sum(bool((stats.areas < cell**2).all()) for _, stats in measured),
     }

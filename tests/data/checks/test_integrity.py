@@ -162,7 +162,7 @@ def test_training_masks_of_one_class(folder: Folder) -> None:
     assert problems(train=[both], val=[full]) == []
 
 
-def test_the_same_picture_twice(folder: Folder) -> None:
+def test_the_same_image_twice(folder: Folder) -> None:
     photo = np.arange(SHAPE[0] * SHAPE[1] * 3, dtype=np.uint8).reshape(*SHAPE, 3)
     a, b, c = (folder.pair(name, half(1), photo) for name in "abc")
     copy = Pair("c", c.photo.with_suffix(".bmp"), c.mask)

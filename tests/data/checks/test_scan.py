@@ -84,12 +84,12 @@ def test_pairs_keep_their_order_and_their_facts(tmp_path: Path, image: np.ndarra
     done: list[tuple[int, int]] = []
     seen, problems = scan(splits, Foreground((7,)), workers=2, progress=lambda *count: done.append(count))
     assert [str(one) for one in seen] == ["val b", "train a"]
-    assert [(one.size, one.values, one.fraction, one.close) for one in seen] == [((20, 30), (0, 7), 0.2, None)] * 2
+    assert [(one.size, one.values, one.fraction, one.stats) for one in seen] == [((20, 30), (0, 7), 0.2, None)] * 2
     assert seen[0].checksum != seen[1].checksum
     assert (problems, done) == ([], [(1, 2), (2, 2)])
     sizes = {"val": (20, 30), "train": (10, 15)}
     seen, _ = scan(splits, Foreground((7,)), workers=1, sizes=sizes)
-    assert [one.close.areas.tolist() for one in seen if one.close] == [[120], [30]]
+    assert [one.stats.areas.tolist() for one in seen if one.stats] == [[120], [30]]
 
 
 def test_the_checksum_is_of_pixels_and_shape(tmp_path: Path, image: np.ndarray) -> None:

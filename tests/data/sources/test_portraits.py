@@ -39,7 +39,7 @@ def test_a_seed_gives_the_same_bits_and_another_seed_others():
 
 
 @pytest.mark.parametrize("size", [33, 256])
-def test_picture_is_rgb_bytes_and_mask_binary(size: int):
+def test_image_is_rgb_bytes_and_mask_binary(size: int):
     rgb, mask = draw_scene(2, size)
     assert (rgb.shape, rgb.dtype, mask.shape, mask.dtype) == ((size, size, 3), np.uint8, (size, size), np.uint8)
     assert set(np.unique(mask)) == {0, 255}
@@ -51,7 +51,7 @@ def test_size_changes_the_sharpness_not_the_scene():
     assert dice_mean(shrunk[None], small[None] > 0) > 0.96
 
 
-def test_skin_takes_a_fair_share_of_the_picture(val):
+def test_skin_takes_a_fair_share_of_the_image(val):
     shares = val[1].mean((1, 2))
     assert 0.05 < shares.mean() < 0.45
     assert shares.min() > 0.01
@@ -100,7 +100,7 @@ def test_drawn_skin_spans_dark_to_light(val):
     assert max(luma) > 150
 
 
-def test_folder_holds_pictures_masks_and_splits(tmp_path: Path, few: None):
+def test_folder_holds_images_masks_and_splits(tmp_path: Path, few: None):
     root, seen = tmp_path / "deep" / "portraits", []
     make_portraits(root, lambda done, total: seen.append((done, total)))
     stems = [f"portrait_{k:04d}" for k in range(6)]
