@@ -50,7 +50,7 @@ def usual_signals() -> Iterator[None]:
 
 
 def enliven(network: "nn.Module") -> None:
-    """Return every BatchNorm random values, as training would: fresh ones of residual branches multiply by zero."""
+    """Set every BatchNorm to random values, as training would: fresh ones of residual branches multiply by zero."""
     from torch import nn
 
     for module in network.modules():
