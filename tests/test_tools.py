@@ -82,6 +82,9 @@ def test_compare_runs_finds_one_bit(
     assert capsys.readouterr().out == "0 differences\n"
     assert run_here(monkeypatch, "compare_runs", str(tmp_path / "one"), str(tmp_path / "other")) == 1
     assert capsys.readouterr().out == "best.pt/model/weight\n1 differences\n"
+    (tmp_path / "same" / "checkpoints" / ".last.pt.x1y2.partial").touch()
+    assert run_here(monkeypatch, "compare_runs", str(tmp_path / "one"), str(tmp_path / "same")) == 1
+    assert capsys.readouterr().out == "partial file left: last.pt\n1 differences\n"
     assert run_here(monkeypatch, "compare_runs", str(tmp_path / "one"), str(tmp_path / "none")) == 2
     assert f"No checkpoint at {tmp_path / 'none' / 'checkpoints' / 'last.pt'}." in capsys.readouterr().err
 
