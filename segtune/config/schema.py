@@ -10,7 +10,7 @@ STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 
 Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Scale = Annotated[float, Field(ge=0.25, le=4)]
@@ -68,7 +68,7 @@ class DeepLabV3PlusSettings:
     low_channels: Count = 48
     atrous_rates: list[Count] | None = None
     separable: bool = True
-    dropout: Share = 0.5
+    dropout: UnitInterval = 0.5
 
     def __post_init__(self) -> None:
         if self.atrous_rates is not None and len(self.atrous_rates) != 3:
@@ -203,7 +203,9 @@ class OptimizerSettings:
     name: OptimizerName
     weight_decay: NotNegative = 1e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.9, 0.999])
+    betas: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] = field(
+        default_factory=lambda: [0.9, 0.999]
+    )
     schedule: Schedule = "cosine"
     power: Positive = 0.9
     warmup: WarmUp = 0.05
