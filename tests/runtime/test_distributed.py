@@ -219,7 +219,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment() -> dict[str, str]:
-    repository = str(Path(engine.__file__).parents[1])
+    repository = str(Path(engine.__file__).parents[2])
     return {**os.environ, "PYTHONPATH": repository, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
 
 
