@@ -94,7 +94,7 @@ def _fit(
 ) -> dict[str, Any]:
     """Plan the phases, describe each, and train."""
     phases = plan_phases(settings, built)
-    built.model.to(compute.device).to(memory_format=torch.channels_last)
+    compute.place(built.model)
     begun = resumed.state["phases"] if resumed and resumed.state else {}
     to_come = {phase.name: facts(built, phase, settings, compute) for phase in phases if phase.name not in begun}
     return fit(

@@ -25,6 +25,7 @@ from torch import nn
 
 from segtune.__main__ import main
 from segtune.cli import main as cli
+from segtune.cli import tasks
 from segtune.commands import train as commands
 from segtune.config.schema import TrainSettings
 from segtune.errors import LostError, UserError
@@ -411,6 +412,7 @@ def train(*arguments: str, keep: str = "", end: tuple[int, int, int] = (-1, 0, 0
     if not arguments[0].startswith("resume="):  # Hydra takes a second: once for all processes is enough
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(commands, "train", lambda *settings: given.append(settings) or {"val_dice": 0})
+            patch.setattr(tasks, "find_data_folder", lambda _: None)  # the processes are to find out
             assert main(["train", *arguments]) == 0
 
     def work(number: int) -> int:
