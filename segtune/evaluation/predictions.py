@@ -33,7 +33,7 @@ class SamplePrediction:
     probability: NDArray[np.float32]
 
 
-Pictures = Iterable[tuple[Pair, SamplePrediction]]
+SamplePredictions = Iterable[tuple[Pair, SamplePrediction]]
 
 
 def predict_samples(

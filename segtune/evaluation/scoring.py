@@ -8,7 +8,7 @@ from segtune.config.command_settings import EvaluateSettings, TTASettings
 from segtune.config.schema import DataSettings, LossSettings, TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.evaluation.evaluator import Evaluation, Evaluator
-from segtune.evaluation.predictions import Pictures, predict_samples
+from segtune.evaluation.predictions import SamplePredictions, predict_samples
 from segtune.evaluation.subgroups import Labels, groups_by_size, groups_by_tone, groups_of_table
 from segtune.evaluation.summary import (
     Array,
@@ -51,7 +51,7 @@ class EvaluatedModel:
         assert result is not None  # it was not asked to stop
         return result
 
-    def predict_samples(self, pairs: Sequence[Pair]) -> Pictures:
+    def predict_samples(self, pairs: Sequence[Pair]) -> SamplePredictions:
         """Return predictions of some images for display."""
         views = predict_samples(self.model, pairs, self.data, self.options, self.compute, self.tta)
         return zip(pairs, views, strict=True)

@@ -16,7 +16,7 @@ import yaml
 from segtune.data.overlays import error_overlay, jpeg, outlined
 from segtune.data.sources.base import Pair
 from segtune.evaluation.label_errors import CONFIDENT, contradicted
-from segtune.evaluation.predictions import Pictures, SamplePrediction
+from segtune.evaluation.predictions import SamplePrediction, SamplePredictions
 from segtune.evaluation.summary import compare_paired
 from segtune.models.taps import FeatureInfo
 from segtune.reporting import charts
@@ -90,7 +90,7 @@ def publish(
     facts: Facts,
     rows: Sequence[Facts],
     source: Source,
-    predict: Callable[[Sequence[int]], Pictures],
+    predict: Callable[[Sequence[int]], SamplePredictions],
 ) -> None:
     """Write `evaluation.json`, `per_image.csv` and `report.html`.
 
@@ -116,7 +116,7 @@ def write_report(
     rows: Sequence[Facts],
     source: Source,
     before: Facts | None,
-    predict: Callable[[Sequence[int]], Pictures],
+    predict: Callable[[Sequence[int]], SamplePredictions],
 ) -> None:
     """Write the page.
 
