@@ -6,17 +6,15 @@ float16.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtune.config.schema import LossSettings
-
-Empty = Literal["background", "smooth", "skip"]
-"""The rule of soft Dice for images whose target has no foreground; see `dice_loss`."""
+from segtune.config.schema import EmptyMaskRule, LossSettings
 
 
 def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -41,7 +39,7 @@ def dice_loss(
     target: Tensor,
     *,
     per_image: bool = True,
-    empty: Empty = "background",
+    empty: EmptyMaskRule = "background",
     smooth: float = 1.0,
 ) -> Tensor:
     """Return the soft Dice loss, `1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)`.
@@ -82,7 +80,7 @@ def dice_bce_loss(
     dice_weight: float = 1.0,
     bce_weight: float = 1.0,
     per_image: bool = True,
-    empty: Empty = "background",
+    empty: EmptyMaskRule = "background",
     smooth: float = 1.0,
 ) -> Tensor:
     """Return the weighted sum of `dice_loss` and `bce_loss`.
@@ -132,9 +130,9 @@ def _checked(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return logits.float(), truth
 
 
-def _soft_dice(logit: Tensor, truth: Tensor, *, per_image: bool, empty: Empty, smooth: float) -> Tensor:
-    if empty not in get_args(Empty):
-        raise ValueError(f"got empty={empty!r}; expected one of {', '.join(get_args(Empty))}")
+def _soft_dice(logit: Tensor, truth: Tensor, *, per_image: bool, empty: EmptyMaskRule, smooth: float) -> Tensor:
+    if empty not in get_args(EmptyMaskRule):
+        raise ValueError(f"got empty={empty!r}; expected one of {', '.join(get_args(EmptyMaskRule))}")
     if not smooth >= 0 or (empty == "smooth" and smooth == 0):
         raise ValueError(f"got smooth={smooth:g}; expected 0 or more, and more than 0 with empty='smooth'")
     dims = (1, 2, 3) if per_image else (0, 1, 2, 3)
@@ -161,7 +159,5 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def build_loss(settings: LossSettings) -> Loss:
     """Return the loss of `(logits, target)` with its settings bound."""
-    options: dict[str, Any] = {"per_image": settings.per_image, "empty": settings.empty, "smooth": settings.smooth}
-    weights: dict[str, Any] = {"dice_weight": settings.dice_weight, "bce_weight": settings.bce_weight}
-    bound: dict[str, Any] = {"dice_bce": options | weights, "dice": options, "bce": {}}[settings.name]
-    return partial(LOSSES[settings.name], **bound)
+    options = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "name"}
+    return partial(LOSSES[settings.name], **options)

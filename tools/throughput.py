@@ -25,7 +25,7 @@ def step_seconds(built: BuiltModel, compute: Device, phase: PhaseSettings, image
     """Return the duration of one training step in seconds, including the optimizer."""
     import torch
 
-    from segtune.config.schema import LossSettings, OptimizerSettings
+    from segtune.config.schema import DiceBCESettings, OptimizerSettings
     from segtune.losses import build_loss
     from segtune.training.freezing import choose, freeze, train_mode
     from segtune.training.optim import build_optimizer
@@ -36,7 +36,7 @@ def step_seconds(built: BuiltModel, compute: Device, phase: PhaseSettings, image
     freeze(model, scope)
     train_mode(model, scope)
     optimizer = build_optimizer(OptimizerSettings("adamw"), model, phase, built.blocks)
-    loss_fn = build_loss(LossSettings("dice_bce"))
+    loss_fn = build_loss(DiceBCESettings())
     target = torch.zeros(len(images), 1, *images.shape[-2:], device=compute.device)
     _synchronize(compute)
     began = time.perf_counter()

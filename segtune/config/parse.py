@@ -41,6 +41,8 @@ def _describe(error: ValidationError, schema: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: there is no such setting.{nearest(parts[-1], names)}"
         elif kind in ("missing", "missing_argument"):
             yield f"{name} is required. Set {name}=…"
+        elif kind == "union_tag_invalid":
+            yield f"{name}.name: got {problem['ctx']['tag']!r}; expected: {problem['ctx']['expected_tags']}."
         elif kind == "value_error" and isinstance(value, Mapping):
             yield f"{name}: {message}." if name else f"{message}."
         else:

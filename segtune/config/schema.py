@@ -7,6 +7,8 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+#: Of losses: settings that were saved before each had a class of its own name the options of all.
+LENIENT = ConfigDict(extra="ignore")
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -23,6 +25,7 @@ SplitName = Literal["train", "val", "test", "all"]
 ForegroundRule = Literal["auto", "nonzero"] | int | list[int]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 EmptyRule = Literal["one", "zero", "skip"]
+EmptyMaskRule = Literal["background", "smooth", "skip"]
 
 
 def _height_and_width(size: int | list[int]) -> tuple[int, int]:
@@ -180,20 +183,40 @@ class AugmentSettings:
     transforms: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, config=STRICT)
-class LossSettings:
-    """Soft Dice, binary cross-entropy, or both; `empty` is the rule of the Dice loss for masks without foreground."""
+@dataclass(frozen=True, config=LENIENT)
+class BCESettings:
+    """Binary cross-entropy."""
 
-    name: Literal["dice_bce", "dice", "bce"]
+    name: Literal["bce"] = "bce"
+
+
+@dataclass(frozen=True, config=LENIENT)
+class DiceSettings:
+    """Soft Dice; `empty` is its rule for masks without foreground."""
+
+    name: Literal["dice"] = "dice"
+    per_image: bool = True
+    empty: EmptyMaskRule = "background"
+    smooth: Positive = 1.0
+
+
+@dataclass(frozen=True, config=LENIENT)
+class DiceBCESettings:
+    """The weighted sum of soft Dice and binary cross-entropy."""
+
+    name: Literal["dice_bce"] = "dice_bce"
     dice_weight: NotNegative = 1.0
     bce_weight: NotNegative = 1.0
     per_image: bool = True
-    empty: Literal["background", "smooth", "skip"] = "background"
+    empty: EmptyMaskRule = "background"
     smooth: Positive = 1.0
 
     def __post_init__(self) -> None:
-        if self.name == "dice_bce" and self.dice_weight + self.bce_weight == 0:
+        if self.dice_weight + self.bce_weight == 0:
             raise ValueError("dice_weight and bce_weight are both 0: the loss would be constant")
+
+
+LossSettings = Annotated[DiceBCESettings | DiceSettings | BCESettings, Field(discriminator="name")]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -6,7 +6,7 @@ import pytest
 from pydantic.dataclasses import dataclass
 
 from segtune.config.parse import parse
-from segtune.config.schema import STRICT, Count
+from segtune.config.schema import STRICT, BCESettings, Count, DecoderSettings, DiceSettings, LossSettings
 from segtune.errors import UserError
 
 
@@ -24,6 +24,12 @@ class Inner:
 class Outer:
     name: str
     inner: Inner = field(default_factory=Inner)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Choices:
+    loss: LossSettings
+    decoder: DecoderSettings
 
 
 def problems(values: dict[str, object]) -> list[str]:
@@ -57,3 +63,21 @@ def test_one_problem_is_one_line(values: dict[str, object], expected: str) -> No
 
 def test_all_problems_are_reported_at_once() -> None:
     assert problems({"name": None, "inner": {"count": "many", "size": None, "x": 1}})[0] == "4 settings are wrong:"
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"), [("loss", "'dice_bce', 'dice', 'bce'"), ("decoder", "'fcn8s', 'deeplabv3plus'")]
+)
+def test_an_unknown_choice_is_answered_with_those_there_are(group: str, expected: str) -> None:
+    values = {"loss": {"name": "dice"}, "decoder": {"name": "fcn8s"}} | {group: {"name": "foo", "smooth": 1.0}}
+    with pytest.raises(UserError) as error:
+        parse(Choices, values)
+    assert str(error.value) == f"One setting is wrong:\n  {group}.name: got 'foo'; expected: {expected}."
+
+
+def test_losses_of_earlier_files_name_the_options_of_all() -> None:
+    options = {"dice_weight": 1.0, "bce_weight": 1.0, "per_image": False, "empty": "skip", "smooth": 2.0}
+    values = {"decoder": {"name": "fcn8s"}, "loss": {"name": "dice", **options}}
+    assert parse(Choices, values).loss == DiceSettings(per_image=False, empty="skip", smooth=2.0)
+    values = {"decoder": {"name": "fcn8s"}, "loss": {"name": "bce", **options}}
+    assert parse(Choices, values).loss == BCESettings()

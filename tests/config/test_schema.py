@@ -96,12 +96,12 @@ def test_defaults_of_the_schema_are_those_of_the_yaml_files() -> None:
     """One truth: a setting left out means what the file says."""
     from dataclasses import fields
 
-    from segtune.config.schema import DeepLabV3PlusSettings, LossSettings, OptimizerSettings, TrainSettings
+    from segtune.config.schema import DeepLabV3PlusSettings, DiceBCESettings, OptimizerSettings, TrainSettings
 
     for schema, file in (
         (TrainSettings, "train/default"),
         (DeepLabV3PlusSettings, "decoder/deeplabv3plus"),
-        (LossSettings, "loss/dice_bce"),
+        (DiceBCESettings, "loss/dice_bce"),
         (OptimizerSettings, "optimizer/adamw"),
     ):
         full = load(file)

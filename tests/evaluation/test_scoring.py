@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from segtune.config.schema import DataSettings, LossSettings, TrainSettings
+from segtune.config.schema import BCESettings, DataSettings, TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.errors import UserError
 from segtune.evaluation.scoring import EvaluatedModel, Scored, read_groups, score
@@ -21,7 +21,7 @@ CPU = Device(torch.device("cpu"), torch.float32)
 def evaluated() -> EvaluatedModel:
     data = DataSettings("folder", root="here", image_size=64, split="val")
     options = TrainSettings(batch_size=2, workers=0, threshold=0.9)
-    return EvaluatedModel("best.pt", Red(), data, options, LossSettings("bce"), CPU, resamples=100)  # type: ignore[arg-type]
+    return EvaluatedModel("best.pt", Red(), data, options, BCESettings(), CPU, resamples=100)  # type: ignore[arg-type]
 
 
 def scored(evaluated: EvaluatedModel, pairs: list[Pair], **options: object) -> Scored:
