@@ -11,13 +11,14 @@ import torch
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor
 
-from segtune.losses import Empty, bce_loss, dice_bce_loss, dice_loss
+from segtune.config.schema import EmptyMaskRule
+from segtune.losses import bce_loss, dice_bce_loss, dice_loss
 
 Loss = Callable[..., Tensor]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 LOSSES: list[Loss] = [bce_loss, dice_loss, dice_bce_loss]
-EMPTY_RULES: tuple[Empty, ...] = get_args(Empty)
+EMPTY_RULES: tuple[EmptyMaskRule, ...] = get_args(EmptyMaskRule)
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_any_target_dtype(loss: Loss, dtype: torch.dtype, batch: tuple[Tensor, T
 @pytest.mark.parametrize("rule", EMPTY_RULES)
 @pytest.mark.parametrize("per_image", [True, False])
 @pytest.mark.parametrize("truth", [0, 1, None])
-def test_finite_at_extreme_logits(dtype: torch.dtype, rule: Empty, per_image: bool, truth: int | None) -> None:
+def test_finite_at_extreme_logits(dtype: torch.dtype, rule: EmptyMaskRule, per_image: bool, truth: int | None) -> None:
     rng = torch.Generator().manual_seed(1)
     logits = (1e4 * (2 * torch.randint(2, (2, 1, 8, 8), generator=rng) - 1)).to(dtype).requires_grad_()
     target = torch.randint(2, (2, 1, 8, 8), generator=rng) if truth is None else torch.full((2, 1, 8, 8), truth)
@@ -171,7 +172,7 @@ def test_autocast_changes_nothing(loss: Loss, dtype: torch.dtype, batch: tuple[T
 
 @pytest.mark.parametrize("rule", ["background", "smooth"])
 @pytest.mark.parametrize("per_image", [True, False])
-def test_a_step_on_an_empty_batch_lowers_the_foreground(rule: Empty, per_image: bool) -> None:
+def test_a_step_on_an_empty_batch_lowers_the_foreground(rule: EmptyMaskRule, per_image: bool) -> None:
     logits = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(2)).requires_grad_()
     loss = dice_loss(logits, torch.zeros(2, 1, 8, 8), empty=rule, per_image=per_image)
     gradient = gradient_of(loss, logits)
