@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +104,18 @@ def _hydra_raises() -> Iterator[None]:
 def _renamed(override: str) -> str:
     """Return an override with the old name of a setting replaced by the new one, and announce it."""
     name, equals, value = override.partition("=")
-    plain = name.lstrip("+~")
-    new = new_name(plain)
+    plain = name.lstrip("+")
+    new = new_name(plain)  # a deletion, ~NAME, is left as it is: it is of a name in a file
     if new != plain:
         _announce(plain, new)
     return name.removesuffix(plain) + new + equals + value
 
 
+@cache
 def _announce(old: str, new: str) -> None:
-    print(f"The setting {old} is now called {new}; the old name still works.", file=sys.stderr)
+    """Say that a setting has a new name: once, and of several processes in the first."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"The setting {old} is now called {new}; the old name still works.", file=sys.stderr)
 
 
 def quoted(argument: str) -> str:
@@ -165,7 +169,9 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError("\n".join(f"{name} is required. Set {name}=…" for name in missing))
-    plain, used = with_new_names(dict(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+    given = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
+    values: dict[str, Any] = dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    plain, used = with_new_names(values, given=given)
     for name in used:  # in one of the user's files
         _announce(name, new_name(name))
     return plain

@@ -1,9 +1,9 @@
 """The settings of each command."""
 
 from dataclasses import asdict, field, fields, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from segtune.config.parse import parse
@@ -23,6 +23,7 @@ from segtune.config.schema import (
     Size,
     SplitName,
     TrainSettings,
+    without_fields_of,
 )
 
 
@@ -40,9 +41,9 @@ class TTASettings:
     scales: Annotated[list[Scale], Field(min_length=1)] = field(default_factory=lambda: [1.0])
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="ignore"))
+@dataclass(frozen=True, config=STRICT)
 class ScoringSettings(DeviceSettings):
-    """The settings of the group `train` that `evaluate` and `predict` use; None: as in training. Others are ignored."""
+    """The settings of the group `train` that `evaluate` and `predict` use; None: as in training."""
 
     threshold: Fraction | None = None
     empty: EmptyRule | None = None
@@ -51,6 +52,14 @@ class ScoringSettings(DeviceSettings):
         """Return the settings of a training run, overridden by those given here."""
         given = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) is not None}
         return replace(trained, **given)
+
+
+def _without_steps(value: Any) -> Any:
+    """What the group `train` says of training steps means nothing here."""
+    return without_fields_of(value, [TrainSettings], ScoringSettings)
+
+
+GroupTrain = Annotated[ScoringSettings, BeforeValidator(_without_steps)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -69,6 +78,10 @@ class EvaluationDataSettings:
     skin: bool | None = None
     groups: str | None = None
     split: SplitName = "test"
+
+    def __post_init__(self) -> None:
+        if (self.val_share or 0) + (self.test_share or 0) >= 1:
+            raise ValueError("val_share and test_share together leave nothing to train on")
 
     def completed(self, trained: DataSettings) -> DataSettings:
         """Return these settings with those of a training run where they are None.
@@ -91,7 +104,7 @@ class EvaluateSettings:
 
     checkpoint: Annotated[str | list[str], AfterValidator(_one_or_two)]
     data: EvaluationDataSettings
-    train: ScoringSettings
+    train: GroupTrain
     tta: TTASettings = field(default_factory=TTASettings)
     tolerance: Annotated[float, Field(ge=0, le=1000)] = 2.0
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
@@ -112,7 +125,7 @@ class PredictSettings:
 
     checkpoint: str
     input: str
-    train: ScoringSettings
+    train: GroupTrain
     output: str = "predictions"
     image_size: Size | None = None
     tile: Annotated[int, Field(ge=128, le=8192)] | None = None

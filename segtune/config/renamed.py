@@ -1,7 +1,7 @@
 """Settings that were renamed: the old names still work."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 #: Old name to new, as dotted names; `*` stands for the name of any phase.
@@ -25,11 +25,18 @@ def _renamed(name: str) -> str:
     return name
 
 
-def with_new_names(values: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], list[str]]:
+def with_new_names(
+    values: Mapping[str, Any], prefix: str = "", given: Collection[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
     """Return nested settings under their new names, and the old names that were used.
 
     Old names with the value None are dropped: files of earlier runs contain all settings. Where both names are
-    present the old one wins, because the new one is a default.
+    present the old one wins, because the new one is a default; unless the new one is `given`, on the command line.
+
+    Args:
+        values: The settings.
+        prefix: The dotted name of what holds them, and a dot.
+        given: Dotted new names that stand above what a file says.
     """
     found: dict[str, Any] = {}
     old_ones: dict[str, Any] = {}
@@ -38,13 +45,16 @@ def with_new_names(values: Mapping[str, Any], prefix: str = "") -> tuple[dict[st
         name = f"{prefix}{key}"
         new = _renamed(name)
         if isinstance(value, Mapping) and new == name:
-            value, inside = with_new_names(value, f"{name}.")
+            value, inside = with_new_names(value, f"{name}.", given)
             used += inside
         if new == name:
             found[key] = value
         elif value is not None:
             used.append(name)
-            old_ones[new.removeprefix(prefix)] = value
+            if isinstance(value, Mapping):
+                value = {key: each for key, each in value.items() if f"{new}.{key}" not in given}
+            if new not in given:
+                old_ones[new.removeprefix(prefix)] = value
     for key, value in old_ones.items():
         found[key] = {**found[key], **value} if isinstance(found.get(key), dict) else value
     return found, used

@@ -1,14 +1,13 @@
 """The schema of a run's settings: frozen dataclasses, validated together by `segtune.config.parse`."""
 
-from dataclasses import field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import field, fields, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
-#: Of losses: settings that were saved before each had a class of its own name the options of all.
-LENIENT = ConfigDict(extra="ignore")
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -183,14 +182,14 @@ class AugmentSettings:
     transforms: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, config=LENIENT)
+@dataclass(frozen=True, config=STRICT)
 class BCESettings:
     """Binary cross-entropy."""
 
     name: Literal["bce"] = "bce"
 
 
-@dataclass(frozen=True, config=LENIENT)
+@dataclass(frozen=True, config=STRICT)
 class DiceSettings:
     """Soft Dice; `empty` is its rule for masks without foreground."""
 
@@ -200,7 +199,7 @@ class DiceSettings:
     smooth: Positive = 1.0
 
 
-@dataclass(frozen=True, config=LENIENT)
+@dataclass(frozen=True, config=STRICT)
 class DiceBCESettings:
     """The weighted sum of soft Dice and binary cross-entropy."""
 
@@ -216,7 +215,24 @@ class DiceBCESettings:
             raise ValueError("dice_weight and bce_weight are both 0: the loss would be constant")
 
 
-LossSettings = Annotated[DiceBCESettings | DiceSettings | BCESettings, Field(discriminator="name")]
+def without_fields_of(value: Any, others: Iterable[type], own: type | None) -> Any:
+    """Return a mapping without the fields that only other classes have; anything else as it is."""
+    if not isinstance(value, Mapping) or own is None:
+        return value
+    foreign = {each.name for other in others for each in fields(other)} - {each.name for each in fields(own)}
+    return {name: each for name, each in value.items() if name not in foreign}
+
+
+def _own_options(value: Any) -> Any:
+    """Settings that were saved before each loss had a class of its own name the options of all."""
+    classes = (DiceBCESettings, DiceSettings, BCESettings)
+    name = value.get("name") if isinstance(value, Mapping) else None
+    return without_fields_of(value, classes, next((each for each in classes if each.name == name), None))
+
+
+LossSettings = Annotated[
+    Annotated[DiceBCESettings | DiceSettings | BCESettings, Field(discriminator="name")], BeforeValidator(_own_options)
+]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -70,7 +70,8 @@ def look_for_data(settings: DataSettings, seed: int, workers: int) -> None:
     if settings.name == "portraits":  # drawn when missing
         return
     if any(problem.level == "error" for problem in find_splits(settings, seed)[1]):
-        build_splits(settings, seed, workers)
+        with counting("preparing the data") as progress:
+            build_splits(settings, seed, workers, progress)
 
 
 def split_pairs(

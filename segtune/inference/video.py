@@ -55,7 +55,7 @@ class Video:
 
 @contextmanager
 def clip(path: Path, rate: float) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
-    """Write an MP4 (MPEG-4 part 2, which every OpenCV build can write), under a hidden name until it is complete.
+    """Write an MP4 (MPEG-4 part 2, which usual builds of OpenCV can write), under a hidden name until it is complete.
 
     However the block ends, the frames written so far are kept. The format needs even sides: of an odd one the last row
     or column is dropped.

@@ -39,7 +39,7 @@ class SegmentationModel(nn.Module):
         """Return the logits of images; see the class."""
         x = (images.float() - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
-        logits = self.decoder(self.backbone(x)).float()  # first: the difference of two in float16 can overflow
-        if logits.shape[1] == 2:
+        logits = resize(self.decoder(self.backbone(x)).float(), images.shape[-2:])
+        if logits.shape[1] == 2:  # in float32: the difference of two can overflow in float16
             logits = logits[:, 1:] - logits[:, :1]
-        return resize(logits, images.shape[-2:])
+        return logits

@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +13,9 @@ from urllib.parse import quote
 import yaml
 from rich.table import Table
 
+from segtune.config.parse import parse
+from segtune.config.schema import Settings
+from segtune.errors import UserError
 from segtune.reporting.wording import Facts, interval_text, number
 from segtune.runtime.console import compact_table
 from segtune.runtime.files import read_rows
@@ -73,11 +76,19 @@ def _read(folder: Path) -> RunResult:
         evaluation = {}  # not that of the best epoch on the validation split
     names = tuple(str(row["name"]) for row in read_rows(per_image)) if per_image.is_file() else ()
     dices = [row["val_dice"] for row in read_rows(folder / "metrics.csv")]
-    run = RunResult(folder, summary, dict(_flat(settings)), dices, evaluation, names)
+    run = RunResult(folder, summary, dict(_flat(_as_now(settings))), dices, evaluation, names)
     wanted = [float(summary[name]) for name in ("val_dice", "best_epoch", "seconds", "parameters")]
     if not (run.settings and all(map(math.isfinite, wanted)) and isinstance(run.interval, str)):
         raise ValueError(f"{folder} lacks settings or results")
     return run
+
+
+def _as_now(settings: Any) -> Any:
+    """Return settings as this version has them, so that runs of earlier ones compare; as they are if it cannot."""
+    try:
+        return asdict(parse(Settings, settings)) if isinstance(settings, Mapping) else settings
+    except UserError:
+        return settings
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Wrap text at words for terminals; imports nothing heavy, so that errors can be shown early."""
 
+import os
 import shutil
 import textwrap
 from typing import TextIO
@@ -7,7 +8,12 @@ from typing import TextIO
 
 def terminal_width(stream: TextIO) -> int | None:
     """Return the width in columns of a stream's terminal; None for a file or a pipe."""
-    return shutil.get_terminal_size().columns if stream.isatty() else None
+    if not stream.isatty():
+        return None
+    try:
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size(stream.fileno()).columns)
+    except (ValueError, OSError):
+        return shutil.get_terminal_size().columns
 
 
 def wrap(text: str, width: int | None) -> str:

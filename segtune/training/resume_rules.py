@@ -66,7 +66,7 @@ def check_length(phase: str, steps: int, longest: int, of_epochs: int) -> None:
     if steps > longest:
         raise UserError(
             f"freeze.phases.{phase}: the run has already made {steps} steps of this phase; got a length of {longest}. "
-            f"Set {steps} steps or more."
+            f"Set a length of {steps} steps or more."
         )
     if steps < min(longest, of_epochs):  # its last epoch was cut short
         raise UserError(

@@ -94,7 +94,7 @@ KEEPS = (
         (
             ("freeze.phases.two.epochs=null", "freeze.phases.two.steps=2"),
             "freeze.phases.two: the run has already made 3 steps of this phase; got a length of 2. "
-            "Set 3 steps or more.",
+            "Set a length of 3 steps or more.",
         ),
         (
             ("freeze.phases.two.epochs=0",),

@@ -9,7 +9,6 @@ from segtune.config.command_settings import (
     EvaluateSettings,
     EvaluationDataSettings,
     PredictSettings,
-    ScoringSettings,
     TTASettings,
 )
 from segtune.config.parse import parse
@@ -41,10 +40,12 @@ def test_together_they_must_leave_something_to_train_on() -> None:
 
 def test_scoring_keeps_what_it_does_not_set() -> None:
     trained = TrainSettings(batch_size=2, threshold=0.3, empty="skip", clip=5.0)
-    scoring = parse(
-        ScoringSettings, {"batch_size": 4, "threshold": 0.6, "clip": 1.0, "unknown": 1}
-    )  # the rest is ignored
-    assert scoring.completed(trained) == replace(trained, batch_size=4, threshold=0.6)
+    data = {"name": "folder", "root": "photos"}
+    group = {"batch_size": 4, "threshold": 0.6, "clip": 1.0}  # clip is of training steps
+    settings = parse(EvaluateSettings, {"checkpoint": "a.pt", "data": data, "train": group})
+    assert settings.train.completed(trained) == replace(trained, batch_size=4, threshold=0.6)
+    with pytest.raises(UserError, match=r"train\.treshold: there is no such setting\. Did you mean threshold\?"):
+        parse(EvaluateSettings, {"checkpoint": "a.pt", "data": data, "train": group | {"treshold": 0.9}})
 
 
 @pytest.mark.parametrize(

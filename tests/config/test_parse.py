@@ -81,3 +81,5 @@ def test_losses_of_earlier_files_name_the_options_of_all() -> None:
     assert parse(Choices, values).loss == DiceSettings(per_image=False, empty="skip", smooth=2.0)
     values = {"decoder": {"name": "fcn8s"}, "loss": {"name": "bce", **options}}
     assert parse(Choices, values).loss == BCESettings()
+    with pytest.raises(UserError, match=r"loss\.smoth: there is no such setting\. Did you mean smooth\?"):
+        parse(Choices, {"decoder": {"name": "fcn8s"}, "loss": {"name": "dice", "smoth": 5}})

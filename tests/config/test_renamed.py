@@ -1,9 +1,14 @@
 """Old names of settings: what they turn into, in overrides, in files and in checkpoints of earlier versions."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from segtune.__main__ import main
+from segtune.cli import compose
+from segtune.commands import plan as commands_plan
+from segtune.config.command_settings import PlanSettings
 from segtune.config.parse import parse
 from segtune.config.renamed import new_name, with_new_names
 from segtune.config.schema import FreezeSettings, PhaseSettings
@@ -42,6 +47,41 @@ def test_nested_settings_get_their_new_names() -> None:
     assert values["average"] == {"flips": True}  # what was given stays as it was
 
 
+def test_what_is_given_on_the_command_line_stands_above_an_old_name_in_a_file() -> None:
+    values = {
+        "average": {"flips": True, "scales": [0.5]},
+        "tta": {"flips": False, "scales": [1.0]},
+        "freeze": {"phases": {"one": {"cut": "layer1", "stop_gradient": None}}},
+    }
+    found, used = with_new_names(values, given={"tta.flips", "freeze.phases.one.stop_gradient"})
+    assert found == {
+        "tta": {"flips": False, "scales": [0.5]},
+        "freeze": {"phases": {"one": {"stop_gradient": None}}},
+    }
+    assert used == ["average", "freeze.phases.one.cut"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "block5"),
+        (["freeze.phases.all.cut=null"], None),
+        (["freeze.phases.all.stop_gradient=block6"], "block6"),
+        (["~freeze.phases.all.cut"], None),
+    ],
+)
+def test_an_old_name_in_a_file_of_the_users(
+    overrides: list[str], expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "freeze").mkdir()
+    text = "phases:\n  all: {backbone: all, epochs: 1, lr: 0.1, cut: block5}\n"
+    (tmp_path / "freeze" / "mine.yaml").write_text(text, encoding="utf-8")
+    found: list[PlanSettings] = []
+    monkeypatch.setattr(commands_plan, "plan", found.append)
+    assert main(["plan", f"--config-dir={tmp_path}", "freeze=mine", *overrides]) == 0
+    assert found[0].freeze.phases["all"].stop_gradient == expected
+
+
 def test_settings_of_earlier_runs_are_parsed() -> None:
     phases = {"one": {"lr": 1.0, "epochs": 1, "cut": "layer1"}, "two": {"lr": 1.0, "epochs": 1, "cut": None}}
 
@@ -57,6 +97,7 @@ def test_settings_of_earlier_runs_are_parsed() -> None:
 
 
 def test_an_old_name_on_the_command_line_works_and_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
+    compose._announce.cache_clear()  # another test may have named it in this process
     arguments = ["train", "freeze=none", "--cfg", "job", "freeze.phases.all.cut=block5"]
     assert main(arguments) == 0
     out, err = capsys.readouterr()

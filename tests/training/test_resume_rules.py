@@ -78,7 +78,8 @@ def test_a_phase_becomes_no_shorter_than_it_is() -> None:
     with pytest.raises(UserError) as caught:
         check_length("all", 6, longest=5, of_epochs=3)
     assert str(caught.value) == (
-        "freeze.phases.all: the run has already made 6 steps of this phase; got a length of 5. Set 6 steps or more."
+        "freeze.phases.all: the run has already made 6 steps of this phase; got a length of 5. "
+        "Set a length of 6 steps or more."
     )
 
 
