@@ -19,7 +19,7 @@ train: install
 	$(BIN)/python -m segtune train experiment=first $(ARGS)
 
 # A process per core, up to four; tests/conftest.py gives each one thread.
-PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: install
 	$(PYTEST) $(ARGS)

@@ -70,6 +70,7 @@ def test_the_example_is_formatted_and_linted(copy: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_example_trains(copy: Path) -> None:
     (command,) = (step["block"].strip() for step in STEP.finditer(EXAMPLE) if step["language"] == "sh")
     words = command.removeprefix("python -m segtune ").split() + SMALL.split()
