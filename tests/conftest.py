@@ -113,3 +113,18 @@ def built_of(network_of: Callable[[str], "nn.Module"]) -> Callable[[str], "Built
             return build_model(BackboneSettings(name, weights="none"), taps, decoders[decoder])  # type: ignore[arg-type]
 
     return lambda pair: copy.deepcopy(original(pair))
+
+
+@pytest.fixture(scope="module")
+def quick(network_of: Callable[[str], "nn.Module"]) -> Iterator[None]:
+    """Leave out what takes longer than short trainings: building a whole ResNet50, estimating what a phase costs."""
+    from segtune.models.backbones.registry import BACKBONES
+    from segtune.training import phase_summary
+    from segtune.training.step_cost import StepCost
+
+    cost = StepCost(flops=0, activations=0, gradients=0, optimizer_tensors={}, weights=0, backward_stops="conv1")
+    network_of("resnet50")  # kept from here on
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
+        patch.setattr(phase_summary, "estimate", lambda *_: cost)
+        yield

@@ -1,16 +1,10 @@
 """What the tests of the command line share."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from torch import nn
 
 from segtune.__main__ import main
-from segtune.models.backbones.registry import BACKBONES
-from segtune.training import phase_summary as plan
-from segtune.training.step_cost import StepCost
 
 
 def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -50,14 +44,3 @@ SMALL = (
     "train.workers=0",
     "checkpoint.minutes=1",
 )
-
-
-@pytest.fixture(scope="module")
-def quick(network_of: Callable[[str], nn.Module]) -> Iterator[None]:
-    """Leave out what takes longer than these trainings: building a whole ResNet50, estimating what a phase costs."""
-    cost = StepCost(flops=0, activations=0, gradients=0, optimizer_tensors={}, weights=0, backward_stops="conv1")
-    network_of("resnet50")  # kept from here on
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
-        patch.setattr(plan, "estimate", lambda *_: cost)
-        yield

@@ -2,8 +2,7 @@
 
 import io
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -11,15 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from segtune.__main__ import main
 from segtune.commands import predict
 from segtune.inference import predictor
-from segtune.models.backbones.registry import BACKBONES
 from segtune.runtime.device import Device
-from segtune.training import phase_summary as plan
-from segtune.training.step_cost import StepCost
 
 pytestmark = pytest.mark.trains
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -40,7 +35,7 @@ TRAINING = (
 
 
 @pytest.fixture(scope="module")
-def home(network_of: Callable[[str], nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(quick: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the checkpoint `run/checkpoints/best.pt` of a short training."""
     home = tmp_path_factory.mktemp("home")
     for name in ("images", "masks"):
@@ -51,11 +46,7 @@ def home(network_of: Callable[[str], nn.Module], tmp_path_factory: pytest.TempPa
         cv2.circle(mask, (20 + 3 * i, 32), 12 + i, 255, -1)
         cv2.imwrite(str(masks / f"d{i}.png"), mask)
         cv2.imwrite(str(photos / f"d{i}.png"), np.dstack([mask, mask // 3 + 9 * i, 200 - mask // 2]))
-    cost = StepCost(flops=0, activations=0, gradients=0, optimizer_tensors={}, weights=0, backward_stops="conv1")
-    network_of("resnet50")  # kept from here on
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
-        patch.setattr(plan, "estimate", lambda *_: cost)
         patch.chdir(home)
         assert main(["train", *TRAINING]) == 0
         yield home

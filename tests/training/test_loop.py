@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import nn
 
 from segtune.commands import train as commands
 from segtune.commands.evaluate import evaluate
@@ -25,28 +24,14 @@ from segtune.data.sources.base import Pair
 from segtune.data.splits import build_splits
 from segtune.errors import DivergedError, Interrupted, UserError
 from segtune.losses import build_loss
-from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import BuiltModel, build_model
 from segtune.models.checkpoint import Checkpoint
 from segtune.models.pretrained import LoadedWeights
 from segtune.runtime.device import resolve_device
 from segtune.training import loop as engine
-from segtune.training import phase_summary as plan
 from segtune.training.phases import Phase, plan_phases
-from segtune.training.step_cost import StepCost
 
-pytestmark = pytest.mark.trains
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick(network_of: Callable[[str], nn.Module]) -> Iterator[None]:
-    """Leave out what takes longer than these trainings: building a whole ResNet50, estimating what a phase costs."""
-    cost = StepCost(flops=0, activations=0, gradients=0, optimizer_tensors={}, weights=0, backward_stops="conv1")
-    network_of("resnet50")  # kept from here on
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
-        patch.setattr(plan, "estimate", lambda *_: cost)
-        yield
+pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("quick")]
 
 
 @pytest.fixture(scope="module")
