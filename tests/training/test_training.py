@@ -100,6 +100,8 @@ def test_every_pair_goes_up_on_the_built_in_data(backbone: str, decoder: str, po
         "freeze=none",
         "freeze.phases.all.epochs=5",
         f"freeze.phases.all.lr={1e-4 if backbone == 'vgg16' else 1e-3}",
+        # FCN-8s on VGG16 begins with logits of hundreds, with which bfloat16 may or may not diverge.
+        f"train.precision={'fp32' if (backbone, decoder) == ('vgg16', 'fcn8s') else 'auto'}",
         "train.workers=0",
         "seed=1",
     )
