@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segtune.config.schema import EmptyMaskRule, LossSettings
+from segtune.config.loss_settings import LossSettings
+from segtune.config.types import EmptyMaskRule
 
 
 def bce_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def built_of(network_of: Callable[[str], "nn.Module"]) -> Callable[[str], "Built
     """Return a fresh copy of a model by BACKBONE_DECODER, with the taps of `conf/taps` and a narrow decoder."""
     import torch
 
-    from segtune.config.schema import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
+    from segtune.config.model_settings import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
     from segtune.models.backbones.registry import BACKBONES
     from segtune.models.build import build_model
 

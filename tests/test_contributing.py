@@ -63,7 +63,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_example_is_formatted_and_linted(copy: Path) -> None:
     for check in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
-        files = ["segtune/config/schema.py", "segtune/models/decoders", "tests"]
+        files = ["segtune/config/model_settings.py", "segtune/models/decoders", "tests"]
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *check, *files], cwd=copy, capture_output=True, text=True, check=False
         )

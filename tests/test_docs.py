@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 import segtune
 from segtune.__main__ import main
 from segtune.config.parse import parse
-from segtune.config.schema import FreezeSettings
+from segtune.config.training_settings import FreezeSettings
 from segtune.data.sources import portraits
 from segtune.models.backbones.registry import BACKBONES
 

@@ -11,7 +11,7 @@ import torch
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor
 
-from segtune.config.schema import EmptyMaskRule
+from segtune.config.types import EmptyMaskRule
 from segtune.losses import bce_loss, dice_bce_loss, dice_loss
 
 Loss = Callable[..., Tensor]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and --help does not need it
     import torch
 
-    from segtune.config.schema import PhaseSettings
+    from segtune.config.training_settings import PhaseSettings
     from segtune.models.build import BuiltModel
     from segtune.runtime.device import Device
 
@@ -25,7 +25,8 @@ def step_seconds(built: BuiltModel, compute: Device, phase: PhaseSettings, image
     """Return the duration of one training step in seconds, including the optimizer."""
     import torch
 
-    from segtune.config.schema import DiceBCESettings, OptimizerSettings
+    from segtune.config.loss_settings import DiceBCESettings
+    from segtune.config.training_settings import OptimizerSettings
     from segtune.losses import build_loss
     from segtune.training.freezing import choose, freeze, train_mode
     from segtune.training.optim import build_optimizer
@@ -63,7 +64,8 @@ def compare(options: argparse.Namespace) -> None:
     from rich.table import Table
 
     from segtune.cli.help import config_folder
-    from segtune.config.schema import BackboneSettings, DeepLabV3PlusSettings, PhaseSettings, TrainSettings
+    from segtune.config.model_settings import BackboneSettings, DeepLabV3PlusSettings
+    from segtune.config.training_settings import PhaseSettings, TrainSettings
     from segtune.models.build import build_model
     from segtune.runtime.device import Device, resolve_device
 

@@ -19,8 +19,9 @@ from segtune.config.command_settings import (
     ReportSettings,
     TapsSettings,
 )
+from segtune.config.data_settings import DataSettings
 from segtune.config.parse import parse
-from segtune.config.schema import DataSettings, Settings
+from segtune.config.schema import Settings
 from segtune.errors import UserError
 from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder
 

@@ -5,7 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from segtune.config.command_settings import EvaluateSettings
-from segtune.config.schema import DataSettings, Settings
+from segtune.config.data_settings import DataSettings
+from segtune.config.schema import Settings
 from segtune.data.sources.base import Pair
 from segtune.data.sources.folder import find_pairs
 from segtune.data.splits import find_splits, load_splits

@@ -6,23 +6,21 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
+from segtune.config.data_settings import DataSettings
 from segtune.config.parse import parse
-from segtune.config.schema import (
+from segtune.config.schema import RunSettings, Settings
+from segtune.config.training_settings import DeviceSettings, TrainSettings
+from segtune.config.types import (
     STRICT,
     Count,
     DataName,
-    DataSettings,
-    DeviceSettings,
     EmptyRule,
     ForegroundRule,
     Fraction,
     Positive,
-    RunSettings,
     Scale,
-    Settings,
     Size,
     SplitName,
-    TrainSettings,
     without_fields_of,
 )
 

@@ -5,7 +5,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from segtune.config.schema import DataSettings, DeviceSettings
+from segtune.config.data_settings import DataSettings
+from segtune.config.training_settings import DeviceSettings
 from segtune.data.checks.integrity import check_data, report
 from segtune.data.images import foreground
 from segtune.data.sources.base import Pair, Problem

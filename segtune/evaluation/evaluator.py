@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segtune.config.command_settings import TTASettings
-from segtune.config.schema import DataSettings, TrainSettings
+from segtune.config.data_settings import DataSettings
+from segtune.config.training_settings import TrainSettings
 from segtune.data.dataset import build_dataset
 from segtune.data.loader import EpochBatches, make_loader
 from segtune.data.overlays import RGBImage, compare, stack

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segtune.config.command_settings import TTASettings
-from segtune.config.schema import DataSettings, TrainSettings
+from segtune.config.data_settings import DataSettings
+from segtune.config.training_settings import TrainSettings
 from segtune.data.dataset import build_dataset
 from segtune.data.overlays import Mask, RGBImage
 from segtune.data.sources.base import Pair

@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from segtune.config.command_settings import EvaluateSettings, TTASettings
-from segtune.config.schema import DataSettings, LossSettings, TrainSettings
+from segtune.config.data_settings import DataSettings
+from segtune.config.loss_settings import LossSettings
+from segtune.config.training_settings import TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.evaluation.evaluator import Evaluation, Evaluator
 from segtune.evaluation.predictions import SamplePredictions, predict_samples

@@ -8,11 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segtune.config.schema import (
-    BackboneSettings,
-    DecoderSettings,
-    RunSettings,
-)
+from segtune.config.model_settings import BackboneSettings, DecoderSettings
+from segtune.config.schema import RunSettings
 from segtune.errors import UserError, nearest
 from segtune.models.backbones.registry import spec_of
 from segtune.models.backbones.spec import BackboneSpec

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segtune.config.schema import DecoderSettings, RunSettings
+from segtune.config.model_settings import DecoderSettings
+from segtune.config.schema import RunSettings
 from segtune.errors import UserError
 from segtune.models.backbones.registry import spec_of
 from segtune.models.build import build_decoder

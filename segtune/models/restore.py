@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from segtune.config.schema import RestoreSettings
+from segtune.config.model_settings import RestoreSettings
 from segtune.errors import UserError, nearest, some
 from segtune.models.module_paths import matching
 from segtune.models.pretrained import BATCH_COUNTER, match_tensors, read_state_dict

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from segtune.config.schema import RestoreSettings, RunSettings
+from segtune.config.model_settings import RestoreSettings
+from segtune.config.schema import RunSettings
 from segtune.models.build import BuiltModel, build_model, gradient_stops
 from segtune.models.module_paths import owners, within
 from segtune.models.pretrained import LoadedWeights

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from segtune.config.schema import DeviceSettings
+from segtune.config.training_settings import DeviceSettings
 from segtune.errors import UserError
 from segtune.runtime.distributed import local_rank, world
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segtune.config.schema import PhaseSettings
+from segtune.config.training_settings import PhaseSettings
 from segtune.errors import UserError, nearest
 from segtune.models.module_paths import matching, owners, within
 

@@ -1,4 +1,4 @@
-"""The training loop over phases, epochs and batches."""
+"""The training loop over phases and epochs."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,29 +8,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from segtune.config.schema import Settings
 from segtune.data.dataset import build_dataset
 from segtune.data.loader import EpochBatches, make_loader
 from segtune.data.sources.base import Pair
-from segtune.errors import DivergedError, Interrupted, UserError
+from segtune.errors import Interrupted, UserError
 from segtune.evaluation.evaluator import Evaluation, Evaluator
 from segtune.losses import build_loss
 from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
 from segtune.runtime import distributed
-from segtune.runtime.console import bar, say
+from segtune.runtime.console import say
 from segtune.runtime.device import Device
 from segtune.runtime.files import Row, write_json
+from segtune.training.epoch import save_and_stop, train_epoch
 from segtune.training.epoch_log import EpochRecorder
 from segtune.training.freezing import audit, train_mode
-from segtune.training.invariants import check_gradients, check_members, check_unchanged, fingerprint
+from segtune.training.invariants import check_members, check_unchanged, fingerprint
 from segtune.training.optim import build_optimizer, build_schedule
 from segtune.training.phases import Phase, enter
 from segtune.training.run_folder import write_settings
 from segtune.training.signals import stop_signals
-from segtune.training.state import OnPhase, OptimState, Run, State, check_place, seed_of, since_best
+from segtune.training.state import OnPhase, OptimState, Run, State, check_place, since_best
 from segtune.version import __version__
 
 
@@ -133,102 +133,12 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
         result = run.evaluator(run.model, run.stopped)
         state.seconds += time.perf_counter() - began
         if result is None:
-            _stop(run, optim_state)
+            save_and_stop(run, optim_state)
         else:
             _finish_epoch(run, optim_state, phase, result)
         if run.asked_to_stop() and not (index + 1 == len(run.phases) and _over(run, phase)):
             raise Interrupted
     check_unchanged(run.model, state.frozen, phase.name)
-
-
-def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Phase) -> None:
-    """Train the remaining batches of the running epoch; the sums for its mean loss are in `run.state`.
-
-    Args:
-        run: The run.
-        network: The run's model, wrapped for the processes of the run.
-        optim_state: Optimizer, schedule and gradient scaler.
-        phase: The running phase.
-
-    Raises:
-        Interrupted: A signal was received; the run is saved after the step.
-        DivergedError: Loss or gradient is not finite.
-        UserError: A trainable parameter gets no gradient.
-    """
-    state, settings, batches = run.state, run.settings, run.batches
-    number, accumulate = len(state.rows) + 1, settings.train.accumulate
-    loss_fn = build_loss(settings.loss)
-    total = run.span(phase).of(state.epoch)
-    batches.epoch, batches.start, batches.end = number, state.step, total
-    began, trained = time.perf_counter(), 0
-    saved = now = began
-    with bar(f"{phase.name} {number}/{run.epochs}", total, state.step) as progress:
-        for batch in run.loader:
-            first_of_step = state.step // accumulate * accumulate
-            batches_of_step = min(accumulate, total - first_of_step)
-            whole = state.step + 1 == first_of_step + batches_of_step
-            mine, everyones = batches.share_of(state.step)
-            of_step = sum(batches.share_of(first_of_step + n)[1] for n in range(batches_of_step))
-            # Dropout draws from the global generator; seeding it by step makes it independent of what ran before.
-            torch.manual_seed(seed_of(settings.seed, number, state.step))
-            images, masks = (batch[key].to(run.compute.device, non_blocking=True) for key in ("image", "mask"))
-            with distributed.no_sync(network, whole):
-                with run.compute.autocast():
-                    logits = network(images)
-                loss = loss_fn(logits, masks)
-                # Every image of a step has the same weight; the gradients of the processes are averaged.
-                weight = mine * distributed.world() / of_step
-                optim_state.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
-            loss_sum = distributed.all_reduce_sum([loss.item() * mine])[0]
-            if not np.isfinite(loss_sum):
-                raise _diverged(run, phase, f"the loss is {loss_sum / everyones}")
-            if run.proven != phase.name:
-                check_gradients(run.model, phase.name)
-                run.proven = phase.name
-            state.step += 1
-            if whole:
-                _step(run, optim_state, phase)
-            state.loss_sum += loss_sum
-            state.images += everyones
-            state.trained_images += everyones
-            trained += everyones
-            before, now = now, time.perf_counter()
-            state.train_seconds += now - before
-            progress(state.step, f"loss {state.loss_sum / state.images:.4f}  {trained / (now - began):.1f} images/s")
-            if whole and run.asked_to_stop():
-                state.seconds += now - began
-                _stop(run, optim_state)
-            if whole and now - saved > 60 * settings.checkpoint.minutes:
-                run.save("last.pt", optimizer=optim_state.state_dict())
-                saved = now
-
-
-def _step(run: Run, optim_state: OptimState, phase: Phase) -> None:
-    clip, parameters = run.settings.train.clip, [p for g in optim_state.optimizer.param_groups for p in g["params"]]
-    optim_state.scaler.unscale_(optim_state.optimizer)
-    norm = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
-    # The scaler skips steps that overflow in fp16 and lowers its scale; without it such a step would ruin the weights.
-    if not optim_state.scaler.is_enabled() and not torch.isfinite(norm):
-        raise _diverged(run, phase, f"the gradient's norm is {norm.item()}")
-    run.state.lr = max(group["lr"] for group in optim_state.optimizer.param_groups)
-    optim_state.scaler.step(optim_state.optimizer)
-    optim_state.scaler.update()
-    optim_state.optimizer.zero_grad(set_to_none=True)
-    optim_state.schedule.step()
-
-
-def _diverged(run: Run, phase: Phase, what: str) -> DivergedError:
-    last = run.folder / "checkpoints" / "last.pt"
-    return DivergedError(
-        f"Training stopped in phase {phase.name}, epoch {len(run.state.rows) + 1}, step {run.state.step + 1}: {what}.\n"
-        f"The last good checkpoint is {last}. "
-        f"Try a lower learning rate (freeze.phases.{phase.name}.lr=…) or train.precision=fp32."
-    )
-
-
-def _stop(run: Run, optim_state: OptimState) -> None:
-    run.save("last.pt", optimizer=optim_state.state_dict())
-    raise Interrupted
 
 
 def _over(run: Run, phase: Phase) -> bool:

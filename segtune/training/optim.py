@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from segtune.config.schema import OptimizerSettings, PhaseSettings
+from segtune.config.training_settings import OptimizerSettings, PhaseSettings
 from segtune.training.freezing import Blocks, block_of, present_blocks
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {

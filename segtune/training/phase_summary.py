@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from segtune.config.schema import PhaseSettings, RunSettings
+from segtune.config.schema import RunSettings
+from segtune.config.training_settings import PhaseSettings
 from segtune.losses import build_loss
 from segtune.models.build import BuiltModel, build_model
 from segtune.runtime.console import banner

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from segtune.config.schema import PhaseSettings, RunSettings
+from segtune.config.schema import RunSettings
+from segtune.config.training_settings import PhaseSettings
 from segtune.errors import UserError, some
 from segtune.models.build import BuiltModel
 from segtune.models.module_paths import owners, within

@@ -11,8 +11,9 @@ from segtune.config.command_settings import (
     PredictSettings,
     TTASettings,
 )
+from segtune.config.data_settings import DataSettings
 from segtune.config.parse import parse
-from segtune.config.schema import DataSettings, TrainSettings
+from segtune.config.training_settings import TrainSettings
 from segtune.errors import UserError
 
 TRAINED = DataSettings(

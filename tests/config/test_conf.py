@@ -12,7 +12,8 @@ from segtune.cli.compose import OPEN
 from segtune.cli.help import config_folder, settings_help
 from segtune.config.command_settings import EvaluateSettings, PlanSettings
 from segtune.config.parse import parse
-from segtune.config.schema import PhaseSettings, Settings
+from segtune.config.schema import Settings
+from segtune.config.training_settings import PhaseSettings
 
 ROOT = config_folder()
 CHOICES = sorted(f"{path.parent.relative_to(ROOT)}={path.stem}" for path in ROOT.glob("*/*.yaml"))

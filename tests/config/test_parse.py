@@ -5,8 +5,10 @@ from dataclasses import field
 import pytest
 from pydantic.dataclasses import dataclass
 
+from segtune.config.loss_settings import BCESettings, DiceSettings, LossSettings
+from segtune.config.model_settings import DecoderSettings
 from segtune.config.parse import parse
-from segtune.config.schema import STRICT, BCESettings, Count, DecoderSettings, DiceSettings, LossSettings
+from segtune.config.types import STRICT, Count
 from segtune.errors import UserError
 
 

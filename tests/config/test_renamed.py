@@ -11,7 +11,7 @@ from segtune.commands import plan as commands_plan
 from segtune.config.command_settings import PlanSettings
 from segtune.config.parse import parse
 from segtune.config.renamed import new_name, with_new_names
-from segtune.config.schema import FreezeSettings, PhaseSettings
+from segtune.config.training_settings import FreezeSettings, PhaseSettings
 
 
 @pytest.mark.parametrize(

@@ -90,22 +90,3 @@ def test_problems_of_all_groups_are_reported_at_once() -> None:
     assert text.startswith("4 settings are wrong:\n")
     named = {line.split(":")[0].strip() for line in text.splitlines()[1:]}
     assert named == {"seed", "train.workers", "loss.name", "optimizer.momentum"}
-
-
-def test_defaults_of_the_schema_are_those_of_the_yaml_files() -> None:
-    """One truth: a setting left out means what the file says."""
-    from dataclasses import fields
-
-    from segtune.config.schema import DeepLabV3PlusSettings, DiceBCESettings, OptimizerSettings, TrainSettings
-
-    for schema, file in (
-        (TrainSettings, "train/default"),
-        (DeepLabV3PlusSettings, "decoder/deeplabv3plus"),
-        (DiceBCESettings, "loss/dice_bce"),
-        (OptimizerSettings, "optimizer/adamw"),
-    ):
-        full = load(file)
-        bare = schema(**{"name": full["name"]} if "name" in full else {})
-        for item in fields(schema):
-            if item.name in full:
-                assert getattr(bare, item.name) == full[item.name], f"{file}: {item.name}"

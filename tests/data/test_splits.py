@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtune.config.schema import DataSettings
+from segtune.config.data_settings import DataSettings
 from segtune.data.sources.base import Pair, Problem
 from segtune.data.splits import build_splits, find_splits, look_for_data, split_pairs
 from segtune.errors import UserError

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from segtune.config.command_settings import TTASettings
-from segtune.config.schema import DataSettings, TrainSettings
+from segtune.config.data_settings import DataSettings
+from segtune.config.training_settings import TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.evaluation.predictions import as_seen, predict_samples
 from segtune.runtime.device import Device

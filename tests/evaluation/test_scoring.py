@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from segtune.config.schema import BCESettings, DataSettings, TrainSettings
+from segtune.config.data_settings import DataSettings
+from segtune.config.loss_settings import BCESettings
+from segtune.config.training_settings import TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.errors import UserError
 from segtune.evaluation.scoring import EvaluatedModel, Scored, read_groups, score

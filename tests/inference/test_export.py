@@ -24,8 +24,9 @@ import segtune
 from segtune.__main__ import main
 from segtune.cli.help import config_folder
 from segtune.commands import export as command_module
+from segtune.config.model_settings import BackboneSettings, DeepLabV3PlusSettings, FCN8sSettings
 from segtune.config.parse import parse
-from segtune.config.schema import BackboneSettings, DeepLabV3PlusSettings, FCN8sSettings, Settings
+from segtune.config.schema import Settings
 from segtune.errors import UserError
 from segtune.inference import export
 from segtune.inference.export import TOLERANCE, Deployed, trace, write_onnx, write_program

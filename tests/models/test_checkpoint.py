@@ -18,8 +18,9 @@ from torch import nn
 
 import segtune
 from segtune.__main__ import main
+from segtune.config.model_settings import RestoreSettings
 from segtune.config.parse import parse
-from segtune.config.schema import RestoreSettings, Settings
+from segtune.config.schema import Settings
 from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import BuiltModel, build_model

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtune.config.schema import DeepLabV3PlusSettings, FCN8sSettings
+from segtune.config.model_settings import DeepLabV3PlusSettings, FCN8sSettings
 from segtune.models.backbones.registry import BACKBONES, spec_of
 from segtune.models.forward_cost import model_macs, multiply_adds
 from segtune.models.layer_info import describe

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segtune.config.schema import BackboneSettings, DeepLabV3PlusSettings, FCN8sSettings
+from segtune.config.model_settings import BackboneSettings, DeepLabV3PlusSettings, FCN8sSettings
 from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES, spec_of
 from segtune.models.backbones.spec import BackboneSpec

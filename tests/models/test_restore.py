@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segtune.config.schema import BackboneSettings, DeepLabV3PlusSettings, RestoreSettings
+from segtune.config.model_settings import BackboneSettings, DeepLabV3PlusSettings, RestoreSettings
 from segtune.errors import UserError
 from segtune.models.build import BuiltModel, build_model
 from segtune.models.model import SegmentationModel

@@ -9,13 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from segtune.config.schema import (
-    BackboneSettings,
-    DeepLabV3PlusSettings,
-    FreezeSettings,
-    PhaseSettings,
-    RestoreSettings,
-)
+from segtune.config.model_settings import BackboneSettings, DeepLabV3PlusSettings, RestoreSettings
+from segtune.config.training_settings import FreezeSettings, PhaseSettings
 from segtune.errors import UserError
 from segtune.models import build
 from segtune.models.backbones.registry import BACKBONES

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from segtune.config.schema import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
+from segtune.config.model_settings import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
 from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.tapped import TappedBackbone, build_tapped

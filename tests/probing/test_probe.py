@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtune.config.schema import DataSettings
+from segtune.config.data_settings import DataSettings
 from segtune.data.dataset import build_dataset
 from segtune.data.sources.base import Pair
 from segtune.errors import UserError

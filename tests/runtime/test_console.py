@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from segtune.config.schema import DataSettings
+from segtune.config.data_settings import DataSettings
 from segtune.data.splits import build_splits
 from segtune.runtime import console
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segtune.config.schema import TrainSettings
+from segtune.config.training_settings import TrainSettings
 from segtune.errors import UserError
 from segtune.runtime.device import Device, resolve_device
 

@@ -27,10 +27,11 @@ from segtune.__main__ import main
 from segtune.cli import main as cli
 from segtune.cli import tasks
 from segtune.commands import train as commands
-from segtune.config.schema import TrainSettings
+from segtune.config.training_settings import TrainSettings
 from segtune.errors import LostError, UserError
 from segtune.runtime import console, distributed
 from segtune.runtime.device import resolve_device
+from segtune.training import epoch
 from segtune.training import loop as engine
 from segtune.training import phase_summary as plan
 from segtune.training.signals import stop_signals
@@ -416,7 +417,7 @@ def train(*arguments: str, keep: str = "", end: tuple[int, int, int] = (-1, 0, 0
             assert main(["train", *arguments]) == 0
 
     def work(number: int) -> int:
-        fit_phase, step, steps = engine.fit_phase, engine._step, iter(range(1, 1000))
+        fit_phase, step, steps = engine.fit_phase, epoch.take_step, iter(range(1, 1000))
 
         def keeping(run: engine.Run, index: int, resumed: dict) -> None:
             fit_phase(run, index, resumed)
@@ -429,7 +430,7 @@ def train(*arguments: str, keep: str = "", end: tuple[int, int, int] = (-1, 0, 0
                 Path("ended").write_text(str(time.time()))
                 os.kill(os.getpid(), end[1])
 
-        engine.fit_phase, engine._step = keeping, ending  # type: ignore[assignment]
+        engine.fit_phase, epoch.take_step = keeping, ending  # type: ignore[assignment]
         if given:
             cli.compose = lambda *_, **__: commands.train(*given[0])  # type: ignore[assignment]
         return main(["train", *arguments])

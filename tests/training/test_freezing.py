@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from segtune.config.schema import PhaseSettings
+from segtune.config.training_settings import PhaseSettings
 from segtune.errors import UserError
 from segtune.models.build import BuiltModel
 from segtune.training.freezing import Audit, Scope, audit, choose, freeze, train_mode

@@ -5,9 +5,10 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -19,78 +20,23 @@ from segtune.commands import train as commands
 from segtune.commands.evaluate import evaluate
 from segtune.config.command_settings import EvaluateSettings
 from segtune.config.parse import parse
-from segtune.config.schema import OptimizerSettings, PhaseSettings, Settings
-from segtune.data.sources.base import Pair
+from segtune.config.schema import Settings
 from segtune.data.splits import build_splits
-from segtune.errors import DivergedError, Interrupted, UserError
-from segtune.losses import build_loss
+from segtune.errors import Interrupted, UserError
 from segtune.models.build import BuiltModel, build_model
-from segtune.models.checkpoint import Checkpoint
 from segtune.models.pretrained import LoadedWeights
-from segtune.runtime.device import resolve_device
+from segtune.training import epoch
 from segtune.training import loop as engine
-from segtune.training.phases import Phase, plan_phases
+from segtune.training.phases import Phase
+from tests.training.conftest import fit, same, settings, weights_of
 
-pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("quick")]
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten discs on noise, of odd sizes, with train.txt of 5 (a last batch of one), val.txt and test.txt."""
-    root = tmp_path_factory.mktemp("discs")
-    generator = np.random.default_rng(0)
-    (root / "images").mkdir()
-    (root / "masks").mkdir()
-    names = [f"disc{i}" for i in range(10)]
-    for i, name in enumerate(names):
-        mask = np.zeros((70 + i, 90 - i), np.uint8)
-        cv2.circle(mask, (30 + 3 * i, 35), 14 + i, 255, -1)
-        photo = generator.integers(0, 120, (*mask.shape, 3)).astype(np.uint8) + (mask > 0)[..., None] * np.uint8(100)
-        cv2.imwrite(str(root / "images" / f"{name}.png"), photo)
-        cv2.imwrite(str(root / "masks" / f"{name}.png"), mask)
-    for split, part in {"train": names[:5], "val": names[5:8], "test": names[8:]}.items():
-        (root / f"{split}.txt").write_text("\n".join(part) + "\n")
-    return root
-
-
-def settings(root: Path, phases: dict | None = None, **train) -> Settings:
-    return parse(
-        Settings,
-        {
-            "backbone": {"name": "resnet50", "weights": "none"},
-            "taps": {"low": "layer1.0.act2", "high": "layer1.2.act2"},
-            "decoder": {"name": "deeplabv3plus", "channels": 16, "low_channels": 8},
-            "freeze": {"phases": phases or {"one": {"epochs": 2, "lr": 1e-3}, "two": {"epochs": 1, "lr": 1e-4}}},
-            "data": {"name": "folder", "root": str(root), "image_size": 64},
-            "augment": {"transforms": {"HorizontalFlip": {"p": 0.5}}},
-            "loss": {"name": "dice_bce"},
-            "optimizer": {"name": "adamw"},
-            "train": {"batch_size": 2, "workers": 0, "samples": 2, "device": "cpu", **train},
-            "checkpoint": {},
-        },
-    )
-
-
-def weights_of(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
-    return Checkpoint.load(folder / "checkpoints" / name).model
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_reports() -> Iterator[None]:
-    """Leave out the evaluation and the report at the end of a run: test_evaluate.py has them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "_conclude", lambda *_: None)
-        yield
+pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("quick", "without_reports")]
 
 
 @pytest.fixture(scope="module")
-def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def finished(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    return folder, commands.train(settings(photos), folder)
+    return folder, commands.train(settings(discs), folder)
 
 
 def test_a_run_leaves_what_the_design_promises(finished: tuple[Path, dict]) -> None:
@@ -111,18 +57,18 @@ def test_a_run_leaves_what_the_design_promises(finished: tuple[Path, dict]) -> N
     assert sum(summary["trainable_parameters"].values()) == 2 * summary["parameters"]
 
 
-def test_the_same_settings_give_the_same_bits(finished: tuple[Path, dict], photos: Path, tmp_path: Path) -> None:
-    commands.train(settings(photos, workers=2), tmp_path / "again")
+def test_the_same_settings_give_the_same_bits(finished: tuple[Path, dict], discs: Path, tmp_path: Path) -> None:
+    commands.train(settings(discs, workers=2), tmp_path / "again")
     assert same(weights_of(finished[0]), weights_of(tmp_path / "again"))
     assert (finished[0] / "metrics.csv").read_bytes() == (tmp_path / "again" / "metrics.csv").read_bytes()
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 8])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
-    finished: tuple[Path, dict], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    finished: tuple[Path, dict], discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """Three batches an epoch: the steps lie within, at the end of, and behind an epoch, and in the second phase."""
-    folder, count, one_step = tmp_path / "run", 0, engine._step
+    folder, count, one_step = tmp_path / "run", 0, epoch.take_step
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
     def stop_after(*arguments) -> None:
@@ -132,8 +78,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
         if count == step:
             os.kill(os.getpid(), signal.SIGINT if step % 2 else signal.SIGTERM)
 
-    monkeypatch.setattr(engine, "_step", stop_after)
-    chosen = settings(photos)
+    monkeypatch.setattr(epoch, "take_step", stop_after)
+    chosen = settings(discs)
     with pytest.raises(Interrupted, match="To resume: python -m segtune train resume="):
         commands.train(chosen, folder)
     assert count == step
@@ -146,7 +92,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
 
 @pytest.mark.parametrize(("step", "begun"), [(1, ["one"]), (6, ["one"]), (7, ["one", "two"])])
 def test_facts_are_worked_out_once_for_each_phase_and_announced_when_it_begins_or_goes_on(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, begun: list[str]
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, begun: list[str]
 ) -> None:
     """They reach the run's summary as they were when the phase began, whatever is asked later."""
     asked, announced, folder = [], [], tmp_path / "run"
@@ -160,14 +106,14 @@ def test_facts_are_worked_out_once_for_each_phase_and_announced_when_it_begins_o
         commands, "announce", lambda phases, number, facts: announced.append((phases[number - 1].name, facts))
     )
     with monkeypatch.context() as patch:
-        stop_after(step, "_step", patch)
+        stop_after(step, epoch, "take_step", patch)
         with pytest.raises(Interrupted):
-            commands.train(settings(photos), folder)
+            commands.train(settings(discs), folder)
     one, two = ("one", {"trainable": 1}), ("two", {"trainable": 2})
     assert asked == ["one", "two"]
     assert announced == [one, two][: len(begun)]
     asked.extend(["resumed"] * 2)
-    summary = commands.train(replace(settings(photos), resume=str(folder)), folder)
+    summary = commands.train(replace(settings(discs), resume=str(folder)), folder)
     if begun == ["one"]:
         two = ("two", {"trainable": 5})
     assert asked[4:] == ["two"] * (begun == ["one"])
@@ -176,9 +122,9 @@ def test_facts_are_worked_out_once_for_each_phase_and_announced_when_it_begins_o
     assert summary["trainable_parameters"] == {"one": 1, "two": two[1]["trainable"]}
 
 
-def stop_after(count: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_after(count: int, module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send SIGTERM to this process behind the `count`-th call of a function of the engine."""
-    calls, original = 0, getattr(engine, name)
+    calls, original = 0, getattr(module, name)
 
     def then_stop(*arguments: object) -> None:
         nonlocal calls
@@ -187,7 +133,7 @@ def stop_after(count: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         if calls == count:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(engine, name, then_stop)
+    monkeypatch.setattr(module, name, then_stop)
 
 
 def stopped_and_resumed(chosen: Settings, folder: Path, stop: Callable[[pytest.MonkeyPatch], None]) -> None:
@@ -209,15 +155,15 @@ def assert_same_end(one: Path, other: Path) -> None:
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_starts_anew(
-    finished: tuple[Path, dict], photos: Path, tmp_path: Path
+    finished: tuple[Path, dict], discs: Path, tmp_path: Path
 ) -> None:
     shutil.copy(finished[0] / "config.yaml", tmp_path)
-    commands.train(replace(settings(photos), resume=str(tmp_path)), tmp_path)
+    commands.train(replace(settings(discs), resume=str(tmp_path)), tmp_path)
     assert_same_end(finished[0], tmp_path)
 
 
 def test_a_phase_that_has_converged_hands_over(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The best Dice comes in epoch 2; epoch 4 equals it, which is no better."""
     row, dices = engine._row, [0.3, 0.5, 0.4, 0.5, 0.1, 0.2, 0.9]
@@ -226,7 +172,7 @@ def test_a_phase_that_has_converged_hands_over(
         "flat": {"epochs": 6, "lr": 1e-3, "until": "plateau", "patience": 2},
         "next": {"epochs": 3, "lr": 1e-3, "until": "plateau", "patience": 1},
     }
-    summary = commands.train(settings(photos, phases), tmp_path / "straight")
+    summary = commands.train(settings(discs, phases), tmp_path / "straight")
     assert [row["phase"] for row in rows_of(tmp_path / "straight")] == 4 * ["flat"] + 3 * ["next"]
     assert summary["best_epoch"] == 7
     said = "flat  has converged: no better validation Dice for 2 epochs, after 4 of at most 6"
@@ -234,7 +180,7 @@ def test_a_phase_that_has_converged_hands_over(
     assert said in out
     assert "next  has converged" not in out
     stopped_and_resumed(
-        settings(photos, phases), tmp_path / "stopped", lambda patch: stop_after(4, "_finish_epoch", patch)
+        settings(discs, phases), tmp_path / "stopped", lambda patch: stop_after(4, engine, "_finish_epoch", patch)
     )
     before, _, after = capsys.readouterr().out.partition("run folder")[2].partition("run folder")
     assert said in before  # and it was stopped at this very place
@@ -245,24 +191,24 @@ def test_a_phase_that_has_converged_hands_over(
 
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 4), (2, 3)])
 def test_a_phase_of_steps_makes_just_these(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int, steps: int
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int, steps: int
 ) -> None:
     """Three batches an epoch: the second epoch is cut after its first step."""
-    made, one_step = [], engine._step
+    made, one_step = [], epoch.take_step
 
     def counted(run: engine.Run, *more) -> None:
         one_step(run, *more)
         made.append((run.state.epoch, run.state.step, run.state.lr))
 
-    monkeypatch.setattr(engine, "_step", counted)
-    chosen = settings(photos, {"few": {"steps": steps, "lr": 1e-2, "warmup": 0.0}}, accumulate=accumulate)
+    monkeypatch.setattr(epoch, "take_step", counted)
+    chosen = settings(discs, {"few": {"steps": steps, "lr": 1e-2, "warmup": 0.0}}, accumulate=accumulate)
     commands.train(chosen, tmp_path / "straight")
     expected = {1: [(0, 1), (0, 2), (0, 3), (1, 1)], 2: [(0, 2), (0, 3), (1, 2)]}[accumulate]
     rates = [0.5 * (1 + np.cos(np.pi * i / steps)) * 1e-2 for i in range(steps)]
     assert [step[:2] for step in made] == expected
     assert [step[2] for step in made] == pytest.approx(rates, rel=1e-6)
     assert len(rows_of(tmp_path / "straight")) == 2
-    stopped_and_resumed(chosen, tmp_path / "stopped", lambda patch: stop_after(steps, "_step", patch))
+    stopped_and_resumed(chosen, tmp_path / "stopped", lambda patch: stop_after(steps, epoch, "take_step", patch))
     assert made[steps:] == made[:steps]
     assert_same_end(tmp_path / "straight", tmp_path / "stopped")
     longer = replace(chosen.freeze, phases={"few": replace(chosen.freeze.phases["few"], steps=steps + 1)})
@@ -278,7 +224,7 @@ def test_a_phase_of_steps_makes_just_these(
 @pytest.mark.parametrize("trouble", ["at the start", "later"])
 def test_a_tensorboard_file_that_cannot_be_written_only_warns(
     finished: tuple[Path, dict],
-    photos: Path,
+    discs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -297,60 +243,20 @@ def test_a_tensorboard_file_that_cannot_be_written_only_warns(
         place.write_text("")
     else:
         monkeypatch.setattr(engine, "_finish_epoch", then_fill_the_disk)
-    commands.train(settings(photos), tmp_path)
+    commands.train(settings(discs), tmp_path)
     out, err = capsys.readouterr()
     assert " ".join(out.split()).count("The TensorBoard file cannot be written") == 1
     assert "Traceback" not in out + err
     assert_same_end(finished[0], tmp_path)
 
 
-def test_a_finished_run_is_not_written_over(finished: tuple[Path, dict], photos: Path) -> None:
+def test_a_finished_run_is_not_written_over(finished: tuple[Path, dict], discs: Path) -> None:
     with pytest.raises(UserError, match=r"There is a run in .* already\. Resume it"):
-        commands.train(settings(photos), finished[0])
+        commands.train(settings(discs), finished[0])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good, calls = build_loss(settings(photos).loss), 0
-
-    def ruined(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        nonlocal calls
-        calls += logits.requires_grad
-        return good(logits, target) * (float("nan") if calls == 5 and logits.requires_grad else 1.0)
-
-    monkeypatch.setattr(engine, "build_loss", lambda _: ruined)
-    with pytest.raises(DivergedError) as error:
-        commands.train(settings(photos), tmp_path / "run")
-    last = tmp_path / "run" / "checkpoints" / "last.pt"
-    assert str(error.value) == (
-        f"Training stopped in phase one, epoch 2, step 2: the loss is nan.\nThe last good checkpoint is {last}. "
-        "Try a lower learning rate (freeze.phases.one.lr=…) or train.precision=fp32."
-    )
-    good = Checkpoint.load(last)
-    assert good.state["epoch"] == 1
-    assert all(torch.isfinite(tensor).all() for tensor in good.model.values())
-
-
-def test_a_gradient_that_is_not_finite_stops_the_run_too(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def steep(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return (logits - logits.detach()).abs().sqrt().mean()  # 0, with an infinite slope
-
-    monkeypatch.setattr(engine, "build_loss", lambda _: steep)
-    with pytest.raises(DivergedError, match=r"phase one, epoch 1, step 2: the gradient's norm is (nan|inf)"):
-        commands.train(settings(photos), tmp_path / "run")
-
-
-def fit(chosen: Settings, built: BuiltModel, splits: dict[str, list[Pair]], folder: Path) -> None:
-    phases = plan_phases(chosen, built)
-    facts = {phase.name: {"trainable": 0} for phase in phases}
-    engine.fit(chosen, built, phases, facts, splits, folder, resolve_device(chosen.train))
-
-
-def test_frozen_modules_are_bit_identical_after_their_phase(photos: Path, tmp_path: Path) -> None:
-    chosen = settings(photos, {"head": {"epochs": 2, "lr": 1e-2, "backbone": 1}})
+def test_frozen_modules_are_bit_identical_after_their_phase(discs: Path, tmp_path: Path) -> None:
+    chosen = settings(discs, {"head": {"epochs": 2, "lr": 1e-2, "backbone": 1}})
     chosen = replace(chosen, taps={"low": "layer1", "high": "layer2"})
     built = build_model(chosen.backbone, chosen.taps, chosen.decoder)
     built = replace(built, weights=LoadedWeights("a file"))  # weights of our own, so freezing is allowed
@@ -362,42 +268,14 @@ def test_frozen_modules_are_bit_identical_after_their_phase(photos: Path, tmp_pa
         assert torch.equal(tensor, before[name]) != trains, name
 
 
-def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_path: Path) -> None:
-    """Without BatchNorm in training mode, dropout, clipping and per-batch terms the two are one computation."""
-    results = []
-    for size, accumulate in ((4, 1), (2, 2)):
-        more = {"batch_size": size, "accumulate": accumulate, "clip": 0, "precision": "fp32"}
-        chosen = settings(photos, {"head": {"epochs": 1, "lr": 0.1}}, **more)
-        chosen = replace(
-            chosen,
-            decoder=parse_fcn(),
-            taps={"pool3": "layer1.0.act2", "pool4": "layer1.1.act2", "high": "layer1.2.act2"},
-            optimizer=OptimizerSettings("sgd", momentum=0.0, weight_decay=0.0, schedule="constant", warmup=0.0),
-            freeze=replace(chosen.freeze, phases={"head": PhaseSettings(epochs=1, lr=0.1, backbone=0)}),
-            data=replace(chosen.data, limit=4),
-        )
-        torch.manual_seed(0)
-        built = replace(build_model(chosen.backbone, chosen.taps, chosen.decoder), weights=LoadedWeights("a file"))
-        folder = tmp_path / str(accumulate)
-        fit(chosen, built, build_splits(chosen.data, 0, 0), folder)
-        results.append(weights_of(folder))
-    assert all(torch.allclose(results[0][name], results[1][name], atol=1e-6) for name in results[0])
-
-
-def parse_fcn():
-    from segtune.config.schema import FCN8sSettings
-
-    return FCN8sSettings()
-
-
-def test_validation_dice_is_what_evaluate_measures(finished: tuple[Path, dict], photos: Path, tmp_path: Path) -> None:
+def test_validation_dice_is_what_evaluate_measures(finished: tuple[Path, dict], discs: Path, tmp_path: Path) -> None:
     folder, summary = finished
     report = evaluate(
         parse(
             EvaluateSettings,
             {
                 "checkpoint": str(folder / "checkpoints" / "best.pt"),
-                "data": {"name": "folder", "root": str(photos), "image_size": None, "split": "val"},
+                "data": {"name": "folder", "root": str(discs), "image_size": None, "split": "val"},
                 "train": {"device": "cpu", "workers": 0, "batch_size": 2, "threshold": None},
             },
         ),

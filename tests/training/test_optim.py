@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from segtune.config.schema import OptimizerSettings, PhaseSettings
+from segtune.config.training_settings import OptimizerSettings, PhaseSettings
 from segtune.training.optim import build_optimizer, build_schedule
 
 BLOCKS = {"stem": ("conv0", "bn0"), "one": ("block1",), "two": ("block2",), "away": ("behind_the_cut",)}

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from segtune.config.schema import FreezeSettings, OptimizerSettings, PhaseSettings
+from segtune.config.training_settings import FreezeSettings, OptimizerSettings, PhaseSettings
 from segtune.losses import dice_bce_loss
 from segtune.models.build import BuiltModel
 from segtune.models.pretrained import LoadedWeights

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from segtune.config.schema import PhaseSettings
+from segtune.config.training_settings import PhaseSettings
 from segtune.training.freezing import Scope
 from segtune.training.phase_summary import _spans, brief, everything
 from segtune.training.phases import Phase

@@ -14,12 +14,8 @@ import yaml
 from torch import nn
 
 from segtune.__main__ import main
-from segtune.config.schema import (
-    BackboneSettings,
-    DeepLabV3PlusSettings,
-    FreezeSettings,
-    PhaseSettings,
-)
+from segtune.config.model_settings import BackboneSettings, DeepLabV3PlusSettings
+from segtune.config.training_settings import FreezeSettings, PhaseSettings
 from segtune.errors import UserError
 from segtune.models import build, start
 from segtune.models.backbones.registry import BACKBONES

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from segtune.config.schema import FreezeSettings, PhaseSettings
+from segtune.config.training_settings import FreezeSettings, PhaseSettings
 from segtune.errors import UserError
 from segtune.runtime import distributed
 from segtune.training.state import OptimState, State, check_place, seed_of, since_best

@@ -7,7 +7,7 @@ import torch
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import ASPP, SeparableConv2d
 from torch import Tensor, nn
 
-from segtune.config.schema import DeepLabV3PlusSettings
+from segtune.config.model_settings import DeepLabV3PlusSettings
 from segtune.errors import UserError
 from segtune.models.decoders.layers import BatchNorm2d, resize, tolerate_single_values
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from segtune.config.schema import FCN8sSettings
+from segtune.config.model_settings import FCN8sSettings
 from segtune.errors import UserError
 from segtune.models.decoders.layers import resize
 

@@ -32,5 +32,5 @@ class DecoderClass(Protocol):
         """
 
 
-#: To add a decoder: its class in a file of its own, its name here, its settings in `segtune.config.schema`.
+#: To add a decoder: its class in a file of its own, its name here, its settings in `segtune.config.model_settings`.
 DECODERS: Mapping[str, DecoderClass] = {"fcn8s": FCN8s, "deeplabv3plus": DeepLabV3Plus}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtune.config.schema import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
+from segtune.config.model_settings import BackboneSettings, DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
 from segtune.models.backbones.registry import spec_of
 from segtune.models.build import build_model
 from segtune.models.layer_info import BackboneSummary, LayerInfo, describe

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segtune.config.schema import DeepLabV3PlusSettings
+from segtune.config.model_settings import DeepLabV3PlusSettings
 from segtune.errors import UserError
 from segtune.models.decoders.deeplabv3plus import DeepLabV3Plus, atrous_rates
 

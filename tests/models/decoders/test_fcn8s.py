@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segtune.config.schema import FCN8sSettings, Outputs
+from segtune.config.model_settings import FCN8sSettings
+from segtune.config.types import Outputs
 from segtune.errors import UserError
 from segtune.models.decoders.fcn8s import FCN8s, bilinear_upsampling
 

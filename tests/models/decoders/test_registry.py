@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from segtune.config.schema import DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
+from segtune.config.model_settings import DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
 from segtune.models.decoders.registry import DECODERS
 
 SETTINGS: dict[str, Any] = {"deeplabv3plus": DeepLabV3PlusSettings, "fcn8s": FCN8sSettings}

@@ -1,0 +1,35 @@
+"""The types of settings: numbers in ranges, and words to choose from."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+Positive = Annotated[float, Field(gt=0)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Scale = Annotated[float, Field(ge=0.25, le=4)]
+Side = Annotated[int, Field(ge=32, le=8192)]
+HeightWidth = Annotated[list[Side], Field(min_length=2, max_length=2)]
+Size = Side | HeightWidth
+Outputs = Literal[1, 2]
+DataName = Literal["folder", "portraits"]
+SplitName = Literal["train", "val", "test", "all"]
+ForegroundRule = Literal["auto", "nonzero"] | int | list[int]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+EmptyRule = Literal["one", "zero", "skip"]
+EmptyMaskRule = Literal["background", "smooth", "skip"]
+OptimizerName = Literal["adamw", "adam", "sgd"]
+Schedule = Literal["cosine", "poly", "constant"]
+WarmUp = Annotated[float, Field(ge=0, lt=1)]
+
+
+def without_fields_of(value: Any, others: Iterable[type], own: type | None) -> Any:
+    """Return a mapping without the fields that only other classes have; anything else as it is."""
+    if not isinstance(value, Mapping) or own is None:
+        return value
+    foreign = {each.name for other in others for each in fields(other)} - {each.name for each in fields(own)}
+    return {name: each for name, each in value.items() if name not in foreign}
