@@ -1,5 +1,6 @@
 """Each tool answers --help at once, and its smallest form works."""
 
+import json
 import os
 import re
 import runpy
@@ -87,6 +88,25 @@ def test_compare_runs_finds_one_bit(
     assert capsys.readouterr().out == "partial file left: last.pt\n1 differences\n"
     assert run_here(monkeypatch, "compare_runs", str(tmp_path / "one"), str(tmp_path / "none")) == 2
     assert f"No checkpoint at {tmp_path / 'none' / 'checkpoints' / 'last.pt'}." in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_gpu_check_runs_on_a_cpu_too(tmp_path: Path) -> None:
+    """In its small form, with drawn photos: every row is measured, and the table says of what."""
+    figures = tmp_path / "figures.json"
+    small = ("--size", "64", "--batch", "4", "--images", "8", "--steps", "1", "--workers", "0", "--precisions", "bf16")
+    done = run("gpu_check", *small, "--device", "cpu", "--json", str(figures))
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(figures.read_text("utf-8"))
+    assert (facts["device"], facts["size"], facts["batch"]) == ("CPU", 64, 4)
+    assert [row["what"] for row in facts["rows"]] == [
+        "plain loop, segtune's model",
+        "plain loop, smp's DeepLabV3Plus",
+        "loader alone, 0 workers",
+        "segtune train, 0 workers",
+    ]
+    assert all(row["images_per_second"] > 0 for row in facts["rows"])
+    assert "resnet50 + deeplabv3plus, 64 px, batches of 4, CPU" in " ".join(done.stdout.split())
 
 
 @pytest.mark.slow
