@@ -35,8 +35,9 @@ def _train(config: DictConfig) -> float:
     folder = output_folder(settings, f"{settings.backbone.name}_{settings.decoder.name}")
     find_data(settings.data)
     from segtune.commands.train import train
+    from segtune.evaluation.selection import score_of
 
-    return float(train(settings, folder, command_line("train"))["val_dice"])
+    return score_of(train(settings, folder, command_line("train")))
 
 
 def _evaluate(config: DictConfig) -> None:

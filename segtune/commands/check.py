@@ -10,7 +10,7 @@ from rich.table import Table
 
 from segtune.config.command_settings import CheckSettings
 from segtune.data.checks.contact_sheet import choose, contact_sheet
-from segtune.data.checks.integrity import findings, judge, report
+from segtune.data.checks.integrity import findings, judge, report, small_objects
 from segtune.data.checks.near_duplicates import NearDuplicate, near_duplicates
 from segtune.data.checks.scan import SampleStats, scan
 from segtune.data.checks.statistics import Facts, facts
@@ -54,6 +54,7 @@ def check(settings: CheckSettings, folder: Path) -> Facts:
     near, within, counts = ([], [], {}) if settings.near is None else near_duplicates(stats, settings.near)
     problems += wrong + judge(stats, rule) + findings(stats, near)
     found: Facts = {"data": str(root), "tap": deepest.name} | facts(stats, deepest.stride)
+    problems += small_objects(found["objects"], deepest.name)
     found |= {"near": [_plain(each) for each in near], "near_within_split": counts}
     found["near_within_split_pairs"] = [_plain(each) for each in within]
     found["problems"] = [asdict(problem) for problem in problems]

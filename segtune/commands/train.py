@@ -1,5 +1,6 @@
 """The command `train`: train, evaluate the best model, and report."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,11 +14,13 @@ from segtune.data.sources.base import Pair
 from segtune.data.splits import load_splits, look_for_data
 from segtune.errors import Interrupted, UserError
 from segtune.evaluation.scoring import EvaluatedModel, read_groups, score
+from segtune.evaluation.selection import predicted_kind, score_of
 from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
 from segtune.models.start import build_start
 from segtune.reporting.evaluation_report import Source, publish
 from segtune.reporting.evaluation_tables import show
+from segtune.reporting.wording import number
 from segtune.runtime import distributed
 from segtune.runtime.console import say, set_up_logging, shown
 from segtune.runtime.device import Device, resolve_device
@@ -69,10 +72,7 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
                 raise Interrupted(
                     f"Stopped; everything is saved. To resume: python -m segtune train resume={shown(folder)}"
                 ) from error
-            say(
-                f"Best validation Dice {summary['val_dice']:.4f} in epoch {summary['best_epoch']}, "
-                f"after {summary['seconds']:.0f} s."
-            )
+            say(_best(summary))
             try:
                 _conclude(settings, folder, splits["val"], compute, summary)
             except KeyboardInterrupt as error:
@@ -129,6 +129,18 @@ def _conclude(
     )
     show(scored.facts)
     say(f"Wrote evaluation.json, per_image.csv and report.html to {shown(folder)}.")
+
+
+def _best(summary: Mapping[str, Any]) -> str:
+    """Return the sentence on the best epoch."""
+    score, epoch, seconds = score_of(summary), summary["best_epoch"], f"after {summary['seconds']:.0f} s"
+    if math.isnan(score):
+        return f"No validation image has an object, so no epoch is the best: best.pt is the last, {epoch}, {seconds}."
+    if kind := predicted_kind(summary.get("val_predicted"), score):
+        return f"No epoch is any good: in the best one, {epoch}, {kind} is predicted ({seconds})."
+    others = f" over the images with an object ({number(summary['val_dice'])} over all)"
+    others = "" if score == summary["val_dice"] else others
+    return f"Best validation Dice {score:.4f}{others} in epoch {epoch}, {seconds}."
 
 
 def _start(settings: Settings, folder: Path) -> BuiltModel:

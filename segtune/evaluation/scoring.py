@@ -11,6 +11,7 @@ from segtune.config.training_settings import TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.evaluation.evaluator import Evaluation, Evaluator
 from segtune.evaluation.predictions import SamplePredictions, predict_samples
+from segtune.evaluation.selection import warnings_of
 from segtune.evaluation.subgroups import Labels, groups_by_size, groups_by_tone, groups_of_table
 from segtune.evaluation.summary import (
     Array,
@@ -112,6 +113,8 @@ def score(
     rows = _rows(pairs, each, result, groups)
     if other and others:
         theirs = scores_per_image(others, empty)["dice"]
+        if not others.scores.all_empty:
+            facts["warnings"] += [f"{other.name}: {warning}" for warning in warnings_of(others.scores)]
         facts["compared"] = {"checkpoint": other.name, "dice_mean": mean(theirs)} | compare_paired(
             each["dice"], theirs, evaluated.resamples
         )

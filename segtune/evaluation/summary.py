@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from segtune.evaluation.evaluator import Evaluation
+from segtune.evaluation.selection import warnings_of
 from segtune.evaluation.subgroups import Labels, order
 from segtune.metrics.bootstrap import interval, mean_interval
 from segtune.metrics.boundary import boundary_f
@@ -42,14 +43,15 @@ def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str
         groups: By name, the group of each image.
 
     Returns:
-        `dice_mean`, `dice_pooled`, …, `intervals` (95 %, by the scores' names), `empty_pictures` (scores of
-        images without foreground), `curves`, `groups` and `gaps`.
+        `dice_mean`, `dice_pooled`, …, `intervals` (95 %, by the scores' names), `warnings`, `empty_pictures` (scores
+        of images without foreground), `curves`, `groups` and `gaps`.
     """
     each = scores_per_image(result, empty)
     scores, intervals = asdict(summarise(result.counts, empty)), dict[str, list[float]]()
     for name, values in each.items():
         scores[f"{name}_mean"] = mean(values)
         intervals[f"{name}_mean"] = _rounded(mean_interval(values, resamples))
+    intervals["dice_object"] = _rounded(mean_interval(each["dice"][~_empty(result)], resamples))
     counted = result.counts.numpy().astype(float)
     tp, fp, fn, _ = counted.T
     for key, name in _POOLED.items():
@@ -57,7 +59,8 @@ def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str
     boundaries = [*result.detailed.boundaries.numpy().T.astype(float), tp + fn]
     scores["boundary_f_pooled"] = float(_boundary(empty, *boundaries))
     intervals["boundary_f_pooled"] = _rounded(interval(partial(_boundary, empty), boundaries, resamples))
-    facts: Facts = scores | {"intervals": intervals, "empty_pictures": _about_empty(result, each["dice"])}
+    facts: Facts = scores | {"intervals": intervals, "warnings": warnings_of(result.scores)}
+    facts["empty_pictures"] = _about_empty(result, each["dice"])
     found = {name: _groups(labels, each["dice"], result, empty, resamples) for name, labels in (groups or {}).items()}
     facts["groups"] = {name: rows for name, rows in found.items() if rows}
     facts["gaps"] = {name: gap for name, rows in facts["groups"].items() if (gap := _gap(rows))}
@@ -65,8 +68,12 @@ def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str
 
 
 def choose_threshold(result: Evaluation, empty: Empty) -> tuple[float, float] | None:
-    """Return the threshold of the best mean Dice, and this Dice; None where no Dice is defined."""
+    """Return the threshold of the best mean Dice, and this Dice; None if no image with an object has a Dice above 0.
+
+    At a threshold that finds no object nothing is found, whatever images without an object score.
+    """
     dices = dice_curve(result.detailed.histograms, empty)
+    dices[~(dice_curve(result.detailed.histograms, "skip") > 0)] = np.nan
     if np.isnan(dices).all():
         return None
     return best_threshold(dices), float(np.nanmax(dices))

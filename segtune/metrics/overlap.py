@@ -20,7 +20,9 @@ class Scores:
 
     `*_mean` is the mean over the images, so every image has the same weight. `*_pooled`, `precision` and `recall` are
     micro-averaged: computed from the counts summed over all images, so every pixel has the same weight. `images` is
-    the number of images, `empty_images` that of images without true foreground.
+    the number of images, `empty_images` that of images without true foreground. `dice_object` is the mean Dice of the
+    images with true foreground, NaN without any, and `predicted` the fraction of their pixels that is predicted as
+    foreground; without any, that of all images.
     """
 
     dice_mean: float
@@ -31,6 +33,13 @@ class Scores:
     recall: float
     images: int
     empty_images: int
+    dice_object: float
+    predicted: float
+
+    @property
+    def all_empty(self) -> bool:
+        """Whether no image has true foreground."""
+        return self.empty_images == self.images
 
 
 def logit_of(threshold: float) -> float:
@@ -136,6 +145,8 @@ def summarise(counts: Tensor, empty: Empty = "one") -> Scores:
     each = per_image(counts, empty)
     if not len(counts):
         raise ValueError("got counts of no image; expected at least one row")
+    is_empty = counts[:, 0] + counts[:, 2] == 0
+    tp, fp, fn, tn = (counts if is_empty.all() else counts[~is_empty]).sum(0).tolist()
     pooled = {name: score.item() for name, score in per_image(counts.sum(0, keepdim=True), empty).items()}
     return Scores(
         dice_mean=each["dice"].nanmean().item(),
@@ -145,7 +156,9 @@ def summarise(counts: Tensor, empty: Empty = "one") -> Scores:
         precision=pooled["precision"],
         recall=pooled["recall"],
         images=len(counts),
-        empty_images=int((counts[:, 0] + counts[:, 2] == 0).sum()),
+        empty_images=int(is_empty.sum()),
+        dice_object=per_image(counts, "skip")["dice"].nanmean().item(),
+        predicted=(tp + fp) / max(1, tp + fp + fn + tn),
     )
 
 

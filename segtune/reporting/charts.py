@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from segtune.evaluation.selection import score_of
 from segtune.metrics.curves import THRESHOLDS
 
 Facts = dict[str, Any]
@@ -61,7 +62,7 @@ def training_chart(rows: Sequence[Facts], best_epoch: int) -> str:
             axes.axvspan(inside[0] - 0.5, inside[-1] + 0.5, color=_GREY, alpha=0.08 + 0.1 * (number % 2), linewidth=0)
             axes.annotate(phase, (inside[0] - 0.45, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8)
         mark = "." if len(epochs) < 60 else ""
-        axes.plot(epochs, [row["val_dice"] for row in rows], color=_BLUE, marker=mark, label="validation Dice")
+        axes.plot(epochs, [score_of(row) for row in rows], color=_BLUE, marker=mark, label="validation Dice")
         axes.axvline(best_epoch, color=_BLUE, linestyle=":", linewidth=1)
         axes.plot(epochs, [row["train_loss"] for row in rows], color=_ORANGE, marker=mark, label="training loss")
         axes.plot(epochs, [row["val_loss"] for row in rows], color=_GREEN, marker=mark, label="validation loss")

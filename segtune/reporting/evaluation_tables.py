@@ -29,6 +29,8 @@ def show(facts: Facts) -> None:
             ends = f"from the best group ({gap['best']}) to the worst ({gap['worst']})"
             say(f"Gap in mean Dice {ends}: {gap['gap']:.4f}")
     say("\n".join(sentences(facts)))
+    for warning in facts["warnings"]:
+        say(f"warning: {warning}")
 
 
 def _group_table(name: str, rows: Sequence[Facts]) -> Table:

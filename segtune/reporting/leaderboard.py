@@ -16,6 +16,7 @@ from rich.table import Table
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError
+from segtune.evaluation.selection import score_of
 from segtune.reporting.wording import Facts, interval_text, number
 from segtune.runtime.console import compact_table
 from segtune.runtime.files import read_rows
@@ -40,9 +41,16 @@ class RunResult:
     images: tuple[str, ...]
 
     @property
+    def dice(self) -> float | None:
+        """The validation Dice by which runs are compared; None if no validation image has an object."""
+        score = score_of(self.summary)
+        return None if math.isnan(score) else score
+
+    @property
     def interval(self) -> str:
-        """The 95 % interval of the mean validation Dice, as text."""
-        return interval_text(self.evaluation["intervals"]["dice_mean"]) if self.evaluation else ""
+        """The 95 % interval of this Dice, as text."""
+        ends = self.evaluation.get("intervals", {})
+        return interval_text(ends.get("dice_object", ends["dice_mean"])) if ends else ""
 
 
 def find_runs(folder: Path) -> tuple[list[RunResult], list[Path], list[Path]]:
@@ -64,7 +72,7 @@ def find_runs(folder: Path) -> tuple[list[RunResult], list[Path], list[Path]]:
             runs.append(_read(run))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, csv.Error):
             damaged.append(run)
-    return sorted(runs, key=lambda run: -run.summary["val_dice"]), unfinished, damaged
+    return sorted(runs, key=lambda run: (run.dice is None, -(run.dice or 0))), unfinished, damaged
 
 
 def _read(folder: Path) -> RunResult:
@@ -72,12 +80,14 @@ def _read(folder: Path) -> RunResult:
     settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     path, per_image = folder / "evaluation.json", folder / "per_image.csv"
     evaluation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if evaluation and (evaluation["split"] != "val" or abs(evaluation["dice_mean"] - summary["val_dice"]) > 1e-3):
+    same = summary["val_dice"] is None or not evaluation or abs(evaluation["dice_mean"] - summary["val_dice"]) <= 1e-3
+    if evaluation and (evaluation["split"] != "val" or not same):
         evaluation = {}  # not that of the best epoch on the validation split
     names = tuple(str(row["name"]) for row in read_rows(per_image)) if per_image.is_file() else ()
-    dices = [row["val_dice"] for row in read_rows(folder / "metrics.csv")]
+    dices = [score_of(row) for row in read_rows(folder / "metrics.csv")]
     run = RunResult(folder, summary, dict(_flat(_as_now(settings))), dices, evaluation, names)
-    wanted = [float(summary[name]) for name in ("val_dice", "best_epoch", "seconds", "parameters")]
+    wanted = [float(summary[name]) for name in ("best_epoch", "seconds", "parameters")]
+    wanted += [] if "val_dice_object" in summary else [float(summary["val_dice"])]
     if not (run.settings and all(map(math.isfinite, wanted)) and isinstance(run.interval, str)):
         raise ValueError(f"{folder} lacks settings or results")
     return run
@@ -124,7 +134,7 @@ def leaderboard_tables(
     for heading in ("run", "val Dice,\n95 % interval", "epoch", "minutes"):
         narrow.add_column(heading, no_wrap=heading != "run")
     for run in runs:
-        dice, epoch = number(run.summary["val_dice"]), str(run.summary["best_epoch"])
+        dice, epoch = number(run.dice), str(run.summary["best_epoch"])
         minutes = f"{run.summary['seconds'] / 60:.1f}"
         values = [run.settings.get(name, "") for name in differing]
         wide.add_row(names[run.folder], dice, run.interval, epoch, minutes, *values)

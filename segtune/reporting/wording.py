@@ -27,7 +27,7 @@ def sentences(facts: Facts) -> list[str]:
         + (f"; the others have a mean Dice of {number(empty['dice_mean_of_others'])}." if empty["images"] else ".")
     ]
     if not tuned:
-        return [*said, f"Threshold {facts['threshold']:g}. No better one can be chosen: no image has foreground."]
+        return [*said, f"Threshold {facts['threshold']:g}. No better one can be chosen: no object is found at any."]
     against = tuned["against_usual"]
     elsewhere = tuned["chosen_on"] == "val"
     where = "the val images" if elsewhere else "these images"

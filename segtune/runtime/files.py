@@ -92,9 +92,10 @@ def without_nan(value: Any) -> Any:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows with the same keys as CSV, atomically."""
+    """Write rows as CSV, atomically; a key that a row lacks is an empty cell."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())

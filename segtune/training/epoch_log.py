@@ -8,6 +8,8 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from segtune.data.overlays import RGBImage, png
+from segtune.evaluation.selection import predicted_kind
+from segtune.metrics.overlap import Scores
 from segtune.runtime.files import Row, write_atomically, write_csv
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,16 @@ class EpochRecorder:
         except OSError as error:
             log.warning("The TensorBoard file cannot be written (%s); metrics.csv is still written.", error)
             self.writer = None
+
+
+def dice_text(row: Row, scores: Scores, *, better: bool) -> str:
+    """Return the validation Dice of an epoch as text, with a star for the best epoch so far if it claims anything."""
+    if scores.all_empty:
+        return "no image with an object"
+    if kind := predicted_kind(row["val_predicted"], scores.dice_object):
+        return f"{kind} predicted"
+    more = f" with an object, {scores.dice_mean:.4f} over all" if scores.empty_images else ""
+    return f"Dice {scores.dice_object:.4f}{more}{' *' if better else ''}"
 
 
 def _write(writer: SummaryWriter, row: Row, samples: RGBImage | None) -> None:

@@ -1,20 +1,21 @@
 """The training loop over phases and epochs."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from segtune.config.schema import Settings
 from segtune.data.dataset import build_dataset
 from segtune.data.loader import EpochBatches, make_loader
 from segtune.data.sources.base import Pair
-from segtune.errors import Interrupted, UserError
+from segtune.errors import Interrupted
 from segtune.evaluation.evaluator import Evaluation, Evaluator
+from segtune.evaluation.selection import degenerate, warnings_of
 from segtune.losses import build_loss
 from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
@@ -23,15 +24,17 @@ from segtune.runtime.console import say
 from segtune.runtime.device import Device
 from segtune.runtime.files import Row, write_json
 from segtune.training.epoch import save_and_stop, train_epoch
-from segtune.training.epoch_log import EpochRecorder
+from segtune.training.epoch_log import EpochRecorder, dice_text
 from segtune.training.freezing import audit, train_mode
 from segtune.training.invariants import check_members, check_unchanged, fingerprint
 from segtune.training.optim import build_optimizer, build_schedule
 from segtune.training.phases import Phase, enter
 from segtune.training.run_folder import write_settings
 from segtune.training.signals import stop_signals
-from segtune.training.state import OnPhase, OptimState, Run, State, check_place, since_best
+from segtune.training.state import OnPhase, OptimState, Run, State, check_place, is_better, since_best
 from segtune.version import __version__
+
+log = logging.getLogger(__name__)
 
 
 def fit(
@@ -142,7 +145,7 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
 
 
 def _over(run: Run, phase: Phase) -> bool:
-    """Return whether a phase has run its epochs, or has converged: `patience` epochs without a better Dice."""
+    """Return whether a phase has run its epochs, or has converged: `patience` epochs without a better one."""
     done = run.state.epoch
     if done >= run.span(phase).epochs:
         return True
@@ -152,16 +155,12 @@ def _over(run: Run, phase: Phase) -> bool:
 def _finish_epoch(run: Run, optim_state: OptimState, phase: Phase, result: Evaluation) -> None:
     state = run.state
     row = _row(run, phase.name, result)
-    if np.isnan(row["val_dice"]):
-        raise UserError(
-            "The validation Dice is undefined: no validation image has foreground, and train.empty=skip leaves "
-            "such images out. Validate on images with foreground, or choose another rule (train.empty=one)."
-        )
     if run.recorder:
         run.recorder.epoch(row, result.samples)
     else:
         state.rows.append(row)
-    better = row["val_dice"] > state.best_dice
+    known = any(map(degenerate, state.rows[len(state.rows) - 1 - state.epoch : -1]))
+    better = is_better(row, state)
     if better:
         state.best_dice, state.best_epoch = row["val_dice"], row["epoch"]
     state.epoch, state.step, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
@@ -170,8 +169,10 @@ def _finish_epoch(run: Run, optim_state: OptimState, phase: Phase, result: Evalu
     run.save("last.pt", optimizer=optim_state.state_dict())
     say(
         f"{phase.name:>10}  epoch {row['epoch']}/{run.epochs}  loss {row['train_loss']:.4f}  "
-        f"validation: loss {row['val_loss']:.4f}  Dice {row['val_dice']:.4f}{' *' if better else ''}"
+        f"validation: loss {row['val_loss']:.4f}  {dice_text(row, result.scores, better=better)}"
     )
+    for warning in warnings_of(result.scores) if not known and not result.scores.all_empty else ():
+        log.warning("%s", warning)
     if _over(run, phase) and state.epoch < run.span(phase).epochs:
         say(
             f"{phase.name:>10}  has converged: no better validation Dice for {phase.settings.patience} epochs, "
@@ -192,13 +193,18 @@ def _row(run: Run, phase: str, result: Evaluation) -> Row:
         "val_precision": scores.precision,
         "val_recall": scores.recall,
         "lr": run.state.lr,
+        "val_dice_object": scores.dice_object,
+        "val_predicted": scores.predicted,
     }
 
 
 def _summary(run: Run) -> dict[str, Any]:
     state, counted = run.state, audit(run.model, run.built.blocks)
+    best = state.rows[state.best_epoch - 1]
     return {
         "val_dice": state.best_dice,
+        "val_dice_object": best.get("val_dice_object", state.best_dice),
+        "val_predicted": best.get("val_predicted"),
         "best_epoch": state.best_epoch,
         "epochs": len(state.rows),
         "seconds": round(state.seconds, 1),

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from segtune.config.schema import Settings
 from segtune.data.loader import EpochBatches
 from segtune.evaluation.evaluator import Evaluator
+from segtune.evaluation.selection import rank
 from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
 from segtune.runtime import distributed
@@ -29,7 +30,8 @@ class State:
     """The progress of a run in plain values, from which it can resume.
 
     `phase` is the running phase, `epoch` counts its finished epochs, `step` the finished batches of the running epoch.
-    `frozen` holds the checksums of the phase's frozen tensors, `phases` the facts of the phases begun so far.
+    `best_dice` is the `val_dice` of the epoch `best_epoch`. `frozen` holds the checksums of the phase's frozen tensors,
+    `phases` the facts of the phases begun so far.
     """
 
     phase: int = 0
@@ -94,8 +96,15 @@ def check_place(state: State, settings: Settings, before: Settings, batches: int
 
 def since_best(state: State) -> int:
     """Return the number of epochs of the running phase after its best one."""
-    dices = [row["val_dice"] for row in state.rows[len(state.rows) - state.epoch :]]
-    return len(dices) - 1 - int(np.nanargmax(dices)) if dices and not np.isnan(dices).all() else 0
+    ranks = [rank(row) for row in state.rows[len(state.rows) - state.epoch :]]
+    known = [each for each in ranks if each is not None]
+    return len(ranks) - 1 - ranks.index(max(known)) if known else 0
+
+
+def is_better(row: Row, state: State) -> bool:
+    """Return whether an epoch is better than all before; where none can be the best, the last one counts as such."""
+    mine, best = rank(row), rank(state.rows[state.best_epoch - 1]) if state.best_epoch else None
+    return mine is None or best is None or mine > best
 
 
 def seed_of(seed: int, epoch: int, step: int) -> int:

@@ -113,3 +113,25 @@ def test_weights_that_only_some_processes_found_are_refused(
     monkeypatch.setattr(command.distributed, "gather", lambda value: [value, not value])
     with pytest.raises(UserError, match="Only some processes found pretrained weights"):
         command._start(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"val_dice_object": 0.75}, "Best validation Dice 0.7500 in epoch 3, after 60 s."),
+        (
+            {"val_dice_object": 0.5},
+            "Best validation Dice 0.5000 over the images with an object (0.7500 over all) in epoch 3, after 60 s.",
+        ),
+        (
+            {"val_dice_object": 0.0, "val_predicted": 0.0},
+            "No epoch is any good: in the best one, 3, nothing is predicted (after 60 s).",
+        ),
+        (
+            {"val_dice_object": None},
+            "No validation image has an object, so no epoch is the best: best.pt is the last, 3, after 60 s.",
+        ),
+    ],
+)
+def test_what_is_claimed_of_the_best_epoch(found: dict[str, Any], expected: str) -> None:
+    assert command._best(SUMMARY | found) == expected

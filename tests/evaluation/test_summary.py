@@ -38,7 +38,7 @@ def test_scores_with_both_means() -> None:
     assert facts["boundary_f_pooled"] == pytest.approx(2 * precision * recall / (precision + recall))
     assert facts["intervals"].keys() == {
         *(f"{name}_mean" for name in ("dice", "iou", "precision", "recall", "boundary_f")),
-        *("dice_pooled", "iou_pooled", "precision", "recall", "boundary_f_pooled"),
+        *("dice_pooled", "iou_pooled", "precision", "recall", "boundary_f_pooled", "dice_object"),
     }
     for name, (low, high) in facts["intervals"].items():
         assert low <= facts[name] <= high
@@ -63,12 +63,14 @@ def test_the_rule_for_empty_images_holds_for_boundaries_too(empty: str, boundary
 @pytest.mark.parametrize(("empty", "score"), [("one", 1.0), ("zero", 0.0), ("skip", None)])
 def test_of_empty_images_alone_every_score_follows_the_rule(empty: str, score: float | None) -> None:
     facts = without_nan(assess(evaluation(COUNTS[[2, 2, 2]]), empty, 100, {"all": ["x"] * 3}))  # type: ignore[arg-type]
+    assert (facts["dice_object"], facts["intervals"].pop("dice_object")) == (None, [None, None])
     names = facts["intervals"].keys()
     assert {name: facts[name] for name in names} == dict.fromkeys(names, score)
     assert facts["intervals"] == {name: [score, score] for name in names}
     assert facts["groups"]["all"][0]["dice_pooled"] == score
     assert facts["gaps"] == {}
-    assert (choose_threshold(evaluation(COUNTS[[2, 2]]), empty) is None) == (empty == "skip")  # type: ignore[arg-type]
+    assert choose_threshold(evaluation(COUNTS[[2, 2]]), empty) is None  # type: ignore[arg-type]
+    assert facts["warnings"][0].startswith("none of the 3 images has an object")
 
 
 def test_groups_and_the_gap_between_them() -> None:
@@ -115,3 +117,14 @@ def test_images_compared_in_pairs() -> None:
     assert (found["better"], found["worse"], found["images"]) == (3, 0, 4)
     low, high = found["interval"]
     assert 0 < low <= 0.075 <= high <= 0.1  # though the images differ by more than that
+
+
+def test_no_threshold_is_chosen_for_predicting_nothing() -> None:
+    """Nine clean images would have the best mean Dice where the one object is missed."""
+    object_, clean = torch.tensor([1] * 30 + [0] * 70), torch.zeros(100, dtype=torch.int64)
+    histograms = [histogram(torch.tensor([0.6] * 25 + [0.3] * 75), object_)]
+    histograms += [histogram(torch.tensor([0.7] * 5 + [0.3] * 95), clean)] * 9
+    details = Details(torch.stack(histograms), torch.zeros(10, 4), torch.zeros(10), torch.zeros(10))
+    threshold, dice = choose_threshold(replace(evaluation(COUNTS[:1]), details=details), "one")  # type: ignore[misc]
+    assert 0.3 < threshold <= 0.6
+    assert dice == pytest.approx(0.1 * 50 / 55)

@@ -152,6 +152,8 @@ def test_mean_and_pooled_differ_by_hand() -> None:
             "recall": 9 / 11,
             "images": 3,
             "empty_images": 1,
+            "dice_object": (1 + 2 / 5) / 2,
+            "predicted": 10 / 20,
         }
     )
 
@@ -167,13 +169,13 @@ def test_skip_leaves_empty_images_out_of_the_means_only() -> None:
 @pytest.mark.parametrize(
     ("rows", "rule", "expected"),
     [
-        ([CLEAN, CLEAN], "one", Scores(1, 1, 1, 1, 1, 1, 2, 2)),
-        ([CLEAN, CLEAN], "zero", Scores(0, 0, 0, 0, 0, 0, 2, 2)),
-        ([CLEAN, CLEAN], "skip", Scores(nan, nan, nan, nan, nan, nan, 2, 2)),
-        ([CLEAN, FALSE_ALARM], "one", Scores(0.5, 0, 0.5, 0, 0, 1, 2, 2)),
-        ([CLEAN, FALSE_ALARM], "skip", Scores(nan, nan, nan, nan, nan, nan, 2, 2)),
-        ([MISSED], "one", Scores(0, 0, 0, 0, 0, 0, 1, 0)),
-        ([CLEAN, MISSED], "one", Scores(0.5, 0, 0.5, 0, 0, 0, 2, 1)),
+        ([CLEAN, CLEAN], "one", Scores(1, 1, 1, 1, 1, 1, 2, 2, nan, 0)),
+        ([CLEAN, CLEAN], "zero", Scores(0, 0, 0, 0, 0, 0, 2, 2, nan, 0)),
+        ([CLEAN, CLEAN], "skip", Scores(nan, nan, nan, nan, nan, nan, 2, 2, nan, 0)),
+        ([CLEAN, FALSE_ALARM], "one", Scores(0.5, 0, 0.5, 0, 0, 1, 2, 2, nan, 3 / 18)),
+        ([CLEAN, FALSE_ALARM], "skip", Scores(nan, nan, nan, nan, nan, nan, 2, 2, nan, 3 / 18)),
+        ([MISSED], "one", Scores(0, 0, 0, 0, 0, 0, 1, 0, 0, 0)),
+        ([CLEAN, MISSED], "one", Scores(0.5, 0, 0.5, 0, 0, 0, 2, 1, 0, 0)),
     ],
 )
 def test_summary_of_degenerate_sets(rows: list[list[int]], rule: Empty, expected: Scores) -> None:

@@ -24,6 +24,7 @@ FACTS: dict[str, Any] = {
     "threshold": 0.5,
     "tolerance": 2.0,
     "tuned": None,
+    "warnings": ["nothing predicted on any picture"],
     "groups": {
         "camera": [
             {"group": "x", "images": 7, "dice_mean": 0.8, "interval": [0.7, 0.9], "dice_pooled": 0.85},

@@ -122,3 +122,14 @@ def test_links_are_relative_and_quoted(tmp_path: Path) -> None:
     report.touch()
     assert link_to(report, page) == "../a%20b/100%25/report.html"
     assert link_to(report, report) == ""
+
+
+def test_runs_are_ranked_by_the_images_with_an_object(tmp_path: Path) -> None:
+    """A run that predicts nothing has the best Dice over mostly empty masks; one without any object comes last."""
+    for name, over_all, with_object in (("black", 0.9, 0.0), ("sees", 0.6, 0.7), ("none", 1.0, None)):
+        write_run(tmp_path / name, over_all)
+        path = tmp_path / name / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"val_dice_object": with_object}))
+    runs, *others = find_runs(tmp_path)
+    assert [(run.folder.name, run.dice) for run in runs] == [("sees", 0.7), ("black", 0.0), ("none", None)]
+    assert others == [[], []]

@@ -46,7 +46,7 @@ def test_the_rule_for_empty_images_is_always_stated(empty: str, rule: str) -> No
     found = sentences(FACTS | {"empty": empty, "empty_pictures": none, "tuned": None})
     assert found == [
         f"An image without foreground counts as {rule} (train.empty={empty}): there are none.",
-        "Threshold 0.5. No better one can be chosen: no image has foreground.",
+        "Threshold 0.5. No better one can be chosen: no object is found at any.",
     ]
 
 

@@ -167,7 +167,11 @@ def test_a_phase_that_has_converged_hands_over(
 ) -> None:
     """The best Dice comes in epoch 2; epoch 4 equals it, which is no better."""
     row, dices = engine._row, [0.3, 0.5, 0.4, 0.5, 0.1, 0.2, 0.9]
-    monkeypatch.setattr(engine, "_row", lambda run, *more: row(run, *more) | {"val_dice": dices[len(run.state.rows)]})
+
+    def of(dice: float) -> dict[str, float]:
+        return {"val_dice": dice, "val_dice_object": dice, "val_predicted": 0.5}
+
+    monkeypatch.setattr(engine, "_row", lambda run, *more: row(run, *more) | of(dices[len(run.state.rows)]))
     phases = {
         "flat": {"epochs": 6, "lr": 1e-3, "until": "plateau", "patience": 2},
         "next": {"epochs": 3, "lr": 1e-3, "until": "plateau", "patience": 1},
@@ -187,6 +191,69 @@ def test_a_phase_that_has_converged_hands_over(
     assert "next  epoch" not in before
     assert "flat  epoch" not in after
     assert_same_end(tmp_path / "straight", tmp_path / "stopped")
+
+
+def test_the_best_epoch_is_chosen_by_the_images_with_an_object(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first epochs predict nothing, which is best over all images; a resume in between changes nothing."""
+    row, said = engine._row, {"val_dice": 0.9, "val_dice_object": 0.0, "val_predicted": 0.0}
+    rows = [said, said, *({"val_dice": 0.5, "val_dice_object": dice, "val_predicted": 0.5} for dice in (0.1, 0.3, 0.2))]
+    monkeypatch.setattr(engine, "_row", lambda run, *more: row(run, *more) | rows[len(run.state.rows)])
+    phases = {"one": {"epochs": 5, "lr": 1e-3, "until": "plateau", "patience": 2}}
+    summary = commands.train(settings(discs, phases), tmp_path / "straight")
+    assert (summary["best_epoch"], summary["val_dice"], summary["val_dice_object"]) == (4, 0.5, 0.3)
+    assert "Best validation Dice 0.3000 over the images with an object (0.5000 over all) in epoch 4" in (
+        capsys.readouterr().out
+    )
+    stopped_and_resumed(
+        settings(discs, phases), tmp_path / "stopped", lambda patch: stop_after(2, engine, "_finish_epoch", patch)
+    )
+    assert_same_end(tmp_path / "straight", tmp_path / "stopped")
+    best = [weights_of(tmp_path / name, "best.pt") for name in ("straight", "stopped")]
+    assert same(*best)
+
+
+@pytest.mark.parametrize("empty", ["one", "zero", "skip"])
+def test_a_val_split_without_an_object_makes_no_epoch_the_best(
+    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], empty: str
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(discs, data)
+    for name in (data / "val.txt").read_text(encoding="utf-8").split():
+        cv2.imwrite(str(data / "masks" / f"{name}.png"), 0 * cv2.imread(str(data / "masks" / f"{name}.png")))
+    summary = commands.train(settings(data, empty=empty), tmp_path / "run")
+    assert summary["best_epoch"] == 3
+    assert np.isnan(summary["val_dice_object"])
+    assert json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["val_dice_object"] is None
+    assert same(weights_of(tmp_path / "run"), weights_of(tmp_path / "run", "best.pt"))
+    out = capsys.readouterr().out
+    assert "warning: val: no object in this split: all 3 masks are empty" in out
+    assert "Dice 1.0000" not in out
+    assert " *\n" not in out
+    assert "No validation image has an object, so no epoch is the best: best.pt is the last, 3, after" in out
+
+
+def test_a_run_of_an_earlier_version_goes_on(discs: Path, tmp_path: Path) -> None:
+    """Its rows lack the Dice of images with an object."""
+
+    def forget(path: Path) -> None:
+        content = torch.load(path, weights_only=True)
+        content["state"]["rows"] = [
+            {name: value for name, value in row.items() if name not in ("val_dice_object", "val_predicted")}
+            for row in content["state"]["rows"]
+        ]
+        torch.save(content, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(2, engine, "_finish_epoch", patch)
+        with pytest.raises(Interrupted):
+            commands.train(settings(discs), tmp_path)
+    forget(tmp_path / "checkpoints" / "last.pt")
+    summary = commands.train(replace(settings(discs), resume=str(tmp_path)), tmp_path)
+    rows = rows_of(tmp_path)
+    assert [row["val_dice_object"] for row in rows] == ["", "", rows[2]["val_dice"]]
+    assert summary["val_dice"] == max(float(row["val_dice"]) for row in rows)
 
 
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 4), (2, 3)])

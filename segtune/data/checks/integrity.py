@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -111,13 +112,21 @@ def _class_problems(seen: Sequence[SampleStats]) -> list[Problem]:
     """Return problems of masks with only one class."""
     problems = []
     check = "check data.foreground and data.invert"
-    train = [one.fraction for one in seen if one.split == "train"]
+    fractions_of: dict[str, list[float]] = {}
+    for one in seen:
+        fractions_of.setdefault(one.split, []).append(one.fraction)
+    train = fractions_of.get("train", [])
     if train and max(train) == 0:
         text = f"no training mask has any foreground: all {len(train)} are empty; {check}"
         return [Problem("error", "train", text)]
     if train and min(train) == 1:
         text = f"no training mask has any background: all {len(train)} are full; {check}"
         problems.append(Problem("error", "train", text))
+    for split, fractions in fractions_of.items():
+        if split != "train" and max(fractions) == 0:
+            text = f"no object in this split: all {len(fractions)} masks are empty, so its scores say only whether "
+            text += "there are false alarms" + (", and no epoch is chosen as the best" if split == "val" else "")
+            problems.append(Problem("warning", split, f"{text}; {check}"))
     empty = [str(one) for one in seen if one.fraction == 0]
     if empty:
         text = f"no foreground: {len(empty)} of {len(seen)} masks ({len(empty) / len(seen):.1%}): {some(empty)}"
@@ -138,6 +147,27 @@ def _duplicates(seen: Sequence[SampleStats]) -> list[Problem]:
             text = "the same image twice in one split: " + some(list(map(str, group)), 10)
             problems.append(Problem("warning", group[0].pair.name, text))
     return problems
+
+
+def small_objects(objects: Mapping[str, Any], tap: str) -> list[Problem]:
+    """Return a problem if all objects, or all in half of the images, are smaller than a cell of the deepest tap.
+
+    Args:
+        objects: What `statistics.facts` says of the objects.
+        tap: The name of the deepest tap.
+    """
+    if not objects["objects"]:
+        return []
+    few, cell = objects["pictures_of_small_only"] / objects["pictures"], objects["cell"]
+    if few < 0.5:
+        return []
+    which = f"all {objects['objects']} objects" if few == 1 else f"all objects in {few:.0%} of the images with objects"
+    text = (
+        f"small objects: {which} are smaller than a cell of the deepest tap, {tap} ({cell} x {cell} pixels at the "
+        "network's input size), where they share a cell with their surroundings; increase data.image_size, or use a "
+        "shallower tap or a smaller backbone.output_stride"
+    )
+    return [Problem("warning", "masks", text)]
 
 
 # Masks look inverted when foreground is all around the image in a few masks, or around most images.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtune.data.checks.integrity import check_data, report
+from segtune.data.checks.integrity import check_data, report, small_objects
 from segtune.data.images import Foreground
 from segtune.data.sources.base import Pair, Problem
 
@@ -145,8 +145,10 @@ def test_masks_without_foreground(folder: Folder) -> None:
     train = [folder.pair("a", half(1))] + [folder.pair(f"e{i}", half(0)) for i in range(6)]
     val = [folder.pair("v", half(0))]
     assert problems(train=train, val=val) == [
+        "warning: val: no object in this split: all 1 masks are empty, so its scores say only whether there are false "
+        "alarms, and no epoch is chosen as the best; check data.foreground and data.invert",
         "warning: masks: no foreground: 7 of 8 masks (87.5%): train e0, train e1, train e2, train e3, "
-        "train e4 and 2 more"
+        "train e4 and 2 more",
     ]
 
 
@@ -189,3 +191,23 @@ def test_the_report_puts_errors_first_and_cuts_each_kind() -> None:
         "warning: masks: no foreground: 1",
     ]
     assert report([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("only", "of", "expected"),
+    [
+        (0, 4, None),
+        (1, 4, None),
+        (2, 4, "all objects in 50% of the images with objects"),
+        (4, 4, "all 9 objects"),
+    ],
+)
+def test_objects_smaller_than_a_cell(only: int, of: int, expected: str | None) -> None:
+    facts = {"objects": 9, "cell": 16, "pictures": of, "pictures_of_small_only": only}
+    found = [str(each) for each in small_objects(facts, "layer4")]
+    assert found == [
+        f"warning: masks: small objects: {expected} are smaller than a cell of the deepest tap, layer4 (16 x 16 pixels "
+        "at the network's input size), where they share a cell with their surroundings; increase data.image_size, or "
+        "use a shallower tap or a smaller backbone.output_stride"
+    ] * (expected is not None)
+    assert small_objects({"objects": 0, "cell": 16}, "layer4") == []
