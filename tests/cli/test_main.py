@@ -189,7 +189,7 @@ def test_train_evaluate_resume_from_the_command_line(
     done = run("train", *SMALL, "run_dir=first", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "phase 1/1: all" in done.stdout
-    assert "Best validation Dice" in done.stdout
+    assert "The run is in first" in done.stdout
     assert main(["evaluate", "checkpoint=first/checkpoints/best.pt", *PHOTOS]) == 0
     assert list(tmp_path.glob("runs/*_evaluate/evaluation.json"))
     assert "mean over images, and pooled (micro-averaged over all pixels)" in capsys.readouterr().out
