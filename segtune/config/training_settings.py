@@ -108,10 +108,15 @@ class DeviceSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class TrainSettings(DeviceSettings):
-    """Settings of training steps and validation. `clip` is the largest gradient norm (0: no clipping)."""
+    """Settings of training steps and validation.
+
+    `clip` is the largest gradient norm (0: no clipping). After `max_skipped_steps` in a row, whose gradients overflow
+    in fp16, the run stops.
+    """
 
     accumulate: Count = 1
     clip: NotNegative = 1.0
+    max_skipped_steps: Count = 12
     threshold: Fraction = 0.5
     empty: EmptyRule = "one"
     samples: Annotated[int, Field(ge=0, le=64)] = 6

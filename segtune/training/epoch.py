@@ -1,7 +1,8 @@
 """An epoch of training: its batches and its optimizer steps."""
 
 import time
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from segtune.errors import DivergedError, Interrupted
 from segtune.losses import build_loss
 from segtune.runtime import distributed
 from segtune.runtime.console import bar
+from segtune.runtime.device import Device
 from segtune.training.invariants import check_gradients
 from segtune.training.phases import Phase
 from segtune.training.state import OptimState, Run, seed_of
@@ -27,20 +29,19 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
 
     Raises:
         Interrupted: A signal was received; the run is saved after the step.
-        DivergedError: Loss or gradient is not finite.
+        DivergedError: Loss or gradient is not finite, or the gradients of too many steps overflow in fp16.
         UserError: A trainable parameter gets no gradient.
     """
     state, settings, batches = run.state, run.settings, run.batches
     number, accumulate = len(state.rows) + 1, settings.train.accumulate
     loss_fn = build_loss(settings.loss)
-    total = run.span(phase).of(state.epoch)
-    batches.epoch, batches.start, batches.end = number, state.step, total
+    batches.epoch = number
     began, trained = time.perf_counter(), 0
     saved = now = began
-    with bar(f"{phase.name} {number}/{run.epochs}", total, state.step) as progress:
-        for batch in run.loader:
+    with bar(f"{phase.name} {number}/{run.epochs}", run.span(phase).of(state.epoch), state.step) as progress:
+        for batch in _remaining(run, phase):
             first_of_step = state.step // accumulate * accumulate
-            batches_of_step = min(accumulate, total - first_of_step)
+            batches_of_step = min(accumulate, batches.end - first_of_step)
             whole = state.step + 1 == first_of_step + batches_of_step
             mine, everyones = batches.share_of(state.step)
             of_step = sum(batches.share_of(first_of_step + n)[1] for n in range(batches_of_step))
@@ -56,10 +57,7 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
                 optim_state.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
             loss_sum = distributed.all_reduce_sum([loss.item() * mine])[0]
             if not np.isfinite(loss_sum):
-                raise _diverged(run, phase, f"the loss is {loss_sum / everyones}")
-            if run.proven != phase.name:
-                check_gradients(run.model, phase.name)
-                run.proven = phase.name
+                raise _diverged(run, phase, state.step + 1, f"the loss is {loss_sum / everyones}")
             state.step += 1
             if whole:
                 take_step(run, optim_state, phase)
@@ -78,32 +76,84 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
                 saved = now
 
 
+def _remaining(run: Run, phase: Phase) -> Iterator[dict[str, Any]]:
+    """Yield the remaining batches of the running epoch; a skipped step may add some to the last of a phase of steps."""
+    while run.state.step < (end := run.span(phase).of(run.state.epoch)):
+        run.batches.start, run.batches.end = run.state.step, end
+        yield from run.loader
+
+
+def new_scaler(compute: Device) -> torch.amp.GradScaler:
+    """Return a gradient scaler for fp16; in other precisions it does nothing.
+
+    It begins at 2**15, the largest scale that Micikevicius et al. (Mixed Precision Training, 2018) needed, and each
+    skipped step halves it: a scale that is too high costs a few steps, and one that is too low stays so for 2,000.
+    """
+    return torch.amp.GradScaler(compute.device.type, init_scale=2.0**15, enabled=compute.dtype == torch.float16)
+
+
 def take_step(run: Run, optim_state: OptimState, phase: Phase) -> None:
     """Make an optimizer step from the gradients that have been accumulated, and move the schedule.
 
+    A step whose gradients overflow in fp16 is skipped and counted: weights and schedule stay, the scaler's scale falls.
+
     Raises:
-        DivergedError: The gradient is not finite.
+        DivergedError: The gradient is not finite, in fp16 in `train.max_skipped_steps` steps in a row.
+        UserError: A trainable parameter gets no gradient.
     """
-    clip, parameters = run.settings.train.clip, [p for g in optim_state.optimizer.param_groups for p in g["params"]]
-    optim_state.scaler.unscale_(optim_state.optimizer)
-    norm = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
-    # The scaler skips steps that overflow in fp16 and lowers its scale; without it such a step would ruin the weights.
-    if not optim_state.scaler.is_enabled() and not torch.isfinite(norm):
-        raise _diverged(run, phase, f"the gradient's norm is {norm.item()}")
-    run.state.lr = max(group["lr"] for group in optim_state.optimizer.param_groups)
-    optim_state.scaler.step(optim_state.optimizer)
-    optim_state.scaler.update()
-    optim_state.optimizer.zero_grad(set_to_none=True)
-    optim_state.schedule.step()
+    state, train, optimizer, scaler = run.state, run.settings.train, optim_state.optimizer, optim_state.scaler
+    if run.proven != phase.name:
+        check_gradients(run.model, phase.name)
+    scaler.unscale_(optimizer)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, train.clip or float("inf"))
+    # All processes have the same gradients, their average, so all of them make the step or none does.
+    made = bool(torch.isfinite(norm))
+    if not made and not scaler.is_enabled():
+        raise _diverged(run, phase, state.step, f"the gradient's norm is {norm.item()}")
+    state.lr = max(group["lr"] for group in optimizer.param_groups)
+    if made:
+        scaler.step(optimizer)
+        optim_state.schedule.step()
+        run.proven, state.skipped_in_a_row = phase.name, 0
+    else:
+        state.skipped, state.skipped_in_a_row = state.skipped + 1, state.skipped_in_a_row + 1
+        if state.skipped_in_a_row >= train.max_skipped_steps:
+            what = f"{state.skipped_in_a_row} steps in a row (train.max_skipped_steps) were skipped"
+            why = f"their gradients overflow in fp16, the last at a loss scale of {scaler.get_scale():g}"
+            raise _diverged(run, phase, state.step, f"{what}: {why}")
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
 
 
-def _diverged(run: Run, phase: Phase, what: str) -> DivergedError:
+def check_steps(run: Run, optim_state: OptimState, phase: Phase) -> None:
+    """Check at the end of a phase that it has made a step.
+
+    Raises:
+        DivergedError: It has skipped all of its steps.
+    """
+    if optim_state.made == 0:
+        skipped = run.state.skipped_in(phase.name)
+        raise DivergedError(
+            f"Phase {phase.name} has trained nothing: all its {skipped} steps were skipped, for their "
+            f"gradients overflow in fp16; the loss scale is down to {optim_state.scaler.get_scale():g}.\n"
+            f"{_advice(run, phase)}"
+        )
+
+
+def _diverged(run: Run, phase: Phase, step: int, what: str) -> DivergedError:
     last = run.folder / "checkpoints" / "last.pt"
     return DivergedError(
-        f"Training stopped in phase {phase.name}, epoch {len(run.state.rows) + 1}, step {run.state.step + 1}: {what}.\n"
-        f"The last good checkpoint is {last}. "
-        f"Try a lower learning rate (freeze.phases.{phase.name}.lr=…) or train.precision=fp32."
+        f"Training stopped in phase {phase.name}, epoch {len(run.state.rows) + 1}, step {step}: {what}.\n"
+        f"The last good checkpoint is {last}. {_advice(run, phase)}"
     )
+
+
+def _advice(run: Run, phase: Phase) -> str:
+    lower = f"a lower learning rate (freeze.phases.{phase.name}.lr=…)"
+    if run.compute.dtype == torch.float16:
+        return f"Try train.precision=bf16 or fp32, whose range is wider, or {lower}."
+    return f"Try {lower} or train.precision=fp32."
 
 
 def save_and_stop(run: Run, optim_state: OptimState) -> NoReturn:

@@ -23,7 +23,7 @@ from segtune.runtime import distributed
 from segtune.runtime.console import say
 from segtune.runtime.device import Device
 from segtune.runtime.files import Row, write_json
-from segtune.training.epoch import save_and_stop, train_epoch
+from segtune.training.epoch import check_steps, new_scaler, save_and_stop, train_epoch
 from segtune.training.epoch_log import EpochRecorder, dice_text
 from segtune.training.freezing import audit, train_mode
 from segtune.training.invariants import check_members, check_unchanged, fingerprint
@@ -119,11 +119,11 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     optim_state = OptimState(
         optimizer,
         build_schedule(settings.optimizer, optimizer, phase.settings, run.span(phase).steps),
-        torch.amp.GradScaler(run.compute.device.type, enabled=run.compute.dtype == torch.float16),
+        new_scaler(run.compute),
     )
     optim_state.load_state_dict(resumed)
     if not resumed:
-        state.phase, state.epoch, state.frozen = index, 0, fingerprint(run.model)
+        state.phase, state.epoch, state.frozen, state.skipped_in_a_row = index, 0, fingerprint(run.model), 0
         state.phases[phase.name] = run.facts[phase.name]
         run.save("last.pt", optimizer=optim_state.state_dict())
     if not _over(run, phase):
@@ -141,6 +141,7 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
             _finish_epoch(run, optim_state, phase, result)
         if run.asked_to_stop() and not (index + 1 == len(run.phases) and _over(run, phase)):
             raise Interrupted
+    check_steps(run, optim_state, phase)
     check_unchanged(run.model, state.frozen, phase.name)
 
 
@@ -163,13 +164,14 @@ def _finish_epoch(run: Run, optim_state: OptimState, phase: Phase, result: Evalu
     better = is_better(row, state)
     if better:
         state.best_dice, state.best_epoch = row["val_dice"], row["epoch"]
-    state.epoch, state.step, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
+    state.epoch, state.step, state.loss_sum, state.images, state.skipped = state.epoch + 1, 0, 0.0, 0, 0
     if better:
         run.save("best.pt")
     run.save("last.pt", optimizer=optim_state.state_dict())
+    skipped = f"  steps skipped, overflow in fp16: {row['skipped_steps']}" if row["skipped_steps"] else ""
     say(
         f"{phase.name:>10}  epoch {row['epoch']}/{run.epochs}  loss {row['train_loss']:.4f}  "
-        f"validation: loss {row['val_loss']:.4f}  {dice_text(row, result.scores, better=better)}"
+        f"validation: loss {row['val_loss']:.4f}  {dice_text(row, result.scores, better=better)}{skipped}"
     )
     for warning in warnings_of(result.scores) if not known and not result.scores.all_empty else ():
         log.warning("%s", warning)
@@ -193,6 +195,7 @@ def _row(run: Run, phase: str, result: Evaluation) -> Row:
         "val_precision": scores.precision,
         "val_recall": scores.recall,
         "lr": run.state.lr,
+        "skipped_steps": run.state.skipped,
         "val_dice_object": scores.dice_object,
         "val_predicted": scores.predicted,
     }
@@ -207,6 +210,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "val_predicted": best.get("val_predicted"),
         "best_epoch": state.best_epoch,
         "epochs": len(state.rows),
+        "skipped_steps": sum(row.get("skipped_steps", 0) for row in state.rows),
         "seconds": round(state.seconds, 1),
         "images_per_second": round(state.trained_images / max(state.train_seconds, 1e-9), 2),
         "parameters": counted.total,

@@ -38,14 +38,17 @@ class Span:
         return self.last if epoch == self.epochs - 1 else self.batches
 
 
-def span_of(phase: PhaseSettings, batches: int, accumulate: int) -> Span:
-    """Return a phase's length, given the batches of a whole epoch, `accumulate` of which make a step."""
+def span_of(phase: PhaseSettings, batches: int, accumulate: int, skipped: int = 0) -> Span:
+    """Return a phase's length, given the batches of a whole epoch, `accumulate` of which make a step.
+
+    An epoch is its batches, whatever comes of them; a phase with a length in steps makes up for those `skipped`.
+    """
     steps = -(-batches // accumulate)
     if phase.steps is None:
         epochs = phase.epochs or 0
         return Span(epochs, batches, batches, epochs * steps)
-    epochs = -(-phase.steps // steps)
-    rest = phase.steps - (epochs - 1) * steps
+    epochs = -(-(phase.steps + skipped) // steps)
+    rest = phase.steps + skipped - (epochs - 1) * steps
     return Span(epochs, batches, min(batches, rest * accumulate), phase.steps)
 
 

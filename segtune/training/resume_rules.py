@@ -58,7 +58,7 @@ def check_length(phase: str, steps: int, longest: int, of_epochs: int) -> None:
         phase: The running phase.
         steps: Its optimizer steps so far.
         longest: Its new maximum of steps.
-        of_epochs: The steps of its finished epochs, if all had been whole.
+        of_epochs: The steps of its finished epochs, if all had been whole; skipped ones count where `steps` has them.
 
     Raises:
         UserError: The new length is too short or too long.

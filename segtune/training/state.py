@@ -31,7 +31,8 @@ class State:
 
     `phase` is the running phase, `epoch` counts its finished epochs, `step` the finished batches of the running epoch.
     `best_dice` is the `val_dice` of the epoch `best_epoch`. `frozen` holds the checksums of the phase's frozen tensors,
-    `phases` the facts of the phases begun so far.
+    `phases` the facts of the phases begun so far; the last is the running one. `skipped` counts the optimizer steps
+    skipped in the running epoch, because of an overflow in fp16; `skipped_in_a_row` those since a step was made.
     """
 
     phase: int = 0
@@ -48,6 +49,13 @@ class State:
     rows: list[Row] = field(default_factory=list)
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
     frozen: dict[str, str] = field(default_factory=dict)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+    def skipped_in(self, phase: str) -> int:
+        """Return the optimizer steps skipped in a phase so far."""
+        finished = sum(int(row.get("skipped_steps", 0)) for row in self.rows if row["phase"] == phase)
+        return finished + (self.skipped if phase == next(reversed(self.phases), None) else 0)
 
 
 @dataclass
@@ -57,6 +65,11 @@ class OptimState:
     optimizer: torch.optim.Optimizer
     schedule: LambdaLR
     scaler: torch.amp.GradScaler
+
+    @property
+    def made(self) -> int:
+        """The steps made in the phase; skipped ones do not count."""
+        return self.schedule.last_epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Return the three states by name."""
@@ -81,7 +94,7 @@ def check_place(state: State, settings: Settings, before: Settings, batches: int
         settings: Its present settings.
         before: Its earlier settings.
         batches: Batches of a whole epoch.
-        steps: Optimizer steps in the running phase so far.
+        steps: Optimizer steps made in the running phase so far.
 
     Raises:
         UserError: It cannot resume.
@@ -90,8 +103,12 @@ def check_place(state: State, settings: Settings, before: Settings, batches: int
     check_phases(before.freeze.phases, phases, state.phase)
     name, phase = list(phases.items())[state.phase]
     of_epoch = -(-batches // settings.train.accumulate)
-    longest = span_of(phase, batches, settings.train.accumulate).steps
-    check_length(name, steps, longest, state.epoch * of_epoch)
+    longest, of_epochs = span_of(phase, batches, settings.train.accumulate).steps, state.epoch * of_epoch
+    if phase.steps is None:
+        steps += state.skipped_in(name)
+    else:
+        of_epochs -= state.skipped_in(name)
+    check_length(name, steps, longest, of_epochs)
 
 
 def since_best(state: State) -> int:
@@ -142,7 +159,8 @@ class Run:
 
     def span(self, phase: Phase) -> Span:
         """Return the maximum length of a phase."""
-        return span_of(phase.settings, self.batches.whole, self.settings.train.accumulate)
+        skipped = self.state.skipped_in(phase.name)
+        return span_of(phase.settings, self.batches.whole, self.settings.train.accumulate, skipped)
 
     def asked_to_stop(self) -> bool:
         """Return whether any process has received a signal: all stop at the same step."""

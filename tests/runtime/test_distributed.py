@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from segtune.__main__ import main
 from segtune.cli import main as cli
 from segtune.cli import tasks
 from segtune.commands import train as commands
+from segtune.config.loss_settings import LossSettings
 from segtune.config.training_settings import TrainSettings
 from segtune.errors import LostError, UserError
+from segtune.losses import Loss
 from segtune.runtime import console, distributed
 from segtune.runtime.device import resolve_device
 from segtune.training import epoch
@@ -259,6 +262,16 @@ def test_both_processes_have_the_weights_of_a_single_one_after_every_phase(outco
 
 
 @pytest.mark.slow
+def test_a_step_that_overflows_in_one_process_is_skipped_by_all(outcome: Path) -> None:
+    """In the second process, the first step of the second phase; each phase has an epoch of two."""
+    for phase in PHASES:
+        assert equal(*(weights(outcome / f"skips.{number}_{phase}.pt") for number in range(2)))
+    rows = (outcome / "skips" / "metrics.csv").read_text().splitlines()[1:]
+    assert [int(row.rpartition(",")[2]) for row in rows] == [0, 1, 0, 0, 0]
+    assert json.loads((outcome / "skips" / "summary.json").read_text())["skipped_steps"] == 1
+
+
+@pytest.mark.slow
 def test_a_phase_needs_a_wrapping_of_its_own(outcome: Path) -> None:
     results = [json.loads((outcome / f"thaw.{number}.json").read_text()) for number in range(2)]
     assert results[0]["kept"] != results[1]["kept"]  # what thaws gets no gradients of the others, without any error
@@ -438,6 +451,26 @@ def train(*arguments: str, keep: str = "", end: tuple[int, int, int] = (-1, 0, 0
     return work
 
 
+def overflowing(work: Callable[[int], int]) -> Callable[[int], int]:
+    """Make the same work, but in process 1 the gradient of the third step is infinite before the two are averaged."""
+    build, calls = epoch.build_loss, count(1)
+
+    def build_steep(settings: LossSettings) -> Loss:
+        loss = build(settings)
+
+        def steep(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            slope = (logits - logits.detach()).abs().sqrt().sum()  # zero, and infinitely steep
+            return loss(logits, target) + (slope if next(calls) == 3 else 0)
+
+        return steep
+
+    def working(number: int) -> int:
+        epoch.build_loss = build_steep if number == 1 else build  # type: ignore[attr-defined]
+        return work(number)
+
+    return working
+
+
 def thaw(number: int) -> int:
     """Train the second of two layers, then both: with the wrapping of before, and with a new one."""
     results = {}
@@ -506,6 +539,7 @@ def run_scenarios() -> None:
         seen = ("checkpoint=calm/checkpoints/last.pt", "train.threshold=0.3", *DATA, "data.split=val")
         arguments = ["evaluate", *seen, f"run_dir=seen{world}"]
         expect(world, f"seen{world}", lambda _, arguments=arguments: main(arguments), [0] * world)
+    expect(2, "skips", overflowing(train(*EXACT, "train.precision=fp16", "run_dir=skips", keep="skips")), [0, 0])
     expect(2, "thaw", thaw, [0, 0])
     works = [train(*LIVELY, "run_dir=own", *more) for more in ((), ("backbone.weights=gone.safetensors",))]
     expect(2, "own", lambda number: works[number](number), [2, 2])

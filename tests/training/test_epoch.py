@@ -1,26 +1,40 @@
-"""An epoch of training: what its steps compute, and when they stop the run."""
+"""An epoch of training: what its steps compute, which are skipped in fp16, and when they stop the run."""
 
+import csv
+import math
+import os
+import re
+import signal
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from segtune.commands import train as commands
 from segtune.config.model_settings import FCN8sSettings
 from segtune.config.training_settings import OptimizerSettings, PhaseSettings
 from segtune.data.splits import build_splits
-from segtune.errors import DivergedError
+from segtune.errors import DivergedError, Interrupted, UserError
 from segtune.losses import build_loss
 from segtune.models.build import build_model
 from segtune.models.checkpoint import Checkpoint
 from segtune.models.pretrained import LoadedWeights
-from segtune.training import epoch
-from tests.training.conftest import fit, settings, weights_of
+from segtune.runtime.device import Device
+from segtune.training import epoch, loop
+from segtune.training.state import OptimState, State
+from tests.training.conftest import fit, same, settings, weights_of
 
-pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("quick", "without_reports")]
+trains = pytest.mark.trains
+quickly = pytest.mark.usefixtures("quick", "without_reports")
+HALF, FULL = torch.float16, torch.float32
 
 
+@trains
+@quickly
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,6 +58,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     assert all(torch.isfinite(tensor).all() for tensor in good.model.values())
 
 
+@trains
+@quickly
 def test_a_gradient_that_is_not_finite_stops_the_run_too(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,10 +67,12 @@ def test_a_gradient_that_is_not_finite_stops_the_run_too(
         return (logits - logits.detach()).abs().sqrt().mean()  # 0, with an infinite slope
 
     monkeypatch.setattr(epoch, "build_loss", lambda _: steep)
-    with pytest.raises(DivergedError, match=r"phase one, epoch 1, step 2: the gradient's norm is (nan|inf)"):
+    with pytest.raises(DivergedError, match=r"phase one, epoch 1, step 1: the gradient's norm is (nan|inf)"):
         commands.train(settings(discs), tmp_path / "run")
 
 
+@trains
+@quickly
 def test_accumulated_gradients_equal_those_of_the_whole_batch(discs: Path, tmp_path: Path) -> None:
     """Without BatchNorm in training mode, dropout, clipping and per-batch terms the two are one computation."""
     results = []
@@ -75,3 +93,171 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(discs: Path, tmp_p
         fit(chosen, built, build_splits(chosen.data, 0, 0), folder)
         results.append(weights_of(folder))
     assert all(torch.allclose(results[0][name], results[1][name], atol=1e-6) for name in results[0])
+
+
+class Steps:
+    """Two weights, with what `take_step` needs; each `step` makes one from a gradient, which the scaler has scaled."""
+
+    def __init__(self, dtype: torch.dtype = HALF, clip: float = 1.0, most: int = 3, scale: float = 8.0) -> None:
+        self.model = torch.nn.Linear(2, 1, bias=False)
+        optimizer = torch.optim.SGD(self.model.parameters(), lr=0.5)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=dtype == HALF)
+        self.optim_state = OptimState(optimizer, LambdaLR(optimizer, lambda step: 1 / (1 + step)), scaler)
+        self.run = SimpleNamespace(
+            model=self.model,
+            state=State(phases={"head": {}}),
+            settings=SimpleNamespace(train=SimpleNamespace(clip=clip, max_skipped_steps=most)),
+            compute=Device(torch.device("cpu"), dtype),
+            folder=Path("run"),
+            proven="",
+        )
+        self.phase = SimpleNamespace(name="head")
+
+    def step(self, gradient: float) -> float:
+        """Return by how much the first weight has changed; both have the gradient."""
+        before = self.model.weight[0, 0].item()
+        self.run.state.step += 1
+        self.optim_state.scaler.scale((self.model.weight * gradient).sum()).backward()
+        epoch.take_step(self.run, self.optim_state, self.phase)  # type: ignore[arg-type]
+        assert self.model.weight.grad is None
+        return self.model.weight[0, 0].item() - before
+
+    @property
+    def counts(self) -> tuple[int, int, int, float]:
+        """Steps made, steps skipped, those in a row, and the scale."""
+        state = self.run.state
+        return self.optim_state.made, state.skipped, state.skipped_in_a_row, self.optim_state.scaler.get_scale()
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_a_skipped_step_is_counted_and_changes_neither_weights_nor_schedule(clip: float, bad: float) -> None:
+    steps = Steps(clip=clip)
+    assert steps.step(bad) == 0
+    assert (steps.counts, steps.run.proven, steps.run.state.lr) == ((0, 1, 1, 4.0), "", 0.5)
+    assert steps.step(0.5) == pytest.approx(-0.25, rel=1e-5)
+    assert (steps.counts, steps.run.proven) == ((1, 1, 0, 4.0), "head")
+    assert steps.step(bad) == 0
+    assert (steps.counts, steps.run.state.lr) == ((1, 2, 1, 2.0), 0.25)
+    assert steps.step(0.5) == pytest.approx(-0.125, rel=1e-5)
+    assert steps.counts == (2, 2, 0, 2.0)
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_norm_beyond_float32_is_skipped_too(clip: float) -> None:
+    """Each gradient is finite, so the scaler would make the step: with gradients of 0 or, without clipping, NaN."""
+    steps = Steps(clip=clip)
+    assert steps.step(1e30) == 0
+    assert steps.counts[:3] == (0, 1, 1)
+
+
+def test_too_many_skipped_steps_in_a_row_stop_the_run() -> None:
+    steps = Steps(most=3)
+    for gradient in (float("inf"), float("nan"), 1.0, float("inf"), float("inf")):
+        steps.step(gradient)
+    with pytest.raises(DivergedError) as caught:
+        steps.step(float("inf"))
+    assert str(caught.value) == (
+        "Training stopped in phase head, epoch 1, step 6: 3 steps in a row (train.max_skipped_steps) were skipped: "
+        "their gradients overflow in fp16, the last at a loss scale of 0.5.\n"
+        "The last good checkpoint is run/checkpoints/last.pt. Try train.precision=bf16 or fp32, whose range is wider, "
+        "or a lower learning rate (freeze.phases.head.lr=…)."
+    )
+
+
+def test_other_precisions_skip_nothing() -> None:
+    steps = Steps(FULL)
+    assert steps.step(0.5) == pytest.approx(-0.25, rel=1e-5)
+    with pytest.raises(DivergedError, match="epoch 1, step 2: the gradient's norm is inf"):
+        steps.step(float("inf"))
+    assert steps.counts == (1, 0, 0, 1.0)
+
+
+def test_a_phase_that_made_no_step_is_not_done() -> None:
+    steps = Steps()
+    steps.step(float("inf"))
+    steps.step(float("inf"))
+    with pytest.raises(DivergedError) as caught:
+        epoch.check_steps(steps.run, steps.optim_state, steps.phase)  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        "Phase head has trained nothing: all its 2 steps were skipped, for their gradients overflow in fp16; the loss "
+        "scale is down to 2.\nTry train.precision=bf16 or fp32, whose range is wider, or a lower learning rate "
+        "(freeze.phases.head.lr=…)."
+    )
+    steps.step(1.0)
+    epoch.check_steps(steps.run, steps.optim_state, steps.phase)  # type: ignore[arg-type]
+
+
+def test_a_weight_without_gradient_is_found_in_a_skipped_step_too() -> None:
+    steps = Steps()
+    steps.model.register_parameter("lone", torch.nn.Parameter(torch.zeros(1)))
+    with pytest.raises(UserError, match="Phase head: no gradient reaches lone"):
+        steps.step(float("inf"))
+
+
+def test_the_first_scale_leads_in_twelve_skipped_steps_through_the_range_that_networks_need() -> None:
+    scaler = epoch.new_scaler(Device(torch.device("cpu"), HALF))
+    assert scaler.get_scale() * 0.5 ** settings(Path()).train.max_skipped_steps == 8
+    assert not epoch.new_scaler(Device(torch.device("cpu"), torch.bfloat16)).is_enabled()
+
+
+def rows_of(folder: Path) -> list[tuple[str, int, float]]:
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        return [(row["phase"], int(row["skipped_steps"]), float(row["lr"])) for row in csv.DictReader(file)]
+
+
+@trains
+@quickly
+def test_a_phase_of_steps_makes_up_for_skipped_ones_and_resumes_to_the_bit(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three batches an epoch; the last epoch of the phase of four steps needs one more than was planned.
+
+    All is computed in float32, which is faster on most CPUs; only the scaler is that of fp16.
+    """
+    monkeypatch.setattr(Device, "autocast", lambda _: nullcontext())
+    take, bad, stop, seen = epoch.take_step, {"few": (0, 3), "whole": (1,)}, 0, []
+
+    def overflow(run: loop.Run, optim_state: OptimState, phase: loop.Phase) -> None:
+        if optim_state.made + run.state.skipped_in(phase.name) in bad[phase.name]:
+            next(run.model.parameters()).grad.fill_(float("inf"))
+        take(run, optim_state, phase)
+        seen.append((phase.name, optim_state.made, run.state.lr))
+        if len(seen) == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(epoch, "take_step", overflow)
+    phases = {"few": {"steps": 4, "lr": 1e-2, "warmup": 0.0}, "whole": {"epochs": 1, "lr": 1e-2, "warmup": 0.0}}
+    chosen, straight = settings(discs, phases, precision="fp16"), tmp_path / "straight"
+    summary = commands.train(chosen, straight)
+    assert [each[1] for each in seen] == [0, 1, 2, 2, 3, 4, 1, 1, 2]
+    rates = [0.5 * (1 + math.cos(math.pi * step / 4)) for step in (0, 0, 1, 2, 2, 3)] + [1, 0.75, 0.75]
+    assert [each[2] for each in seen] == pytest.approx([1e-2 * rate for rate in rates], rel=1e-6)
+    assert [row[:2] for row in rows_of(straight)] == [("few", 1), ("few", 1), ("whole", 1)]
+    assert summary["skipped_steps"] == 3
+    uninterrupted, resumed, stop = seen[:], tmp_path / "resumed", 4  # behind the step that was skipped in that epoch
+    seen.clear()
+    with pytest.raises(Interrupted):
+        commands.train(chosen, resumed)
+    commands.train(replace(chosen, resume=str(resumed)), resumed)
+    assert seen == uninterrupted
+    assert same(weights_of(straight), weights_of(resumed))
+    assert (straight / "metrics.csv").read_bytes() == (resumed / "metrics.csv").read_bytes()
+    scalers = [Checkpoint.load(run / "checkpoints" / "last.pt").optimizer["scaler"] for run in (straight, resumed)]
+    assert scalers[0] == scalers[1]
+
+
+@trains
+@quickly
+def test_a_run_whose_every_step_overflows_ends_with_the_cause(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six steps, as in a short trial: fewer than may be skipped in a row."""
+    scaler = epoch.new_scaler
+    monkeypatch.setattr(loop, "new_scaler", lambda compute: torch.amp.GradScaler("cpu", init_scale=2.0**60))
+    with pytest.raises(DivergedError, match="Phase one has trained nothing: all its 6 steps were skipped"):
+        commands.train(settings(discs, precision="fp16"), tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+    monkeypatch.setattr(loop, "new_scaler", scaler)  # a resume goes on with the scale of before
+    with pytest.raises(DivergedError, match=re.escape(f"the loss scale is down to {2.0**54:g}.")):
+        commands.train(replace(settings(discs, precision="fp16"), resume="run"), tmp_path / "run")

@@ -95,6 +95,21 @@ def test_length_of_a_phase(given: dict[str, int], batches: int, accumulate: int,
     assert span_of(PhaseSettings(lr=0.1, **given), batches, accumulate) == span
 
 
+@pytest.mark.parametrize(
+    ("given", "accumulate", "skipped", "span"),
+    [
+        ({"epochs": 3}, 1, 5, Span(epochs=3, batches=7, last=7, steps=21)),  # an epoch is its batches
+        ({"steps": 13}, 1, 1, Span(epochs=2, batches=7, last=7, steps=13)),
+        ({"steps": 13}, 1, 3, Span(epochs=3, batches=7, last=2, steps=13)),
+        ({"steps": 5}, 2, 2, Span(epochs=2, batches=7, last=6, steps=5)),
+    ],
+)
+def test_a_phase_of_steps_makes_up_for_skipped_ones(
+    given: dict[str, int], accumulate: int, skipped: int, span: Span
+) -> None:
+    assert span_of(PhaseSettings(lr=0.1, **given), 7, accumulate, skipped) == span
+
+
 def test_the_batches_of_all_epochs_make_the_steps() -> None:
     for batches in range(1, 8):
         for accumulate in range(1, 10):

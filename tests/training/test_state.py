@@ -1,6 +1,7 @@
 """The state of a run: seeds, the count of epochs since the best, and an optimizer that goes on exactly."""
 
 import copy
+from functools import partial
 from math import nan
 from types import SimpleNamespace
 
@@ -91,3 +92,36 @@ def test_a_run_may_become_longer_but_not_shorter_than_it_is() -> None:
         check_place(state, settings(epochs=1), settings(epochs=2), 5, 6)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="ended after 5 steps, within an epoch"):
         check_place(state, settings(steps=6), settings(steps=5), 5, 5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("length", "made", "refused"),
+    [
+        ({"epochs": 3}, 4, ""),
+        ({"epochs": 2}, 4, ""),
+        ({"epochs": 1}, 3, "has already made 6 steps of this phase; got a length of 3"),  # by the batches it took
+        ({"steps": 4}, 4, ""),
+        ({"steps": 9}, 4, ""),  # its two epochs were whole: four steps were made and two skipped
+        ({"steps": 9}, 3, "ended after 3 steps, within an epoch"),
+        ({"steps": 3}, 4, "has already made 4 steps of this phase; got a length of 3"),
+    ],
+)
+def test_skipped_steps_shorten_no_phase(length: dict[str, int], made: int, refused: str) -> None:
+    """Three steps an epoch; two of six were skipped, or three where the run is judged by its epochs."""
+    settings = SimpleNamespace(
+        freeze=FreezeSettings({"all": PhaseSettings(lr=0.1, **length)}), train=SimpleNamespace(accumulate=2)
+    )
+    skipped = 6 - made if length.get("epochs") else 2
+    rows = [{"phase": "head", "skipped_steps": 7}, {"phase": "all"}, {"phase": "all", "skipped_steps": skipped}]
+    check = partial(check_place, State(epoch=2, rows=rows), settings, settings, 5, made)  # type: ignore[arg-type]
+    if not refused:
+        check()
+        return
+    with pytest.raises(UserError, match=refused):
+        check()
+
+
+def test_skipped_steps_are_counted_by_phase() -> None:
+    """Rows of earlier versions have no count; the running epoch belongs to the phase that has begun last."""
+    state = State(skipped=1, phases={"a": {}, "b": {}}, rows=[{"phase": "a"}, {"phase": "b", "skipped_steps": 2}])
+    assert [state.skipped_in(name) for name in ("a", "b", "c")] == [0, 3, 0]
