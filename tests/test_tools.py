@@ -94,7 +94,7 @@ def test_compare_runs_finds_one_bit(
 def test_gpu_check_runs_on_a_cpu_too(tmp_path: Path) -> None:
     """In its small form, with drawn photos: every row is measured, and the table says of what."""
     figures = tmp_path / "figures.json"
-    small = ("--size", "64", "--batch", "4", "--images", "8", "--steps", "1", "--workers", "0", "--precisions", "bf16")
+    small = ("--size", "64", "--batch", "4", "--images", "12", "--steps", "1", "--workers", "0", "--precisions", "bf16")
     done = run("gpu_check", *small, "--device", "cpu", "--json", str(figures))
     assert done.returncode == 0, done.stderr
     facts = json.loads(figures.read_text("utf-8"))

@@ -1,11 +1,12 @@
 """Measure training on this machine's GPU against plain loops, in one run of a few minutes.
 
-    python tools/gpu_check.py [--backbone resnet50] [--size 512] [--batch 32] [--images 640] [--json FILE]
+    python tools/gpu_check.py [--backbone resnet50] [--size 512] [--batch 32] [--images 1280] [--json FILE]
 
 Rows: a plain loop of the same model on a batch that lies on the device; a plain loop of segmentation_models_pytorch's
 DeepLabV3Plus with the same backbone; the data loader alone; `segtune train` from files to the end of its epochs. Photos
-are those of skin_ecu in the folder SEGTUNE_SHARED, repeated until there are enough, or drawn ones. It also runs on a
-CPU, in a small form: --size 64 --batch 4 --images 16 --steps 2 --workers 0.
+are those of skin_ecu in the folder SEGTUNE_SHARED, repeated until there are enough, or drawn ones. Rates of training
+leave out the first two steps of each epoch, which start workers and choose kernels; "with starts" counts them. It also
+runs on a CPU, in a small form: --size 64 --batch 4 --images 16 --steps 2 --workers 0.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,55 +157,55 @@ def loader_rate(root: Path, workers: int, options: argparse.Namespace) -> float:
 
 
 def trained(root: Path, runs: Path, precision: str, workers: int, options: argparse.Namespace) -> dict[str, float]:
-    """Return images/s, peak memory and the waits of a step of `segtune train`."""
+    """Return what a run of `segtune train` took: images/s, all and from an epoch's third step on, memory, waits.
+
+    `waits` counts the calls of a step, the median, for which PyTorch says that they wait for the GPU.
+    """
     import torch
 
     from segtune.__main__ import main as segtune
+    from segtune.training import epoch
 
     cuda = options.device.startswith("cuda")
     folder = runs / f"{precision}_{workers}"
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        torch.cuda.set_sync_debug_mode("warn")
     words = [
         *("train", f"backbone={options.backbone}", "backbone.weights=none", "freeze=none", "data=folder"),
         *(f"data.root={root}", f"data.image_size={options.size}", f"train.batch_size={options.batch}"),
         *(f"train.precision={precision}", f"train.workers={workers}", f"train.device={options.device}"),
         *("augment=light", "freeze.phases.all.epochs=3", f"run_dir={folder}"),
     ]
-    if code := segtune(words):
-        raise SystemExit(code)
-    summary = json.loads((folder / "summary.json").read_text("utf-8"))
-    memory = torch.cuda.max_memory_allocated() / 1e9 if cuda else float("nan")
-    return {"images_per_second": summary["images_per_second"], "memory_gb": memory}
-
-
-def waits(root: Path, runs: Path, options: argparse.Namespace) -> float:
-    """Return how often a training step waits for the GPU, by PyTorch's own count of synchronising calls."""
-    import torch
-
-    from segtune.training import epoch
-
-    counts: list[int] = []
-    take_step = epoch.take_step
-
+    take_step, moments = epoch.take_step, []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
 
-        def counted(*arguments: Any) -> Any:
-            result = take_step(*arguments)
-            counts.append(sum("synchroniz" in str(w.message) for w in caught))
+        def timed(run: Any, *more: Any) -> Any:
+            result = take_step(run, *more)
+            waits = sum("synchroniz" in str(warning.message) for warning in caught)
+            moments.append((len(run.state.rows), time.perf_counter(), waits))
             return result
 
-        epoch.take_step = counted  # type: ignore[assignment]
-        torch.cuda.set_sync_debug_mode("warn")
+        epoch.take_step = timed  # type: ignore[assignment]
         try:
-            trained(root, runs / "waits", "bf16", 2, options)
+            if code := segtune(words):
+                raise SystemExit(code)
         finally:
-            torch.cuda.set_sync_debug_mode("default")
             epoch.take_step = take_step
-    steps = counts[1 : options.images // options.batch]  # of the first epoch
-    return (steps[-1] - steps[0]) / max(len(steps) - 1, 1)
+            if cuda:
+                torch.cuda.set_sync_debug_mode("default")
+    steps = [(b[1] - a[1], b[2] - a[2]) for a, b in pairwise(moments) if a[0] == b[0]]
+    steps = [step for number, step in enumerate(steps) if number % (len(steps) // 3) > 0]
+    seconds, waits = zip(*steps, strict=True)
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
+    return {
+        "images_per_second": options.batch / statistics.mean(seconds),
+        "images_per_second_of_all": summary["images_per_second"],
+        "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else float("nan"),
+        "waits": statistics.median(waits),
+    }
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -237,8 +240,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for precision in options.precisions:
             for workers in options.workers if precision == options.precisions[0] else options.workers[-1:]:
                 add(f"segtune train, {workers} workers", precision, **trained(root, runs, precision, workers, options))
-        if cuda:
-            add("waits for the GPU in a step", "bf16", count=waits(root, runs, options))
     facts = {
         "device": place,
         "torch": torch.__version__,
@@ -253,13 +254,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         title=f"{options.backbone} + deeplabv3plus, {options.size} px, batches of {options.batch}, {place}, "
         f"{os.cpu_count()} cores, PyTorch {torch.__version__}"
     )
-    for heading in ("what", "precision", "images/s", "peak memory, GB"):
+    shown = {"images_per_second": ".1f", "images_per_second_of_all": ".1f", "memory_gb": ".2f", "waits": ".0f"}
+    for heading in ("what", "precision", "images/s", "with starts", "peak memory, GB", "waits in a step"):
         table.add_column(heading, justify="left" if heading in ("what", "precision") else "right")
     for row in rows:
-        speed = row.get("images_per_second", row.get("count", float("nan")))
-        memory = row.get("memory_gb", float("nan"))
-        table.add_row(row["what"], row["precision"], f"{speed:.1f}", "" if memory != memory else f"{memory:.2f}")
-    Console(width=110).print(table)
+        values = [row.get(key, float("nan")) for key in shown]
+        table.add_row(
+            row["what"],
+            row["precision"],
+            *("" if v != v else f"{v:{form}}" for v, form in zip(values, shown.values(), strict=True)),
+        )
+    Console(width=120).print(table)
     return facts
 
 
@@ -269,7 +274,9 @@ def main() -> int:
     parser.add_argument("--backbone", default="resnet50", choices=("resnet50", "xception"))
     parser.add_argument("--size", type=int, default=512, help="side of the images in pixels (default: 512)")
     parser.add_argument("--batch", type=int, default=32, help="images of a step (default: 32)")
-    parser.add_argument("--images", type=int, default=640, help="training images of an epoch (default: 640)")
+    parser.add_argument(
+        "--images", type=int, default=1280, help="training images of an epoch: 3 batches or more (1280)"
+    )
     parser.add_argument("--steps", type=int, default=20, help="steps of a plain loop that count (default: 20)")
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 8, 16], help="worker processes to try")
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp16"], choices=("fp32", "bf16", "fp16"))

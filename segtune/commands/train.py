@@ -1,5 +1,6 @@
 """The command `train`: train, evaluate the best model, and report."""
 
+import gc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -41,6 +42,7 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
         Interrupted: The user stopped the run.
     """
     set_up_logging()
+    gc.collect()  # the network of an earlier job in this process refers to itself and would keep the GPU's memory
     if settings.train.batch_size < distributed.world():
         raise UserError(
             f"train.batch_size={settings.train.batch_size} is shared by {distributed.world()} processes, "

@@ -1,10 +1,12 @@
 """Training on a tiny data set at 64 px: what it leaves behind, that it stops well and goes on as if it had not."""
 
 import csv
+import gc
 import json
 import os
 import shutil
 import signal
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -357,3 +359,25 @@ def test_validation_dice_is_what_evaluate_measures(finished: tuple[Path, dict], 
     sizes = [int(row["tp"]) + int(row["fp"]) + int(row["fn"]) + int(row["tn"]) for row in rows]
     assert sizes == [75 * 85, 76 * 84, 77 * 83]  # counted at the photos' own size
     assert np.mean([float(row["dice"]) for row in rows]) == pytest.approx(report["dice_mean"], abs=1e-6)
+
+
+def test_a_job_frees_the_network_of_the_job_before(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a sweep: Python does not know that the network, which refers to itself, holds a GPU's memory."""
+    networks, build = [], commands.build_start
+
+    def built(chosen: Settings) -> BuiltModel:
+        assert not [network for network in networks if network() is not None]
+        start = build(chosen)
+        networks.append(weakref.ref(start.model.backbone))
+        return start
+
+    monkeypatch.setattr(commands, "build_start", built)
+    gc.disable()
+    try:
+        for number in range(2):
+            commands.train(settings(discs, {"one": {"epochs": 1, "lr": 1e-3}}), tmp_path / str(number))
+    finally:
+        gc.enable()
+    assert len(networks) == 2
