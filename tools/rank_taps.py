@@ -7,7 +7,6 @@ frozen backbone. Settings after -- are passed to all commands. Training runs tha
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segtune.runtime.files import read_rows
 
 MAPS = {
     "default": ("block3.rep.0", "block8.rep.6"),
@@ -43,8 +44,7 @@ def probe(folder: Path, maps: Sequence[str], settings: Sequence[str]) -> dict[st
     if not (folder / "probe.csv").exists():
         compare = [f"+compare.{name}=[{','.join(MAPS[name])}]" for name in maps]
         segtune("probe", *settings, *compare, f"run_dir={folder}")
-    with (folder / "probe.csv").open(encoding="utf-8") as file:
-        probed = {row["layers"]: float(row["dice"]) for row in csv.DictReader(file)}
+    probed = {row["layers"]: float(row["dice"]) for row in read_rows(folder / "probe.csv")}
     return {name: probed[" + ".join(MAPS[name])] for name in maps}
 
 

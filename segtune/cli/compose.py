@@ -1,11 +1,11 @@
-"""Compose settings with Hydra, and quote overrides for its grammar."""
+"""Compose settings with Hydra, and name the folder that a command writes to."""
 
 import os
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -13,17 +13,17 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segtune.cli.help import config_folder
-from segtune.config.command_settings import EvaluateSettings
+from segtune.cli.quoting import as_typed, check_texts, for_hydra
+from segtune.config.command_settings import SETTINGS, EvaluateSettings
 from segtune.config.renamed import new_name, with_new_names
 from segtune.config.schema import Settings
 from segtune.errors import FailedError, UserError, nearest
+from segtune.runtime.paths import new_folder
 
 #: Overrides of mappings that users may extend: Hydra refuses new keys unless the override is marked with ++.
 OVERRIDE = re.compile(r"~|\+*\w[\w@/.:-]*=")
@@ -55,12 +55,10 @@ def compose(
             f"`python -m segtune {command} --help` lists all settings."
         )
     # Hydra reads sys.argv itself, and accepts no flags between overrides.
-    overrides = [quoted(_renamed(each)) for each in arguments if OVERRIDE.match(each)]
+    overrides = [for_hydra(_renamed(each), SETTINGS[command]) for each in arguments if OVERRIDE.match(each)]
     flags = [each for each in arguments if not OVERRIDE.match(each)]
     sys.argv = [f"segtune {command}", *flags, *(f"++{each}" if OPEN.match(each) else each for each in overrides)]
-    OmegaConf.register_new_resolver(
-        "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
-    )
+    OmegaConf.register_new_resolver("segtune.sweep_folder", _sweep_folder(), replace=True)
     failed: list[Exception] = []
     sweeps: set[str] = set()
 
@@ -118,44 +116,60 @@ def _announce(old: str, new: str) -> None:
         print(f"The setting {old} is now called {new}; the old name still works.", file=sys.stderr)
 
 
-def quoted(argument: str) -> str:
-    """Return an override, its value quoted if Hydra's grammar cannot parse it, such as a path with accents."""
-    name, _, value = argument.partition("=")
-    if not value or value[0] in "{'\"":
-        return argument
-    try:
-        OverridesParser.create().parse_override(argument)
-    except HydraException:
-        if value[0] == "[":
-            parts = [quoted(f"x={part}").removeprefix("x=") for part in value.strip("[]").split(",")]
-            return argument if value.count("[") > 1 else f"{name}=[{','.join(parts)}]"
-        escaped = value.replace("'", "\\'")
-        return f"{name}='{escaped}'"
-    return argument
+def _time() -> str:
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
 
 
-def output_folder(settings: Settings | EvaluateSettings, name: str) -> Path:
-    """Return where a command writes: `run_dir`, the job's folder in a sweep, or a new folder named by the time."""
+def _sweep_folder() -> Callable[[str | None], str]:
+    """Return a function of `run_dir` that returns a sweep's folder: a new one, named by the time, if that is None."""
+
+    @cache  # Hydra asks several times
+    def folder(run_dir: str | None) -> str:
+        return str(new_folder(Path("multirun", _time()))) if run_dir is None else run_dir
+
+    return folder
+
+
+@contextmanager
+def output_folder(settings: Settings | EvaluateSettings, name: str) -> Iterator[Path]:
+    """Yield where a command writes: `run_dir`, the job's folder in a sweep, or a new folder named by the time.
+
+    The new folder is this command's alone: it is created here, and removed if the command leaves it empty.
+
+    Raises:
+        UserError: It cannot be created.
+    """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return Path(HydraConfig.get().runtime.output_dir)
-    return Path(settings.run_dir or f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}").expanduser()
+        yield Path(HydraConfig.get().runtime.output_dir)
+    elif settings.run_dir:
+        yield Path(settings.run_dir).expanduser()
+    else:
+        of_command = re.sub(r"[^\w.-]", "_", name)  # the name of a network may hold slashes
+        path = Path("runs", f"{_time()}_{of_command}")
+        # Of several processes the first creates the folder, and tells the others its name.
+        folder = new_folder(path) if os.environ.get("RANK", "0") == "0" else path
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def command_line(command: str) -> str:
     """Return the command line that repeats this run; for a job of a sweep, of that job alone."""
     config = HydraConfig.get()
     sweep = config.mode == RunMode.MULTIRUN
-    overrides = [override.removeprefix("++") for override in config.overrides.task]
+    overrides = [as_typed(override.removeprefix("++"), SETTINGS[command]) for override in config.overrides.task]
     kept = [override for override in overrides if not (sweep and override.startswith("run_dir="))]
     mine = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
     return shlex.join(["python", "-m", "segtune", command, *(f"--config-dir={path}" for path in mine), *kept])
 
 
-def to_plain(config: DictConfig) -> dict[str, Any]:
-    """Return the composed settings as plain values.
+def to_plain(config: DictConfig, schema: type) -> dict[str, Any]:
+    """Return the composed settings of a schema as plain values.
 
     Raises:
-        UserError: A phase is misspelt, or a setting without default is not set.
+        UserError: A phase is misspelt, a setting without default is not set, or a text is empty or a number.
     """
     for override in HydraConfig.get().overrides.task:
         if match := re.match(r"\+\+freeze\.phases\.(\w+)\.", override):
@@ -174,4 +188,5 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     plain, used = with_new_names(values, given=given)
     for name in used:  # in one of the user's files
         _announce(name, new_name(name))
+    check_texts(plain, schema)
     return plain

@@ -8,7 +8,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from segtune.cli.compose import quoted
+from segtune.cli.quoting import check_texts, for_hydra
 from segtune.cli.tasks import find_data
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
@@ -20,8 +20,9 @@ def resume(arguments: list[str]) -> None:
     """Resume a run with its own settings, and those changes from the command line that are allowed."""
     if flags := [argument for argument in arguments if argument.startswith("-")]:
         raise UserError(f"resume takes no flags; got {' '.join(flags)}.")
-    overrides = OverridesParser.create().parse_overrides([quoted(argument) for argument in arguments])
+    overrides = OverridesParser.create().parse_overrides([for_hydra(each, Settings) for each in arguments])
     given = {override.key_or_group: override for override in overrides}
+    check_texts({name: override.value() for name, override in given.items()}, Settings)
     folder = Path(str(given.pop("resume").value())).expanduser()
     path = folder / "config.yaml"
     if not path.is_file():

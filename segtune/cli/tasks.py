@@ -29,32 +29,33 @@ from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder
 
 
 def _train(config: DictConfig) -> float:
-    settings = parse(Settings, to_plain(config))
+    settings = parse(Settings, to_plain(config, Settings))
     if settings.resume:
         raise UserError("resume must be given on the command line: python -m segtune train resume=RUN")
-    folder = output_folder(settings, f"{settings.backbone.name}_{settings.decoder.name}")
     find_data(settings.data)
-    from segtune.commands.train import train
-    from segtune.evaluation.selection import score_of
+    with output_folder(settings, f"{settings.backbone.name}_{settings.decoder.name}") as folder:
+        from segtune.commands.train import train
+        from segtune.evaluation.selection import score_of
 
-    return score_of(train(settings, folder, command_line("train")))
+        return score_of(train(settings, folder, command_line("train")))
 
 
 def _evaluate(config: DictConfig) -> None:
-    settings = parse(EvaluateSettings, to_plain(config))
+    settings = parse(EvaluateSettings, to_plain(config, EvaluateSettings))
     given = settings.checkpoint
     for path in [given] if isinstance(given, str) else given:
         find_checkpoint(path)
     find_data(settings.data)
-    from segtune.commands.evaluate import evaluate
+    with output_folder(settings, "evaluate") as folder:
+        from segtune.commands.evaluate import evaluate
 
-    evaluate(settings, output_folder(settings, "evaluate"), command_line("evaluate"))
+        evaluate(settings, folder, command_line("evaluate"))
 
 
 def _plan(config: DictConfig) -> None:
     if OmegaConf.is_missing(config.data, "root"):
         config.data.root = None  # a plan reads no data
-    settings = parse(PlanSettings, to_plain(config))
+    settings = parse(PlanSettings, to_plain(config, PlanSettings))
     from segtune.commands.plan import plan
 
     plan(settings)
@@ -63,30 +64,32 @@ def _plan(config: DictConfig) -> None:
 def _taps(config: DictConfig) -> None:
     if OmegaConf.is_missing(config.data, "root"):
         config.data.root = None  # no data is read
-    settings = parse(TapsSettings, to_plain(config))
+    settings = parse(TapsSettings, to_plain(config, TapsSettings))
     from segtune.commands.taps import taps
 
     taps(settings)
 
 
 def _probe(config: DictConfig) -> None:
-    settings = parse(ProbeSettings, to_plain(config))
+    settings = parse(ProbeSettings, to_plain(config, ProbeSettings))
     find_data(settings.data)
-    from segtune.commands.probe import probe
+    with output_folder(settings, f"probe_{settings.backbone.name}") as folder:
+        from segtune.commands.probe import probe
 
-    probe(settings, output_folder(settings, f"probe_{settings.backbone.name}"))
+        probe(settings, folder)
 
 
 def _check(config: DictConfig) -> None:
-    settings = parse(CheckSettings, to_plain(config))
+    settings = parse(CheckSettings, to_plain(config, CheckSettings))
     find_data(settings.data)
-    from segtune.commands.check import check
+    with output_folder(settings, "check") as folder:
+        from segtune.commands.check import check
 
-    check(settings, output_folder(settings, "check"))
+        check(settings, folder)
 
 
 def _predict(config: DictConfig) -> None:
-    settings = parse(PredictSettings, to_plain(config))
+    settings = parse(PredictSettings, to_plain(config, PredictSettings))
     if not settings.checkpoint.lower().endswith(".onnx"):
         find_checkpoint(settings.checkpoint)
     from segtune.commands.predict import predict
@@ -95,7 +98,7 @@ def _predict(config: DictConfig) -> None:
 
 
 def _export(config: DictConfig) -> None:
-    settings = parse(ExportSettings, to_plain(config))
+    settings = parse(ExportSettings, to_plain(config, ExportSettings))
     find_checkpoint(settings.checkpoint)
     from segtune.commands.export import export
 
@@ -103,7 +106,7 @@ def _export(config: DictConfig) -> None:
 
 
 def _report(config: DictConfig) -> None:
-    settings = parse(ReportSettings, to_plain(config))
+    settings = parse(ReportSettings, to_plain(config, ReportSettings))
     find_folder("folder", settings.folder)
     from segtune.commands.report import report
 

@@ -1,6 +1,5 @@
 """The command `taps`: show the layers of a backbone, the tap map, and what cutting the backbone saves."""
 
-import csv
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from segtune.models.tapped import TappedBackbone, build_tapped
 from segtune.probing.tap_search import field_of
 from segtune.reporting.network_plot import draw_network
 from segtune.runtime.console import compact_table, print_table, say, set_up_logging
+from segtune.runtime.files import csv_text
 
 
 def row(layer: LayerInfo, summary: BackboneSummary, role: str) -> dict[str, Any]:
@@ -159,9 +159,7 @@ def taps(settings: TapsSettings) -> list[dict[str, Any]]:
     if settings.format == "json":
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     elif settings.format == "csv":
-        writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        sys.stdout.write(csv_text(rows))
     else:
         _show_layers(settings, tapped)
     return rows

@@ -29,7 +29,7 @@ from segtune.runtime.files import read_rows
 from segtune.training.loop import fit
 from segtune.training.phase_summary import announce, facts
 from segtune.training.phases import plan_phases
-from segtune.training.run_folder import lock_run_folder, read_command
+from segtune.training.run_folder import EVALUATED, TRAINED, check_run_folder, lock_run_folder, read_command
 
 
 def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]:
@@ -116,7 +116,12 @@ def _fit(
 def _conclude(
     settings: Settings, folder: Path, pairs: Sequence[Pair], compute: Device, summary: dict[str, Any]
 ) -> None:
-    """Evaluate the best model on the validation images, and write the run's report."""
+    """Evaluate the best model on the validation images, and write the run's report.
+
+    Raises:
+        FailedError: The run's folder has been deleted.
+    """
+    check_run_folder(folder, TRAINED)
     best = folder / "checkpoints" / "best.pt"
     model = compute.place(Checkpoint.load(best).rebuild().model)
     data = replace(settings.data, split="val")
@@ -129,6 +134,7 @@ def _conclude(
     publish(
         folder, scored.facts, scored.rows, source, lambda chosen: evaluated.predict_samples([pairs[i] for i in chosen])
     )
+    check_run_folder(folder, (*TRAINED, *EVALUATED))
     show(scored.facts)
     say(f"Wrote evaluation.json, per_image.csv and report.html to {shown(folder)}.")
 

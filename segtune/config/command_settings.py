@@ -199,3 +199,17 @@ class ProbeSettings(Settings):
     val_images: Count | None = 50
     pixels: Annotated[int, Field(ge=2)] = 500
     ridge: Positive = 0.03
+
+
+#: The settings of each command.
+SETTINGS: dict[str, type] = {
+    "train": Settings,
+    "evaluate": EvaluateSettings,
+    "plan": PlanSettings,
+    "taps": TapsSettings,
+    "probe": ProbeSettings,
+    "check": CheckSettings,
+    "predict": PredictSettings,
+    "export": ExportSettings,
+    "report": ReportSettings,
+}

@@ -1,6 +1,6 @@
 """Parse plain nested values into validated settings; all problems are reported at once, by setting."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,8 +21,13 @@ def parse(schema: type[S], values: Mapping[str, Any]) -> S:
         return TypeAdapter(schema).validate_python(with_new_names(values)[0])
     except ValidationError as error:
         problems: list[str] = list(_describe(error, TypeAdapter(schema).json_schema()))
+    raise wrong(problems)
+
+
+def wrong(problems: Sequence[str]) -> UserError:
+    """Return the error that lists what is wrong with settings."""
     heading = "One setting is wrong:" if len(problems) == 1 else f"{len(problems)} settings are wrong:"
-    raise UserError("\n".join([heading, *(f"  {problem}" for problem in problems)]))
+    return UserError("\n".join([heading, *(f"  {problem}" for problem in problems)]))
 
 
 def _describe(error: ValidationError, schema: dict[str, Any]) -> Iterator[str]:

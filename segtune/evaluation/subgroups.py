@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from segtune.errors import UserError, nearest, some
 from segtune.evaluation.skin_tone import TONES, tone
+from segtune.runtime.files import with_formula
 
 #: More distinct numbers than the first are divided into quarters; a column of more groups than the second is ignored.
 _MOST_VALUES, _MOST_GROUPS = 12, 50
@@ -121,7 +122,7 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 def _parse(text: str, separator: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    rows = [(reader.line_num, row) for row in reader if row]
+    rows = [(reader.line_num, [with_formula(cell) for cell in row]) for row in reader if row]
     return ([name.strip() for name in rows[0][1]], rows[1:]) if rows else ([], [])
 
 

@@ -22,7 +22,7 @@ from segtune.models.taps import FeatureInfo
 from segtune.reporting import charts
 from segtune.reporting.html import render
 from segtune.reporting.wording import Facts, score_names, sentences
-from segtune.runtime.files import write_atomically, write_csv, write_json
+from segtune.runtime.files import read_rows, write_atomically, write_csv, write_json
 from segtune.runtime.versions import versions
 
 #: Number of images shown of each kind (worst, median, best), and of likely label errors at most.
@@ -66,8 +66,7 @@ def earlier(folder: Path, facts: Facts, rows: Sequence[Facts], compare: Callable
             continue
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-            with (path.parent / "per_image.csv").open(encoding="utf-8", newline="") as file:
-                theirs = {row["name"]: float(row["dice"]) for row in csv.DictReader(file)}
+            theirs = {row["name"]: float(row["dice"]) for row in read_rows(path.parent / "per_image.csv")}
             if _truth(before) == _truth(facts) and list(theirs) == [row["name"] for row in rows]:
                 dices = np.array(list(theirs.values())), np.array([row["dice"] for row in rows])
                 return {"name": path.parent.name, "dice_mean": before["dice_mean"]} | compare(*dices)

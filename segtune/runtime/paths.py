@@ -1,5 +1,6 @@
 """Find files and folders named by the user; imports nothing heavy, so a wrong path is reported at once."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from segtune.errors import UserError
@@ -41,3 +42,21 @@ def find_checkpoint(path: str | Path) -> Path:
             + (f" There are: {', '.join(near)}." if near else " Expected a file such as RUN/checkpoints/best.pt.")
         )
     return file
+
+
+def new_folder(path: Path) -> Path:
+    """Create a folder that nobody else has, and return it: `path`, or where that exists `path` with _2, _3, … added.
+
+    Raises:
+        UserError: It cannot be created.
+    """
+    names = (path, *(path.with_name(f"{path.name}_{number}") for number in range(2, 1000)))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in names:
+            with suppress(FileExistsError):
+                folder.mkdir()  # of several processes only one succeeds
+                return folder
+    except OSError as error:
+        raise UserError(f"Cannot create the folder {path}: {error.strerror or error}.") from error
+    raise UserError(f"Cannot create the folder {path}: there are {len(names)} of this name.")

@@ -29,7 +29,7 @@ from segtune.training.freezing import audit, train_mode
 from segtune.training.invariants import check_members, check_unchanged, fingerprint
 from segtune.training.optim import build_optimizer, build_schedule
 from segtune.training.phases import Phase, enter
-from segtune.training.run_folder import write_settings
+from segtune.training.run_folder import check_run_folder, write_settings
 from segtune.training.signals import stop_signals
 from segtune.training.state import OnPhase, OptimState, Run, State, check_place, is_better, since_best
 from segtune.version import __version__
@@ -157,6 +157,7 @@ def _finish_epoch(run: Run, optim_state: OptimState, phase: Phase, result: Evalu
     state = run.state
     row = _row(run, phase.name, result)
     if run.recorder:
+        check_run_folder(run.folder)
         run.recorder.epoch(row, result.samples)
     else:
         state.rows.append(row)

@@ -1,7 +1,8 @@
 """The folder of a run: its lock, and `config.yaml` with the run's settings and command."""
 
 import logging
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 
-from segtune.errors import UserError
+from segtune.errors import FailedError, UserError, some
 from segtune.runtime import distributed
 from segtune.runtime.files import write_atomically
 
@@ -60,6 +61,25 @@ def _take(lock: BaseFileLock, folder: Path, *, resume: bool) -> None:
         ) from error
     except OSError as error:
         raise UserError(f"Cannot write to the run's folder {folder}: {error.strerror or error}.") from error
+
+
+#: What a run has written when it has trained, and when its best model has been evaluated.
+TRAINED = ("config.yaml", "metrics.csv", "summary.json", "checkpoints/best.pt", "checkpoints/last.pt")
+EVALUATED = ("evaluation.json", "per_image.csv", "report.html")
+
+
+def check_run_folder(folder: Path, names: Sequence[str] = ("config.yaml",)) -> None:
+    """Check that a run's folder still holds files that the run has written; only the first process does.
+
+    Raises:
+        FailedError: Some are missing.
+    """
+    missing = [name for name in names if not os.path.exists(folder / name)] if distributed.rank() == 0 else []
+    if missing:
+        raise FailedError(
+            f"The run's folder {folder} was deleted or moved while the run wrote to it: {some(missing, 10)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing, so the run cannot be used or resumed. Start it again."
+        )
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any], command: str = "") -> None:

@@ -23,6 +23,7 @@ from segtune.runtime.files import Row
 from segtune.training.epoch_log import EpochRecorder
 from segtune.training.phases import Phase, Span, span_of
 from segtune.training.resume_rules import check_length, check_phases
+from segtune.training.run_folder import check_run_folder
 
 
 @dataclass
@@ -172,7 +173,13 @@ class Run:
         return sum(self.span(phase).epochs for phase in self.phases)
 
     def save(self, name: str, optimizer: Mapping[str, Any] | None = None) -> None:
-        """Write a self-contained checkpoint, with the states of `OptimState` if given; only the first process does."""
+        """Write a self-contained checkpoint, with the states of `OptimState` if given; only the first process does.
+
+        Raises:
+            FailedError: The run's folder has been deleted.
+            UserError: The file cannot be written.
+        """
         if distributed.rank() == 0:
+            check_run_folder(self.folder)
             checkpoint = Checkpoint.of(self.built, self.settings, asdict(self.state), optimizer)
             checkpoint.save(self.folder / "checkpoints" / name)

@@ -1,30 +1,15 @@
-"""Composing settings: values that Hydra's grammar lacks, flags, sweeps, open mappings."""
+"""Composing settings: flags, sweeps, open mappings, and the folders that commands write to."""
 
+import importlib
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.hydra_config import HydraConfig
 
 from segtune.__main__ import main
-from segtune.cli.compose import quoted
+from segtune.cli import compose
+from segtune.commands import predict, train
 from tests.cli.conftest import SMALL, discs, message
-
-
-@pytest.mark.parametrize(
-    "value", ["Müller.jpg", "a (1).jpg", "it's (1)", "my photos/x", "C:\\x\\ü", "$HOME/é", "a=b", "plain"]
-)
-def test_paths_of_all_kinds_are_values(value: str) -> None:
-    assert OverridesParser.create().parse_override(quoted(f"input={value}")).value() == value
-
-
-def test_paths_in_a_list_are_values() -> None:
-    parsed = OverridesParser.create().parse_override(quoted("checkpoint=[ä.pt,b (1).pt,c.pt]"))
-    assert parsed.value() == ["ä.pt", "b (1).pt", "c.pt"]
-
-
-@pytest.mark.parametrize("argument", ["a=[a,b]", "a={b: 1}", "a='ü'", 'a="ü"', "a=1,2", "~a", "a=null", "a=1e-3", "a="])
-def test_values_that_mean_more_stay_as_they_are(argument: str) -> None:
-    assert quoted(argument) == argument
 
 
 def test_flags_may_stand_between_overrides(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +28,91 @@ def test_a_sweep_under_torchrun_is_refused(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert message(capsys, "train", "-m", "seed=0,1") == (
         "segtune train: A sweep (-m) is not supported under torchrun. Start its runs one after the other."
+    )
+
+
+@pytest.fixture
+def noon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder, where all that happens happens in one second."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compose, "_time", lambda: "2026-11-28_12-00-00")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "probe", "check"])
+def test_two_commands_in_one_second_write_to_two_folders(
+    noon: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Each has it from the start; a third that writes nothing leaves nothing behind."""
+    discs(noon / "photos", 1)
+    (noon / "a.pt").touch()
+    written = []
+
+    def note(_: object, folder: Path, *__: object) -> dict[str, float]:
+        assert not list(folder.iterdir())
+        written.append(folder.name)
+        if len(written) < 3:
+            (folder / "result").touch()
+        return {"val_dice": 1}
+
+    monkeypatch.setattr(importlib.import_module(f"segtune.commands.{command}"), command, note)
+    arguments = [command, *SMALL[:2], *(("checkpoint=a.pt",) if command == "evaluate" else ("backbone=resnet50",))]
+    assert [main(arguments) for _ in range(3)] == [0, 0, 0]
+    name = {"train": "resnet50_deeplabv3plus", "probe": "probe_resnet50"}.get(command, command)
+    assert written == [f"2026-11-28_12-00-00_{name}{number}" for number in ("", "_2", "_3")]
+    assert sorted(path.name for path in (noon / "runs").iterdir()) == written[:2]
+
+
+def test_two_sweeps_in_one_second_write_to_two_folders(noon: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = []
+    monkeypatch.setattr(predict, "predict", lambda _: folders.append(Path(HydraConfig.get().runtime.output_dir)))
+    (noon / "a.pt").touch()
+    for _ in range(2):
+        assert main(["predict", "-m", "checkpoint=a.pt", "input=a,b"]) == 0
+    sweeps = noon / "multirun"
+    assert folders == [sweeps / f"2026-11-28_12-00-00{sweep}" / job for sweep in ("", "_2") for job in "01"]
+
+
+def test_text_reaches_the_command_as_typed_in_a_sweep_too(noon: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(train, "train", lambda s, folder, line: given.append((s.run_dir, folder, line)) or SUMMARY)
+    for root in ("1e3", "2026_11_28"):
+        discs(noon / root, 1)
+    assert main(["train", "data=folder", "data.root=1e3", "run_dir=2026_11_28"]) == 0
+    line = "python -m segtune train data=folder data.root={} run_dir=2026_11_28"
+    assert given == [("2026_11_28", Path("2026_11_28"), line.format("1e3"))]
+    given.clear()
+    assert main(["train", "-m", "data=folder", "data.root=1e3,2026_11_28", "run_dir=1_0"]) == 0
+    assert [(name, folder) for name, folder, _ in given] == [("1_0", noon / "1_0" / job) for job in "01"]
+    assert [line.split()[-1] for *_, line in given] == ["data.root=1e3", "data.root=2026_11_28"]
+
+
+SUMMARY = {"val_dice": 1.0}
+
+
+def test_a_number_in_a_file_of_ones_own_is_no_text(noon: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (noon / "mine" / "experiment").mkdir(parents=True)
+    (noon / "mine" / "experiment" / "day.yaml").write_text("# @package _global_\nrun_dir: 2026_11_28\n")
+    assert message(capsys, "train", "--config-dir", "mine", "experiment=day") == (
+        "segtune train: One setting is wrong:\n"
+        "  run_dir: got 20261128; expected text. In a YAML file put it in quotes: '…'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("predict checkpoint=a.pt", "input"),
+        ("train", "data.root"),
+        ("report", "folder"),
+        ("train", "run_dir"),
+        ("train", "resume"),
+    ],
+)
+def test_an_empty_text_is_not_the_current_folder(capsys: pytest.CaptureFixture[str], command: str, name: str) -> None:
+    program, *rest = command.split()
+    assert message(capsys, program, *rest, f"{name}=") == (
+        f"segtune {program}: One setting is wrong:\n  {name}: got ''; expected text that is not empty."
     )
 
 

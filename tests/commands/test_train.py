@@ -21,9 +21,6 @@ SUMMARY = {"val_dice": 0.75, "best_epoch": 3, "seconds": 60.0}
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    OmegaConf.register_new_resolver(
-        "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
-    )
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("train", overrides=["data=folder", "data.root=photos", "train.device=cpu", "seed=5"])
     return parse(Settings, OmegaConf.to_container(config, resolve=True))

@@ -20,9 +20,6 @@ CHOICES = sorted(f"{path.parent.relative_to(ROOT)}={path.stem}" for path in ROOT
 
 
 def composed(command: str, *overrides: str) -> dict:
-    OmegaConf.register_new_resolver(
-        "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
-    )
     with initialize_config_dir(str(ROOT), version_base="1.3"):
         config = compose(command, overrides=list(overrides))
     return OmegaConf.to_container(config, resolve=True)

@@ -40,6 +40,13 @@ def test_columns_become_groups(tmp_path: Path) -> None:
     assert said == []
 
 
+def test_neutralised_formulas_are_read_as_they_were(tmp_path: Path) -> None:
+    """`per_image.csv` of another evaluation can be the table."""
+    found, said = table(tmp_path, "name,group\n'=a,'-1\n-b,'@x\n'c',y\n", ["=a", "-b", "'c'"])
+    assert found == {"group": ["-1", "@x", "y"]}
+    assert said == []
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_separators_and_missing_images(tmp_path: Path, separator: str) -> None:
     found, said = table(tmp_path, "\ufeff" + "name,camera\na,x\n".replace(",", separator))

@@ -140,9 +140,6 @@ def test_deployed_is_the_models_probability(built_of: Callable[[str], BuiltModel
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a checkpoint of a small network as training writes it."""
-    OmegaConf.register_new_resolver(
-        "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
-    )
     chosen = ["backbone=resnet50", "backbone.weights=none", "decoder.channels=16", "taps.low=act1", "taps.high=layer1"]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("train", overrides=[*chosen, "data.eval_size=[96,64]", "train.threshold=0.4"])

@@ -34,9 +34,6 @@ SIZES = [(33, 47), (64, 64), (91, 150), (201, 77), (5, 9), (128, 128)]
 
 
 def settings(*overrides: str) -> Settings:
-    OmegaConf.register_new_resolver(
-        "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
-    )
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("train", overrides=["backbone=resnet50", "backbone.weights=none", *overrides])
     return parse(Settings, OmegaConf.to_container(config, resolve=True))

@@ -1,11 +1,12 @@
 """Paths that a user names."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from segtune.errors import UserError
-from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder
+from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder, new_folder
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +37,19 @@ def test_what_is_not_there_is_named(here: Path) -> None:
         with pytest.raises(UserError) as caught:
             find()
         assert str(caught.value) == expected
+
+
+def test_a_new_folder_is_nobody_elses(tmp_path: Path) -> None:
+    """Of 8 threads that want the same name at once each gets one of its own."""
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(new_folder, [tmp_path / "runs" / "now.d"] * 8))
+    names = ["now.d", *(f"now.d_{number}" for number in range(2, 9))]
+    assert sorted(folder.name for folder in folders) == names
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+
+
+def test_a_folder_that_cannot_be_created_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    with pytest.raises(UserError) as error:
+        new_folder(tmp_path / "runs" / "now")
+    assert str(error.value) == f"Cannot create the folder {tmp_path / 'runs' / 'now'}: File exists."

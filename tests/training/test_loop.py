@@ -24,7 +24,7 @@ from segtune.config.command_settings import EvaluateSettings
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.data.splits import build_splits
-from segtune.errors import Interrupted, UserError
+from segtune.errors import FailedError, Interrupted, UserError
 from segtune.models.build import BuiltModel, build_model
 from segtune.models.pretrained import LoadedWeights
 from segtune.training import epoch
@@ -322,6 +322,21 @@ def test_a_tensorboard_file_that_cannot_be_written_only_warns(
 def test_a_finished_run_is_not_written_over(finished: tuple[Path, dict], discs: Path) -> None:
     with pytest.raises(UserError, match=r"There is a run in .* already\. Resume it"):
         commands.train(settings(discs), finished[0])
+
+
+def test_a_run_whose_folder_is_deleted_ends_with_an_error(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, folder = engine._row, tmp_path / "run"
+
+    def delete(*arguments: object) -> dict:
+        shutil.rmtree(folder)
+        return row(*arguments)
+
+    monkeypatch.setattr(engine, "_row", delete)
+    with pytest.raises(FailedError, match=r"/run was deleted or moved while the run wrote to it: config\.yaml is miss"):
+        commands.train(settings(discs), folder)
+    assert not folder.exists()
 
 
 def test_frozen_modules_are_bit_identical_after_their_phase(discs: Path, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from segtune.errors import FailedError
 from segtune.runtime.files import read_rows, write_csv, write_json
-from segtune.training.run_folder import read_command, write_settings
+from segtune.training.run_folder import TRAINED, check_run_folder, read_command, write_settings
 
 
 def test_a_score_that_is_not_defined_is_null(tmp_path: Path) -> None:
@@ -41,3 +43,18 @@ def test_json_has_no_nan_and_no_infinity(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"a": math.nan, "b": [math.inf, {"c": -math.inf}], "d": (1.5, "nan")})
     found = json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail)
     assert found == {"a": None, "b": [None, {"c": None}], "d": [1.5, "nan"]}
+
+
+def test_a_folder_that_was_deleted_in_mid_run_is_said(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    write_settings(run, {"seed": 1})
+    check_run_folder(run)
+    with pytest.raises(FailedError) as error:
+        check_run_folder(run, TRAINED)
+    assert str(error.value) == (
+        f"The run's folder {run} was deleted or moved while the run wrote to it: metrics.csv, summary.json, "
+        "checkpoints/best.pt, checkpoints/last.pt are missing, so the run cannot be used or resumed. Start it again."
+    )
+    shutil.rmtree(run)
+    with pytest.raises(FailedError, match=r"wrote to it: config\.yaml is missing, so the run cannot be used"):
+        check_run_folder(run)

@@ -25,9 +25,6 @@ PAIRS = [(b, d) for b in ("vgg16", "resnet50", "xception") for d in ("fcn8s", "d
 
 
 def settings(*overrides: str) -> Settings:
-    OmegaConf.register_new_resolver(
-        "segtune.first", lambda *values: next(v for v in values if v is not None), replace=True
-    )
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("train", overrides=["train.device=cpu", "backbone.weights=none", *overrides])
     return parse(Settings, OmegaConf.to_container(config, resolve=True))
