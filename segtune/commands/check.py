@@ -14,7 +14,7 @@ from segtune.data.checks.integrity import findings, judge, report, small_objects
 from segtune.data.checks.near_duplicates import NearDuplicate, near_duplicates
 from segtune.data.checks.scan import SampleStats, scan
 from segtune.data.checks.statistics import Facts, facts
-from segtune.data.images import foreground
+from segtune.data.labels import foreground
 from segtune.data.overlays import png
 from segtune.data.sources.base import Pair, Problem
 from segtune.data.splits import find_splits
@@ -157,7 +157,7 @@ def _facts_table(found: Facts) -> Table:
     sizes = ", ".join(f"{name} {photos[name][0]} x {photos[name][1]}" for name in ("smallest", "median", "largest"))
     table.add_row("images (height x width)", f"{sizes}; {photos['different_sizes']} different sizes")
     common = sorted(values, key=lambda value: -values[value])[:8]
-    listed = ", ".join(f"{value} in {values[value]}" for value in sorted(common, key=int))
+    listed = ", ".join(f"{value} in {values[value]}" for value in values if value in common)
     table.add_row("mask values", listed + (f", … ({len(values)} values)" if len(values) > len(common) else ""))
     if found["near_within_split"]:
         pairs = ", ".join(f"{split} {count}" for split, count in found["near_within_split"].items())

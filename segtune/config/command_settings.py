@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from segtune.config.data_settings import DataSettings
+from segtune.config.foreground_rule import ForegroundRule
 from segtune.config.parse import parse
 from segtune.config.schema import RunSettings, Settings
 from segtune.config.training_settings import DeviceSettings, TrainSettings
@@ -15,7 +16,6 @@ from segtune.config.types import (
     Count,
     DataName,
     EmptyRule,
-    ForegroundRule,
     Fraction,
     Positive,
     Scale,

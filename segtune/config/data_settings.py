@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from segtune.config.types import STRICT, Count, DataName, ForegroundRule, Fraction, Size, SplitName
+from segtune.config.foreground_rule import ForegroundRule
+from segtune.config.types import STRICT, Count, DataName, Fraction, Size, SplitName
 
 
 def _height_and_width(size: int | list[int]) -> tuple[int, int]:

@@ -18,7 +18,6 @@ Size = Side | HeightWidth
 Outputs = Literal[1, 2]
 DataName = Literal["folder", "portraits"]
 SplitName = Literal["train", "val", "test", "all"]
-ForegroundRule = Literal["auto", "nonzero"] | int | list[int]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 EmptyRule = Literal["one", "zero", "skip"]
 EmptyMaskRule = Literal["background", "smooth", "skip"]

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from segtune.config.data_settings import AugmentSettings, DataSettings
-from segtune.data.images import Foreground, foreground
+from segtune.data.labels import Foreground, foreground
 from segtune.data.sources.base import Pair
 from segtune.data.transforms import build_transform
 

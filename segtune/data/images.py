@@ -1,17 +1,15 @@
-"""Read photos and masks from files, and decide which mask values are foreground.
+"""Read photos and masks from files.
 
 Pillow decodes them: it reports a truncated file, where OpenCV silently returns what it has read so far.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from segtune.config.data_settings import DataSettings
+from segtune.data.labels import Mask, Value, as_value
 from segtune.errors import UserError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -31,29 +29,6 @@ class ImageError(UserError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.reason = reason
-
-
-@dataclass(frozen=True)
-class Foreground:
-    """Which mask values are foreground.
-
-    `rule` is `"nonzero"`, a threshold (values at or above it), or a tuple of ids. `"auto"` acts as `"nonzero"`, which
-    is safe because `segtune.data.checks.integrity` makes sure that the data set has only one non-zero value. `invert`
-    swaps foreground and background afterwards.
-    """
-
-    rule: Literal["auto", "nonzero"] | int | tuple[int, ...] = "auto"
-    invert: bool = False
-
-    def __call__(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return where an array of mask values, of any shape, is foreground."""
-        if isinstance(self.rule, str):
-            inside = values != 0
-        elif isinstance(self.rule, int):
-            inside = values >= self.rule
-        else:
-            inside = np.isin(values, self.rule)
-        return np.asarray(inside != self.invert)
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
@@ -84,36 +59,36 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
         raise ImageError(path, f"{error}; save the photo as RGB") from error
 
 
-def read_mask(path: Path) -> NDArray[np.integer[Any]]:
-    """Return a mask's label values.
+def read_mask(path: Path) -> Mask:
+    """Return a mask as its file holds it; what is foreground in it is for the whole data set to say.
 
-    Palette masks give palette indices or, where black is not index 0, 0 for black and 1 for the only other colour.
-    Grey masks give their 8- or 16-bit values (1-bit: 0 and 1). Colour masks give the grey value where all channels
-    are equal, and 0 and 1 for black and one other colour. An EXIF orientation is ignored, because masks are drawn over
-    the photo as displayed; a TIFF's own orientation is part of the format and applies.
+    Grey masks hold their 8-, 16- or 32-bit values. Palette and 1-bit masks hold indices with their colours, colour
+    masks up to 256 colours; grey among them counts as its grey value. An EXIF orientation is ignored, because masks are
+    drawn over the photo as displayed; a TIFF's own orientation is part of the format and applies.
 
     Returns:
-        Raw label values, shape `(H, W)`, dtype uint8, uint16 or int32.
+        Values of shape `(H, W)`; an array of numbers is uint8, uint16 or int32.
 
     Raises:
-        ImageError: The file cannot be read, or its values are ambiguous as labels.
+        ImageError: The file cannot be read, or holds what cannot be labels.
     """
     image = _open(path)
+    if "transparency" in image.info and image.mode in ("1", "L", "P", "RGB"):
+        _check_alpha(path, image.convert("RGBA"), of_colours=True)
     if image.mode == "1":
-        return np.asarray(image).astype(np.uint8)
+        return Mask(np.asarray(image).astype(np.uint8), (0, as_value(1, 0xFFFFFF)))
     if image.mode == "P":
-        return _labels_of_palette(path, image)
+        return _palette_mask(path, image)
     if image.mode in ("L", "I") or image.mode.startswith("I;16"):
-        return np.array(image)
+        return Mask(np.array(image))
     if image.mode not in ("LA", "RGB", "RGBA"):
         kind = "floating-point samples" if image.mode == "F" else f"colour mode {image.mode}"
         raise ImageError(path, f"a mask cannot have {kind}; save it as 8-bit grey")
     if image.info["high_byte"]:
         raise ImageError(path, "a mask cannot have several 16-bit channels; save it as 8-bit or 16-bit grey")
-    channels = np.asarray(image)
-    if image.mode != "RGB" and np.ptp(channels[..., -1]) > 0:
-        raise ImageError(path, "the mask's alpha channel varies; save it as 8-bit grey without alpha")
-    return channels[..., 0].copy() if image.mode == "LA" else _labels_of_colours(path, channels[..., :3])
+    if image.mode != "RGB":
+        _check_alpha(path, image)
+    return Mask(np.array(image.convert("L"))) if image.mode == "LA" else _colour_mask(path, image.convert("RGB"))
 
 
 def count_frames(path: Path) -> int:
@@ -128,37 +103,54 @@ def count_frames(path: Path) -> int:
         return 1
 
 
-def _labels_of_palette(path: Path, image: Image.Image) -> NDArray[np.uint8]:
-    """Return the palette indices as labels, unless black, which is background by convention, is not index 0."""
+def _palette_mask(path: Path, image: Image.Image) -> Mask:
+    """Return the indices of a palette mask with their colours."""
+    palette = np.zeros((256, 3), np.uint32)
+    colours = np.array(image.getpalette("RGB"), np.uint32).reshape(-1, 3)
+    palette[: len(colours)] = colours
+    packed = (palette @ _PACK).tolist()
+    # Behind the entries that are set, black fills the palette: such an index is a number without a colour.
+    unset = packed[0] == 0
+    legend: list[Value] = [
+        index if index >= len(colours) or (unset and rgb == 0) else as_value(index, rgb)
+        for index, rgb in enumerate(packed)
+    ]
     indices = np.array(image)
-    colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    used = np.unique(indices)
-    black = [int(index) for index in used if index < len(colours) and not colours[index].any()]
-    if not black or 0 in black:
-        return indices
-    if len(used) > 2 or len(black) > 1:
-        raise ImageError(
-            path,
-            f"a palette mask with {len(used)} colours, in which black is index {black[0]}, not 0; "
-            "save it with the background as index 0, or as 8-bit grey labels",
-        )
-    return np.asarray(indices != black[0], np.uint8)
+    return Mask(indices) if legend == list(range(256)) else Mask(indices, legend)
 
 
-def _labels_of_colours(path: Path, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+_PACK = np.array([1 << 16, 1 << 8, 1], np.uint32)
+_MOST_COLOURS = 256
+
+
+def _colour_mask(path: Path, image: Image.Image) -> Mask:
+    """Return an RGB image as positions in a legend of its colours."""
+    rgb = np.asarray(image)
     if (rgb == rgb[..., :1]).all():
-        grey: NDArray[np.uint8] = rgb[..., 0]
-        return grey.copy()
-    packed: NDArray[np.uint32] = rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    colours = np.unique(packed)
-    if np.count_nonzero(colours) > 1:
-        some = ", ".join(f"#{colour:06x}" for colour in colours[:4]) + (", ..." if len(colours) > 4 else "")
+        return Mask(rgb[..., 0].copy())
+    packed: NDArray[np.uint32] = rgb.astype(np.uint32) @ _PACK
+    counted = image.getcolors(_MOST_COLOURS)
+    colours = np.unique(packed) if counted is None else np.unique([colour for _, colour in counted], axis=0) @ _PACK
+    if counted is None:
+        some = ", ".join(f"#{colour:06x}" for colour in colours[:4])
         raise ImageError(
             path,
-            f"a colour mask with {len(colours)} colours ({some}); expected grey labels, a palette, or black "
-            "and one colour; save the wanted class as white on black",
+            f"a colour mask with {len(colours)} colours ({some}, ...), as photos and JPEG files have; expected "
+            "grey labels, a palette, or a few colours without blurred edges; save the wanted class as white on black",
         )
-    return np.asarray(packed != 0, np.uint8)
+    colours = np.sort(colours)
+    legend = [as_value(-1, rgb) for rgb in colours.tolist()]
+    return Mask(np.searchsorted(colours, packed).astype(np.uint8), legend)
+
+
+def _check_alpha(path: Path, image: Image.Image, *, of_colours: bool = False) -> None:
+    """Refuse alpha that varies; that of single colours is allowed if none, or exactly black, is transparent."""
+    alpha, rest = np.asarray(image.getchannel("A")), np.asarray(image)[..., :-1]
+    if np.ptp(alpha) == 0 or (of_colours and (alpha.all() or np.array_equal(alpha > 0, rest.any(axis=2)))):
+        return
+    if (np.ptp(rest, axis=(0, 1)) == 0).all():
+        raise ImageError(path, "the mask's alpha channel varies, its colour does not; save the alpha as 8-bit grey")
+    raise ImageError(path, "the mask's alpha channel varies; save it as 8-bit grey without alpha")
 
 
 def _open(path: Path) -> Image.Image:
@@ -177,9 +169,3 @@ def _open(path: Path) -> Image.Image:
         raise ImageError(path, f"cannot be read: {error.strerror or error}") from error
     except Exception as error:  # on damaged files, Pillow's decoders raise nearly anything
         raise ImageError(path, f"cannot be decoded: {type(error).__name__}: {error}") from error
-
-
-def foreground(settings: DataSettings) -> Foreground:
-    """Return the foreground rule of the settings."""
-    rule = settings.foreground
-    return Foreground(tuple(rule) if isinstance(rule, list) else rule, settings.invert)

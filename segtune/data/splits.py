@@ -8,7 +8,7 @@ from pathlib import Path
 from segtune.config.data_settings import DataSettings
 from segtune.config.training_settings import DeviceSettings
 from segtune.data.checks.integrity import check_data, report
-from segtune.data.images import foreground
+from segtune.data.labels import foreground
 from segtune.data.sources.base import Pair, Problem
 from segtune.data.sources.folder import find_pairs, is_image_file
 from segtune.data.sources.portraits import make_portraits

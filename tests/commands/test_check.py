@@ -442,7 +442,10 @@ def alpha_in_a_mask(data: Data) -> None:
     data.replace(data.mask("p00"), np.dstack([labels, labels, labels, labels]))
 
 
-@fault("error: masks/p00.png: unreadable: a colour mask with")
+@fault(
+    "error: masks: ambiguous mask colours: data.foreground=auto needs black and exactly one other colour, got 4 others",
+    "Rare values are in train p00.",
+)
 def mask_of_colours(data: Data) -> None:
     labels = data.labels()
     data.replace(data.mask("p00"), np.dstack([labels, labels.T.reshape(labels.shape), labels * 0]))

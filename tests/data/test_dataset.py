@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from segtune.data.dataset import SegmentationDataset
-from segtune.data.images import Foreground
+from segtune.data.labels import Foreground
 from segtune.data.sources.base import Pair
 from segtune.data.transforms import build_transform
 

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtune.data.images import Foreground, ImageError, read_mask, read_photo
+from segtune.data.images import ImageError, read_mask, read_photo
+from segtune.data.labels import Colour, Foreground, Value
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), np.uint8)
 GREY = RNG.integers(0, 256, (5, 7), np.uint8)
 LABELS = RNG.integers(0, 4, (5, 7), np.uint8)
+
+
+def numbers(path: Path) -> np.ndarray:
+    return read_mask(path).array
 
 
 def save(folder: Path, name: str, array: np.ndarray, **options: object) -> Path:
@@ -87,7 +92,7 @@ def test_exif_orientation_turns_photos_but_not_masks(tmp_path: Path, orientation
     exif[0x0112] = orientation
     path = save(tmp_path, "a.png", RGB, exif=exif)
     assert np.array_equal(read_photo(path), ORIENTED[orientation](RGB))
-    assert np.array_equal(read_mask(save(tmp_path, "m.png", GREY, exif=exif)), GREY)
+    assert np.array_equal(numbers(save(tmp_path, "m.png", GREY, exif=exif)), GREY)
     deep = tmp_path / "deep.png"
     Image.fromarray(GREY.astype(np.uint16) * 257).save(deep, exif=exif)
     assert np.array_equal(read_photo(deep)[..., 0], ORIENTED[orientation](GREY))
@@ -95,9 +100,9 @@ def test_exif_orientation_turns_photos_but_not_masks(tmp_path: Path, orientation
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
 def test_grey_masks_give_their_values(tmp_path: Path, suffix: str) -> None:
-    assert np.array_equal(read_mask(save(tmp_path, f"a.{suffix}", GREY)), GREY)
+    assert np.array_equal(numbers(save(tmp_path, f"a.{suffix}", GREY)), GREY)
     bits = LABELS > 1
-    mask = read_mask(save(tmp_path, f"bits.{suffix}", bits))
+    mask = numbers(save(tmp_path, f"bits.{suffix}", bits))
     assert np.array_equal(mask, bits)
     assert mask.dtype == np.uint8
 
@@ -105,30 +110,30 @@ def test_grey_masks_give_their_values(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_wide_masks_give_their_values(tmp_path: Path, suffix: str) -> None:
     wide = GREY.astype(np.uint16) * 200 + 3
-    assert np.array_equal(read_mask(save(tmp_path, f"a.{suffix}", wide)), wide)
+    assert np.array_equal(numbers(save(tmp_path, f"a.{suffix}", wide)), wide)
 
 
 def test_a_32_bit_integer_mask_gives_its_values(tmp_path: Path) -> None:
     ids = LABELS.astype(np.int32) * 100_000
-    assert np.array_equal(read_mask(save(tmp_path, "a.tif", ids)), ids)
+    assert np.array_equal(numbers(save(tmp_path, "a.tif", ids)), ids)
 
 
 def test_a_palette_mask_gives_indices_not_colours(tmp_path: Path) -> None:
     palette = Image.fromarray(LABELS, "P")
     palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
     palette.save(tmp_path / "a.png")
-    assert np.array_equal(read_mask(tmp_path / "a.png"), LABELS)
+    assert np.array_equal(numbers(tmp_path / "a.png"), LABELS)
 
 
 def test_colour_masks_that_leave_no_doubt(tmp_path: Path) -> None:
     opaque = np.full_like(GREY, 255)
-    assert np.array_equal(read_mask(save(tmp_path, "grey.png", np.dstack([GREY] * 3))), GREY)
-    assert np.array_equal(read_mask(save(tmp_path, "rgba.png", np.dstack([GREY] * 3 + [opaque]))), GREY)
-    assert np.array_equal(read_mask(save(tmp_path, "la.png", np.dstack([GREY, opaque]))), GREY)
+    assert np.array_equal(numbers(save(tmp_path, "grey.png", np.dstack([GREY] * 3))), GREY)
+    assert np.array_equal(numbers(save(tmp_path, "rgba.png", np.dstack([GREY] * 3 + [opaque]))), GREY)
+    assert np.array_equal(numbers(save(tmp_path, "la.png", np.dstack([GREY, opaque]))), GREY)
     red = np.zeros((5, 7, 3), np.uint8)
     red[1:3, 2:5] = (200, 0, 10)
-    assert np.array_equal(read_mask(save(tmp_path, "red.png", red)), red[..., 0] > 0)
-    assert read_mask(save(tmp_path, "all_red.png", np.full_like(red, (200, 0, 10)))).min() == 1
+    assert np.array_equal(numbers(save(tmp_path, "red.png", red)), red[..., 0] > 0)
+    assert read_mask(save(tmp_path, "all_red.png", np.full_like(red, (200, 0, 10)))).values() == [Colour(-1, 0xC8000A)]
 
 
 def refusal(read: object, path: Path) -> str:
@@ -139,12 +144,12 @@ def refusal(read: object, path: Path) -> str:
 
 
 def test_masks_that_would_need_a_guess_are_refused(tmp_path: Path) -> None:
-    colours = np.zeros((5, 7, 3), np.uint8)
-    colours[0], colours[1] = (255, 0, 0), (0, 255, 0)
+    colours = np.zeros((1, 257, 3), np.uint8)
+    colours[0, :, 0], colours[0, 256, 1] = np.arange(257) % 256, 1
     assert refusal(read_mask, save(tmp_path, "colours.png", colours)) == (
-        "a colour mask with 3 colours (#000000, #00ff00, #ff0000); expected grey labels, a palette, or "
-        "black and one "
-        "colour; save the wanted class as white on black"
+        "a colour mask with 257 colours (#000000, #000100, #010000, #020000, ...), as photos and JPEG files have; "
+        "expected grey labels, a palette, or a few colours without blurred edges; save the wanted class as white on "
+        "black"
     )
     alpha = np.dstack([GREY] * 3 + [GREY])
     assert refusal(read_mask, save(tmp_path, "alpha.png", alpha)) == (
@@ -207,17 +212,11 @@ def test_a_photo_of_200_megapixels_is_welcome_and_a_bomb_is_not(tmp_path: Path) 
     assert "exceeds limit of 500000000 pixels" in refusal(read_photo, header(23_000))
 
 
-def test_foreground_rules_by_hand() -> None:
-    values = np.array([[0, 1, 7], [128, 200, 255]])
-    expected = {
-        "auto": [[0, 1, 1], [1, 1, 1]],
-        "nonzero": [[0, 1, 1], [1, 1, 1]],
-        128: [[0, 0, 0], [1, 1, 1]],
-        (1, 255): [[0, 1, 0], [0, 0, 1]],
-    }
-    for rule, inside in expected.items():
-        assert np.array_equal(Foreground(rule)(values), np.array(inside, bool))
-        assert np.array_equal(Foreground(rule, invert=True)(values), ~np.array(inside, bool))
+def palette(folder: Path, indices: np.ndarray, *colours: int, **options: object) -> Path:
+    image = Image.fromarray(indices.astype(np.uint8), "P")
+    image.putpalette([part for rgb in colours for part in rgb.to_bytes(3, "big")])
+    image.save(folder / "palette.png", **options)
+    return folder / "palette.png"
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (200, 30, 90)])
@@ -226,24 +225,60 @@ def test_black_is_background_wherever_a_palette_has_it(tmp_path: Path, colour: t
     truth = np.zeros((20, 30), bool)
     truth[5:12, 8:20] = True
     image = Image.fromarray(np.where(truth[..., None], np.uint8(colour), np.uint8(0))).quantize(2)
-    indices, palette = np.array(image), image.getpalette("RGB")
+    indices, table = np.array(image), image.getpalette("RGB")
     for order in ((0, 1), (1, 0)):
         moved = Image.fromarray(np.array(order, np.uint8)[indices], mode="P")
-        moved.putpalette([value for index in order for value in palette[3 * index : 3 * index + 3]])
+        moved.putpalette([value for index in order for value in table[3 * index : 3 * index + 3]])
         moved.save(tmp_path / "mask.png")
-        assert (read_mask(tmp_path / "mask.png").astype(bool) == truth).all()
+        assert (Foreground()(read_mask(tmp_path / "mask.png")) == truth).all()
 
 
-def test_a_palette_whose_black_is_elsewhere_among_many_is_refused(tmp_path: Path) -> None:
-    image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) % 3, mode="P")
-    image.putpalette([255, 0, 0, 0, 0, 0, 0, 255, 0])
-    image.save(tmp_path / "mask.png")
-    with pytest.raises(ImageError, match="a palette mask with 3 colours, in which black is index 1, not 0; save it"):
-        read_mask(tmp_path / "mask.png")
+@pytest.mark.parametrize(
+    ("colours", "values"),
+    [
+        ((0xFF0000, 0x000000, 0x0000FF), [Colour(0, 0xFF0000), Colour(1, 0), Colour(2, 0x0000FF)]),
+        ((0x000000, 0xFF0000, 0x000000), [0, Colour(1, 0xFF0000), 2]),  # black fills what is not set
+        ((0x000000, 0x010101, 0x020202), [0, 1, 2]),
+        ((0xFFFFFF, 0x000000, 0x808080), [Colour(0, 0xFFFFFF), Colour(1, 0), Colour(2, 0x808080)]),
+    ],
+)
+def test_the_values_of_a_palette_have_number_and_colour(
+    tmp_path: Path, colours: tuple[int, ...], values: list[Value]
+) -> None:
+    indices = np.arange(12).reshape(3, 4) % 3
+    mask = read_mask(palette(tmp_path, indices, *colours))
+    assert np.array_equal(mask.array, indices)
+    assert mask.values() == values
 
 
-def test_a_palette_without_black_gives_its_indices(tmp_path: Path) -> None:
-    image = Image.fromarray(np.eye(4, dtype=np.uint8), mode="P")
-    image.putpalette([255, 0, 0, 0, 255, 0])
-    image.save(tmp_path / "mask.png")
-    assert (read_mask(tmp_path / "mask.png") == np.eye(4)).all()
+def test_one_bit_masks_are_white_as_well_as_1(tmp_path: Path) -> None:
+    assert read_mask(save(tmp_path, "bits.png", LABELS > 1)).values() == [0, Colour(1, 0xFFFFFF)]
+
+
+def test_the_colours_of_a_colour_mask(tmp_path: Path) -> None:
+    colours = np.array([(0, 0, 0), (220, 20, 60), (70, 70, 70), (0, 0, 142)], np.uint8)
+    mask = read_mask(save(tmp_path, "colours.png", colours[LABELS]))
+    assert mask.values() == [0, Colour(-1, 0x00008E), 70, Colour(-1, 0xDC143C)]
+    for number, rgb in enumerate(("#000000", "#dc143c", "#464646", "#00008e")):
+        assert np.array_equal(Foreground((rgb,))(mask), number == LABELS)
+
+
+def test_transparency_is_no_matter_where_black_and_only_black_has_it(tmp_path: Path) -> None:
+    inside = LABELS > 1
+    for transparent in (0, 255):
+        path = save(tmp_path, "grey.png", inside * np.uint8(255), transparency=transparent)
+        if transparent:
+            assert refusal(read_mask, path) == "the mask's alpha channel varies; save it as 8-bit grey without alpha"
+        else:
+            assert np.array_equal(Foreground()(read_mask(path)), inside)
+    for alpha in (bytes([0, 255]), bytes([0, 90]), bytes([255, 90])):
+        path = palette(tmp_path, inside, 0x000000, 0xFF0000, transparency=alpha)
+        assert np.array_equal(Foreground()(read_mask(path)), inside)
+    for colours in ((0xFFFFFF, 0x000000), (0xFFFFFF, 0xFF0000)):
+        path = palette(tmp_path, inside, *colours, transparency=bytes([0, 255]))
+        assert refusal(read_mask, path) == "the mask's alpha channel varies; save it as 8-bit grey without alpha"
+    for colours in ((0x000000, 0x000000), (0xFFFFFF, 0xFFFFFF)):
+        path = palette(tmp_path, inside, *colours, transparency=bytes([0, 255]))
+        assert refusal(read_mask, path) == (
+            "the mask's alpha channel varies, its colour does not; save the alpha as 8-bit grey"
+        )

@@ -36,7 +36,7 @@ def by_hand(pairs: list[Pair]) -> tuple[list[list[int]], float]:
     counts, losses = [], []
     for index, pair in enumerate(pairs):
         sample = build_dataset(pairs, DATA, None)[0, index]
-        truth, target = pair.read_mask() > 0, sample["mask"].numpy().astype(float)
+        truth, target = pair.read_mask().array > 0, sample["mask"].numpy().astype(float)
         logits = (sample["image"][:1].float() - 127.5) / 32
         resized = F.interpolate(logits[None], size=truth.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
         predicted = 1 / (1 + np.exp(-resized)) > 0.6
@@ -66,7 +66,7 @@ def test_details_are_collected_with_a_tolerance(pairs: list[Pair]) -> None:
     assert (details.boundaries[:, 0] <= details.boundaries[:, 1]).all()
     assert details.boundaries[4, 3] == 0  # the empty mask has no boundary
     assert details.label_errors[4] > 0  # the model is sure of something there
-    same_size = typology_angle(pairs[0].read_photo(), pairs[0].read_mask() > 0)
+    same_size = typology_angle(pairs[0].read_photo(), pairs[0].read_mask().array > 0)
     assert details.tones[0].item() == pytest.approx(same_size)
     assert details.tones.isnan().tolist() == [False] * 4 + [True]
 

@@ -38,7 +38,7 @@ def test_samples_are_predicted_at_the_networks_size(pairs: list[Pair], threshold
         assert np.array_equal(each.predicted, each.probability > threshold)
         if each.size == (64, 64):
             assert np.array_equal(each.photo, pair.read_photo())
-            assert np.array_equal(each.truth, pair.read_mask() > 0)
+            assert np.array_equal(each.truth, pair.read_mask().array > 0)
 
 
 def test_flips_are_averaged(pairs: list[Pair]) -> None:

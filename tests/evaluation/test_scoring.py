@@ -37,7 +37,7 @@ def test_facts_follow_from_the_rows(evaluated: EvaluatedModel, pairs: list[Pair]
     found = scored(evaluated, pairs)
     assert [row["name"] for row in found.rows] == [pair.name for pair in pairs]
     for row, pair in zip(found.rows, pairs, strict=True):
-        truth = pair.read_mask() > 0
+        truth = pair.read_mask().array > 0
         assert row["tp"] + row["fn"] == truth.sum()
         assert row["tp"] + row["fp"] + row["fn"] + row["tn"] == truth.size
         if truth.any():

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segtune.data.checks.scan import SampleStats
-from segtune.data.images import Foreground
+from segtune.data.labels import Foreground
 from segtune.data.overlays import RGBImage, tinted
 from segtune.runtime.sampling import evenly_spaced
 

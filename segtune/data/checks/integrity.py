@@ -1,21 +1,17 @@
 """Check a whole data set before training and list all problems at once (as nnU-Net does)."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from segtune.data.checks.mask_values import value_problems
 from segtune.data.checks.near_duplicates import FLAT, NearDuplicate
 from segtune.data.checks.scan import SampleStats, scan
-from segtune.data.images import Foreground
+from segtune.data.labels import Foreground
 from segtune.data.sources.base import Pair, Problem
 from segtune.errors import some
-
-# A mask with more distinct values than this has blurred edges rather than ids.
-_MOST_IDS = 16
-_LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 
 
 def check_data(
@@ -29,8 +25,9 @@ def check_data(
 
     Errors: unreadable files, photos that are too small or their own masks, photo and mask of different size, mask
     values that `foreground` does not cover, training masks that are all empty or all full, an image in two splits.
-    Warnings: photos that look like masks, masks without foreground, an image twice in one split. Images are compared
-    by their decoded pixels, so a copy in another lossless format counts as the same.
+    Warnings: photos that look like masks, masks without foreground or perhaps inverted, grey edges or void pixels taken
+    as foreground, an image twice in one split. Images are compared by their decoded pixels, so a copy in another
+    lossless format counts as the same.
 
     Args:
         splits: The pairs by split name; `train` is the one that must hold both classes.
@@ -44,7 +41,10 @@ def check_data(
 
 def judge(seen: Sequence[SampleStats], foreground: Foreground) -> list[Problem]:
     """Return the problems of the readable pairs of a data set as a whole."""
-    return (_rule_problems(seen, foreground) or _class_problems(seen)) + _duplicates(seen)
+    problems = value_problems(seen, foreground)
+    if not any(problem.level == "error" for problem in problems):
+        problems += _class_problems(seen) + _inverted(seen)
+    return problems + _duplicates(seen)
 
 
 def report(problems: Iterable[Problem], most: int = 20) -> str:
@@ -62,56 +62,13 @@ def _kind(problem: Problem) -> tuple[str, str]:
     return problem.level, problem.text.partition(":")[0]  # "error" sorts before "warning"
 
 
-def _rule_problems(seen: Sequence[SampleStats], foreground: Foreground) -> list[Problem]:
-    """Return where the foreground rule does not fit the values that occur in the data set."""
-    rule = foreground.rule
-    masks = Counter(value for one in seen for value in one.values)
-    if not masks or rule == "nonzero":
-        return []
-    if rule == "auto":
-        return _ambiguity(seen, {value: count for value, count in masks.items() if value})
-    if isinstance(rule, int):
-        if max(masks) >= rule:
-            return []
-        text = f"no mask reaches data.foreground={rule}: the largest value is {max(masks)}"
-        return [Problem("error", "masks", f"{text}; {_list_values(masks)}")]
-    if unknown := [value for value in rule if value not in masks]:
-        text = f"ids of data.foreground that occur in no mask: {', '.join(map(str, unknown))}"
-        return [Problem("error", "masks", f"{text}; {_list_values(masks)}")]
-    return []
-
-
-def _ambiguity(seen: Sequence[SampleStats], masks: Mapping[int, int]) -> list[Problem]:
-    if len(masks) < 2:
-        return []
-    most_values = max(len(one.values) for one in seen)
-    lossy = any(len(one.values) > 2 and one.pair.mask.suffix.lower() in _LOSSY for one in seen)
-    if lossy or most_values > _MOST_IDS:
-        advice = (
-            f"This looks like grey edges from JPEG or anti-aliasing ({most_values} values in one mask): take "
-            f"the bright half with data.foreground={(max(masks) + 1) // 2}."
-        )
-    else:
-        common = max(sorted(masks), key=masks.__getitem__)
-        advice = (
-            f"This looks like ids of several classes: name those you want, as in data.foreground=[{common}], "
-            "or take all of them with data.foreground=nonzero."
-        )
-    start = f"ambiguous mask values: data.foreground=auto needs exactly one non-zero value, got {len(masks)}; "
-    return [Problem("error", "masks", f"{start}{_list_values(masks)}. {advice}")]
-
-
-def _list_values(masks: Mapping[int, int], most: int = 8) -> str:
-    """Return the most common values, each with the number of masks that have it."""
-    common = sorted(sorted(masks, key=lambda value: (-masks[value], value))[:most])
-    listed = ", ".join(f"{value} in {masks[value]}" for value in common)
-    return f"values (with the number of masks): {listed}" + (", ..." if len(masks) > most else "")
-
-
 def _class_problems(seen: Sequence[SampleStats]) -> list[Problem]:
     """Return problems of masks with only one class."""
     problems = []
     check = "check data.foreground and data.invert"
+    values = {value for one in seen for value in one.values}
+    if len(values) == 1:
+        check += f" (every mask is {values.pop()} everywhere)"
     fractions_of: dict[str, list[float]] = {}
     for one in seen:
         fractions_of.setdefault(one.split, []).append(one.fraction)
@@ -122,6 +79,9 @@ def _class_problems(seen: Sequence[SampleStats]) -> list[Problem]:
     if train and min(train) == 1:
         text = f"no training mask has any background: all {len(train)} are full; {check}"
         problems.append(Problem("error", "train", text))
+    elif seen and all(one.fraction == 1 for one in seen):
+        text = f"no mask has any background: all {len(seen)} are full; {check}"
+        problems.append(Problem("error", "masks", text))
     for split, fractions in fractions_of.items():
         if split != "train" and max(fractions) == 0:
             text = f"no object in this split: all {len(fractions)} masks are empty, so its scores say only whether "
@@ -193,12 +153,12 @@ def findings(seen: Sequence[SampleStats], near: Sequence[NearDuplicate]) -> list
     if lost:
         text = f"foreground lost by resizing: {len(lost)} masks are empty at the network's input size: {some(lost)}"
         problems.append(Problem("warning", "masks", f"{text}; increase data.image_size"))
-    return problems + _inverted(seen)
+    return problems
 
 
 def _inverted(seen: Sequence[SampleStats]) -> list[Problem]:
     """Return problems of masks whose foreground surrounds the image, as background usually does."""
-    measured = [(one, one.stats.border) for one in seen if one.stats and 0 < one.fraction < 1]
+    measured = [(one, one.border) for one in seen if 0 < one.fraction < 1]
     if not measured:
         return []
     usual = float(np.median([border for _, border in measured]))

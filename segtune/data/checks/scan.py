@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import imagehash
@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segtune.data.images import Foreground, ImageError, count_frames
+from segtune.data.checks.grey_edges import areas_and_edges
+from segtune.data.images import ImageError, count_frames
+from segtune.data.labels import Foreground, Mask, Value
 from segtune.data.sources.base import Pair, Problem
 
+T = TypeVar("T")
 Sizes = NDArray[np.int32]
 
 
@@ -24,14 +27,13 @@ class ImageStats:
     """Statistics of a pair that take longer, for the command `check`.
 
     `hash` is the photo's perceptual hash of 64 bits and `mirrored` that of its mirror image; `spread` is the standard
-    deviation of its grey values; `border` the fraction of the image's border that is foreground (0 to 1). `areas` and
-    `sides` are of the mask's objects at the network's size, in pixels; `frames` is how many images the file holds.
+    deviation of its grey values. `areas` and `sides` are of the mask's objects at the network's size, in pixels;
+    `frames` is how many images the file holds.
     """
 
     hash: int
     mirrored: int
     spread: float
-    border: float
     areas: Sizes
     sides: Sizes
     frames: int
@@ -41,9 +43,8 @@ def image_stats(pair: Pair, photo: NDArray[np.uint8], mask: NDArray[np.bool_], s
     """Return the statistics of a photo (H, W, 3) and its foreground (H, W); objects are measured at `size`."""
     grey = np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), np.uint8)
     spread = float(cv2.meanStdDev(grey)[1].item())
-    border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
     areas, sides = measure_objects(mask, size)
-    return ImageStats(*hashes(grey), spread, float(border.mean()), areas, sides, count_frames(pair.photo))
+    return ImageStats(*hashes(grey), spread, areas, sides, count_frames(pair.photo))
 
 
 def hashes(grey: NDArray[np.uint8]) -> tuple[int, int]:
@@ -75,22 +76,29 @@ def measure_objects(mask: NDArray[np.bool_], size: tuple[int, int]) -> tuple[Siz
 _LEAST_SIDE = 8
 # A photo looks like a mask when all but a few pixels, in all channels, are close to one of two distant values.
 _EDGE, _APART, _FEW = 12, 60, 0.005
+# Of a mask, more greys than this may be those of a photo.
+_MANY = 16
 
 
 @dataclass(frozen=True)
 class SampleStats:
     """Statistics of a readable pair: a few bytes, so that any number of pairs fits in memory.
 
-    `size` is the photo's height and width, `values` are the mask's, `fraction` is that of its foreground (0 to 1).
+    `size` is the photo's height and width, `values` are the mask's, `fraction` is that of its foreground (0 to 1), and
+    `border` the fraction of the image's border that is foreground. `area_values` and `edge_values` are how many of the
+    grey values between the mask's darkest and brightest fill areas, and how many lie on slopes: see `areas_and_edges`.
     """
 
     split: str
     pair: Pair
     checksum: bytes
     size: tuple[int, int]
-    values: tuple[int, ...]
+    values: tuple[Value, ...]
     fraction: float
     stats: ImageStats | None = None
+    border: float = 0.0
+    area_values: int = 0
+    edge_values: int = 0
 
     def __str__(self) -> str:
         return f"{self.split} {self.pair.name}"
@@ -144,18 +152,31 @@ def _scan_pair(
         problems += _photo_problems(pair, photo, mask, foreground)
     if photo is None or mask is None or min(photo.shape[:2]) < _LEAST_SIDE:
         return [], problems
-    if photo.shape[:2] != mask.shape:
-        problems.append(Problem("error", pair.name, _size_text(photo.shape, mask.shape)))
-    values, counts = _count(mask)
-    fraction = float(counts[foreground(values)].sum() / counts.sum())
+    if photo.shape[:2] != mask.array.shape:
+        problems.append(Problem("error", pair.name, _size_text(photo.shape, mask.array.shape)))
+    elif _is_grey_copy(photo, mask):
+        text = f"the mask is its photo: it has the content of images/{pair.photo.name} in grey; replace it by the mask"
+        problems.append(Problem("error", f"masks/{pair.mask.name}", text))
+    values = mask.values()
+    inside = foreground(mask)
+    border = np.concatenate([inside[0], inside[-1], inside[1:-1, 0], inside[1:-1, -1]]).mean()
     checksum = hashlib.sha256(repr(photo.shape).encode())
     checksum.update(photo.data)
-    stats = None if size is None else image_stats(pair, photo, foreground(mask), size)
-    seen = SampleStats(split, pair, checksum.digest(), photo.shape[:2], tuple(values.tolist()), fraction, stats)
-    return [seen], problems
+    stats = None if size is None else image_stats(pair, photo, inside, size)
+    facts = float(inside.mean()), stats, float(border), *areas_and_edges(mask, values)
+    return [SampleStats(split, pair, checksum.digest(), photo.shape[:2], tuple(values), *facts)], problems
 
 
-def _read(read: Callable[[], NDArray[Any]], path: Path, problems: list[Problem]) -> NDArray[Any] | None:
+def _is_grey_copy(photo: NDArray[np.uint8], mask: Mask) -> bool:
+    """Return whether a mask of many greys is its photo, up to rounding and JPEG artefacts."""
+    few, grey = photo[::7, ::7], mask.array[::7, ::7]
+    if mask.legend is not None or grey.max() > 255 or len(np.unique(grey)) < _MANY:
+        return False
+    shown = cv2.cvtColor(few, cv2.COLOR_RGB2GRAY)
+    return bool(np.abs(shown.astype(int) - grey).mean() < 3)
+
+
+def _read(read: Callable[[], T], path: Path, problems: list[Problem]) -> T | None:
     try:
         return read()
     except ImageError as error:
@@ -163,9 +184,7 @@ def _read(read: Callable[[], NDArray[Any]], path: Path, problems: list[Problem])
         return None
 
 
-def _photo_problems(
-    pair: Pair, photo: NDArray[np.uint8], mask: NDArray[Any] | None, foreground: Foreground
-) -> list[Problem]:
+def _photo_problems(pair: Pair, photo: NDArray[np.uint8], mask: Mask | None, foreground: Foreground) -> list[Problem]:
     """Return problems of photos that are too small or show a mask. `mask` is None if it is unreadable."""
     where = f"images/{pair.photo.name}"
     height, width = photo.shape[:2]
@@ -202,15 +221,6 @@ def _same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
         return False
     inside, outside = float(one[other].mean()), float(one[~other].mean())
     return abs(inside - outside) > 1 - 4 * _FEW
-
-
-def _count(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the distinct values of a mask and their counts; 8-bit masks without sorting, several times faster."""
-    if mask.dtype != np.uint8:
-        return np.unique(mask, return_counts=True)
-    counts = np.bincount(mask.ravel(), minlength=256)
-    values = np.flatnonzero(counts)
-    return values, counts[values]
 
 
 def _size_text(photo: tuple[int, ...], mask: tuple[int, ...]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from segtune.data.checks.mask_values import order
 from segtune.data.checks.scan import SampleStats
 
 Facts = dict[str, Any]
@@ -20,7 +21,7 @@ def facts(seen: Sequence[SampleStats], cell: int) -> Facts:
     return {
         "splits": {split: _foreground(fractions) for split, fractions in by_split.items()},
         "photos": _sizes([one.size for one in seen]),
-        "mask_values": {str(value): values[value] for value in sorted(values)},
+        "mask_values": {str(value): values[value] for value in sorted(values, key=order)},
         "objects": _objects(seen, cell),
     }
 

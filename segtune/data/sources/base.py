@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segtune.data.images import read_mask, read_photo
+from segtune.data.labels import Mask
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Pair:
         """
         return read_photo(self.photo)
 
-    def read_mask(self) -> NDArray[np.integer[Any]]:
-        """Return the mask's label values, (H, W).
+    def read_mask(self) -> Mask:
+        """Return the mask as its file holds it, (H, W).
 
         Raises:
             ImageError: The file is missing, damaged or not a mask.

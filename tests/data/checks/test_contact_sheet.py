@@ -7,7 +7,7 @@ from PIL import Image
 
 from segtune.data.checks.contact_sheet import choose, contact_sheet
 from segtune.data.checks.scan import SampleStats, scan
-from segtune.data.images import Foreground
+from segtune.data.labels import Foreground
 from segtune.data.sources.base import Pair
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segtune.data.checks.integrity import check_data, report, small_objects
-from segtune.data.images import Foreground
+from segtune.data.labels import Foreground
 from segtune.data.sources.base import Pair, Problem
 
 SHAPE = (12, 16)
@@ -162,6 +162,29 @@ def test_training_masks_of_one_class(folder: Folder) -> None:
     assert problems(train=[full], val=[both]) == [no_background]
     assert problems(invert=True, train=[full], val=[both]) == [no_foreground]
     assert problems(train=[both], val=[full]) == []
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_masks_of_one_value_in_the_whole_data_set(folder: Folder, value: int) -> None:
+    full, empty = (folder.pair(name, np.full(SHAPE, each, np.uint8)) for name, each in (("f", value), ("e", 0)))
+    check = "check data.foreground and data.invert (every mask is {} everywhere)"
+    said = f"all 1 are full; {check.format(value)}"
+    assert problems(train=[full]) == [f"error: train: no training mask has any background: {said}"]
+    assert problems(all=[full]) == [f"error: masks: no mask has any background: {said}"]
+    assert problems(train=[empty]) == [
+        f"error: train: no training mask has any foreground: all 1 are empty; {check.format(0)}"
+    ]
+
+
+def test_masks_with_a_white_background_are_noticed_before_training(folder: Folder) -> None:
+    mask = np.full(SHAPE, 255, np.uint8)
+    mask[4:7, 5:9] = 0
+    pairs = [folder.pair(name, mask) for name in "ab"]
+    assert problems(train=pairs) == [
+        "warning: masks: perhaps all inverted: in half of the masks at least 100% of the image's border is foreground; "
+        "if that is the background, set data.invert=true"
+    ]
+    assert problems(invert=True, train=pairs) == []
 
 
 def test_the_same_image_twice(folder: Folder) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from segtune.data.checks.scan import hashes, image_stats, measure_objects, scan
-from segtune.data.images import Foreground
+from segtune.data.labels import Foreground
 from segtune.data.sources.base import Pair
 
 
@@ -71,7 +71,8 @@ def test_border_spread_and_frames(tmp_path: Path, image: np.ndarray) -> None:
     made = pair(tmp_path, "a", image, mask)
     Image.fromarray(image).save(made.photo, save_all=True, append_images=[Image.fromarray(image[::-1])])
     stats = image_stats(made, image, mask > 0, (20, 30))
-    assert stats.border == pytest.approx(30 / 96)
+    (seen,), _ = scan({"all": [made]}, Foreground(), workers=1)
+    assert seen.border == pytest.approx(30 / 96)
     assert stats.spread == pytest.approx(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).std(), abs=1e-6)
     assert stats.frames == 2
     assert (stats.areas.tolist(), stats.sides.tolist()) == ([30], [30])
@@ -116,3 +117,17 @@ def test_files_that_cannot_be_used_are_problems(tmp_path: Path, image: np.ndarra
         ("error", "c", "sizes differ"),
     ]
     assert [one.pair.name for one in seen] == ["a", "c"]
+
+
+def test_a_mask_that_is_its_photo(tmp_path: Path, image: np.ndarray) -> None:
+    photo = resized(image, (60, 40))
+    grey = np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), np.uint8)
+    _, problems = scan({"all": [pair(tmp_path, "a", photo, grey)]}, Foreground("nonzero"), workers=1)
+    assert [str(problem) for problem in problems] == [
+        "error: masks/a_mask.png: the mask is its photo: it has the content of images/a.png in grey; replace it by the "
+        "mask"
+    ]
+    other = grey[::-1].copy()
+    labels = (grey > 128) * grey // 64  # made of the photo, but of few values
+    pairs = [pair(tmp_path, "b", photo, other), pair(tmp_path, "c", photo, labels)]
+    assert scan({"all": pairs}, Foreground("nonzero"), workers=1)[1] == []

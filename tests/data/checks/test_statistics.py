@@ -1,11 +1,13 @@
 """The statistics of a data set, by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from segtune.data.checks.scan import ImageStats, SampleStats
 from segtune.data.checks.statistics import facts
+from segtune.data.labels import Colour
 from segtune.data.sources.base import Pair
 
 
@@ -13,7 +15,7 @@ def sample(
     name: str, split: str, fraction: float, *objects: int, size: tuple[int, int] = (10, 20), side: int = 3
 ) -> SampleStats:
     areas = np.array(objects, np.int32)
-    stats = ImageStats(0, 0, 50.0, 0.0, areas, np.full_like(areas, side), 1)
+    stats = ImageStats(0, 0, 50.0, areas, np.full_like(areas, side), 1)
     pair = Pair(name, Path(f"{name}.png"), Path(f"{name}.png"))
     return SampleStats(split, pair, b"", size, (0, 255) if fraction else (0,), fraction, stats)
 
@@ -44,6 +46,9 @@ def test_sizes_and_values() -> None:
     found = facts(SEEN, 4)
     assert found["photos"] == {"different_sizes": 3, "smallest": [5, 5], "median": [10, 20], "largest": [30, 30]}
     assert found["mask_values"] == {"0": 4, "255": 3}
+    values = (0, Colour(-1, 0x00C800), 255, Colour(1, 0xFF0000), Colour(-1, 0x0000FF))
+    found = facts([replace(SEEN[0], values=values)], 4)["mask_values"]
+    assert list(found) == ["0", "1 (#ff0000)", "255", "#0000ff", "#00c800"]
 
 
 def test_objects_smaller_than_a_cell() -> None:

@@ -17,7 +17,7 @@ def test_a_pair_reads_its_files(tmp_path: Path) -> None:
     Image.fromarray(image).save(pair.photo)
     Image.fromarray(labels).save(pair.mask)
     assert np.array_equal(pair.read_photo(), image)
-    assert np.array_equal(pair.read_mask(), labels)
+    assert np.array_equal(pair.read_mask().array, labels)
     pair.mask.unlink()
     with pytest.raises(ImageError, match=r"mask\.png: cannot be read"):
         pair.read_mask()
