@@ -19,6 +19,7 @@ from segtune.models.layer_info import LayerInfo, default_taps, describe_network
 from segtune.models.model import SegmentationModel
 from segtune.models.pretrained import LoadedWeights, load_weights
 from segtune.models.restore import Restored
+from segtune.models.tap_scale import measure_scale
 from segtune.models.taps import FeatureInfo, StopGradient, cut
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class BuiltModel:
 def build_model(
     backbone: BackboneSettings, taps: Mapping[str, str], decoder: DecoderSettings, stop_gradients: Collection[str] = ()
 ) -> BuiltModel:
-    """Return a model: a backbone with its weights, cut at the taps, joined with a decoder.
+    """Return a model: a backbone with its weights, cut at the taps, joined with a decoder, and its features' scale.
 
     Args:
         backbone: Which network, with which weights.
@@ -55,6 +56,15 @@ def build_model(
         UserError: The taps do not fit the backbone or the decoder, a layer of `stop_gradients` does not exist, or the
             weights cannot be loaded.
     """
+    built = assemble(backbone, taps, decoder, stop_gradients)
+    measure_scale(built.model, pretrained=built.weights.source is not None)
+    return built
+
+
+def assemble(
+    backbone: BackboneSettings, taps: Mapping[str, str], decoder: DecoderSettings, stop_gradients: Collection[str] = ()
+) -> BuiltModel:
+    """Return a model as `build_model` does, but with a scale of 1: for weights that bring their own."""
     spec = spec_of(backbone.name)
     network = spec.build()
     taps = choose_taps(network, spec, taps, decoder)

@@ -12,8 +12,9 @@ from torch import Tensor
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError, some
-from segtune.models.build import BuiltModel, build_model, gradient_stops
+from segtune.models.build import BuiltModel, assemble, gradient_stops
 from segtune.models.pretrained import LoadedWeights
+from segtune.models.tap_scale import with_scales
 from segtune.runtime.files import replacing
 from segtune.runtime.paths import find_checkpoint
 
@@ -119,17 +120,17 @@ class Checkpoint:
         """
         settings = settings or self.settings
         backbone = replace(settings.backbone, weights="none")
-        built = build_model(backbone, self.taps, settings.decoder, gradient_stops(settings))
-        shapes, wanted = (
-            {name: tensor.shape for name, tensor in each.items()} for each in (self.model, built.model.state_dict())
-        )
+        built = assemble(backbone, self.taps, settings.decoder, gradient_stops(settings))
+        present = built.model.state_dict()
+        tensors = with_scales(self.model, present)
+        shapes, wanted = ({name: tensor.shape for name, tensor in each.items()} for each in (tensors, present))
         misfits = [name for name in wanted | shapes if shapes.get(name) != wanted.get(name)]
         if misfits:
             raise UserError(
                 f"The checkpoint {self.name} cannot be used: its tensors do not match the model that it describes; "
                 f"{len(misfits)} are missing on one side or differ in shape: {some(misfits)}."
             )
-        built.model.load_state_dict(self.model)
+        built.model.load_state_dict(tensors)
         return replace(built, weights=LoadedWeights(self.source), new=self.new)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from segtune.models.decoders.layers import resize, tolerate_single_values
+from segtune.models.tap_scale import TapScale
 from segtune.models.taps import FeatureInfo
 
 
@@ -13,8 +14,9 @@ class SegmentationModel(nn.Module):
     """From images to logits of the same size.
 
     Contract: RGB in 0..255, uint8 or float, (N, 3, H, W) of any H and W from 32 up, to logits (N, 1, H, W) in float32.
-    The backbone's input normalisation is part of the model. If the decoder has two outputs, background and object, the
-    logit is their difference, object - background: its sigmoid is the softmax of the two.
+    The backbone's input normalisation and the scale of its features are part of the model. If the decoder has two
+    outputs, background and object, the logit is their difference, object - background: its sigmoid is the softmax of
+    the two.
     """
 
     mean: Tensor
@@ -32,6 +34,7 @@ class SegmentationModel(nn.Module):
         self.backbone = tolerate_single_values(backbone)  # at 32 px the deepest map may be a single pixel
         self.decoder = decoder
         self.features = dict(features)
+        self.scale = TapScale(features) if features else nn.Identity()
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
 
@@ -39,7 +42,7 @@ class SegmentationModel(nn.Module):
         """Return the logits of images; see the class."""
         x = (images.float() - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
-        logits = resize(self.decoder(self.backbone(x)).float(), images.shape[-2:])
+        logits = resize(self.decoder(self.scale(self.backbone(x))).float(), images.shape[-2:])
         if logits.shape[1] == 2:  # in float32: the difference of two can overflow in float16
             logits = logits[:, 1:] - logits[:, :1]
         return logits

@@ -11,6 +11,7 @@ from segtune.config.model_settings import RestoreSettings
 from segtune.errors import UserError, nearest, some
 from segtune.models.module_paths import matching
 from segtune.models.pretrained import BATCH_COUNTER, match_tensors, read_state_dict
+from segtune.models.tap_scale import PREFIX, restored_scales, with_scales
 
 _PARTS = ("backbone.", "decoder.")
 
@@ -52,7 +53,8 @@ def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
 
     `restore.rename` is applied to the file's names first; of several matching prefixes the longest wins. A file without
     any `backbone.` or `decoder.` counts as the one part that `restore.scope` names. Values are converted to the model's
-    type. The model's `mean` and `std` belong to its backbone and stay.
+    type. The model's `mean` and `std` belong to its backbone and stay. The scale of a feature is restored with the
+    weights of the decoder that read it, as 1 if the file has none.
 
     Args:
         model: A model with the parts `backbone` and `decoder`.
@@ -65,7 +67,7 @@ def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
     if settings.checkpoint is None:
         raise ValueError("restore.checkpoint is not set")
     asked = tuple(part for part in _PARTS if settings.scope in ("all", part[:-1]))
-    other = tuple(part for part in _PARTS if part not in asked)
+    others = (PREFIX, *(part for part in _PARTS if part not in asked))
     present: dict[str, Tensor] = model.state_dict()
     candidates = [name for name in present if name.startswith(asked)]
     excluded = {name for pattern in settings.exclude for name in matching(pattern, candidates, "restore.exclude")}
@@ -78,12 +80,15 @@ def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
     names = _our_names(list(content), settings, path)
     found = {name: content[theirs] for name, theirs in names.items()}
     match = match_tensors(found, {name: present[name] for name in wanted})
+    scales = restored_scales(model, match.fitting)
+    found = with_scales(found, scales)
+    scale_match = match_tensors(found, {name: present[name] for name in scales})
     result = Restored(
         str(path),
-        restored=match.fitting,
-        missing=match.missing,
-        unexpected=tuple(name for name in match.unexpected if name not in present and not name.startswith(other)),
-        misshapen=match.mismatched,
+        restored=match.fitting + scale_match.fitting,
+        missing=match.missing + scale_match.missing,
+        unexpected=tuple(name for name in match.unexpected if name not in present and not name.startswith(others)),
+        misshapen={**match.mismatched, **scale_match.mismatched},
         excluded=tuple(name for name in candidates if name in excluded),
     )
     _check(result, settings, names, wanted)

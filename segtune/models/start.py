@@ -8,6 +8,7 @@ from segtune.models.build import BuiltModel, build_model, gradient_stops
 from segtune.models.module_paths import owners, within
 from segtune.models.pretrained import LoadedWeights
 from segtune.models.restore import restore
+from segtune.models.tap_scale import measure_scale
 
 
 def build_start(settings: RunSettings) -> BuiltModel:
@@ -35,5 +36,6 @@ def _restored(built: BuiltModel, settings: RestoreSettings) -> BuiltModel:
     weights, new = built.weights, built.new
     if weights.source is None and any(name.startswith("backbone.") for name in restored):
         weights, new = LoadedWeights(report.source), ("backbone", "decoder")
+    measure_scale(built.model, pretrained=weights.source is not None, keep=restored)
     left = [path for path in owners(built.model) if path in lacking and within(path, new)]
     return replace(built, weights=weights, new=tuple(left), restored=report)

@@ -105,7 +105,8 @@ def probabilities(run: Path, photos: Path, split: str) -> list[tuple[torch.Tenso
     for index in range(len(pairs)):
         sample = dataset[0, index]
         with torch.inference_mode():
-            logits = model.decoder(model.backbone((sample["image"][None].float() - model.mean) / model.std))
+            features = model.backbone((sample["image"][None].float() - model.mean) / model.std)
+            logits = model.decoder(model.scale(features))
         for size in (sample["image"].shape[-2:], sample["truth"].shape):
             logits = torch.nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
         found.append((logits.softmax(1)[0, 1], sample["truth"].long()))

@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back, files of before can be used, and what is wrong with others is said."""
 
+import copy
 import importlib
 import os
 import pickle
@@ -125,6 +126,31 @@ def test_a_file_of_before_is_rebuilt_and_restored_from(built: BuiltModel, before
     report = restore(again.model, RestoreSettings(str(before)))
     assert (report.missing, report.unexpected, report.misshapen) == ((), (), {})
     assert torch.equal(again.model(images), built.model(images))
+
+
+def test_a_file_from_before_there_were_scales_predicts_the_same_bits(built: BuiltModel, before: Path) -> None:
+    """Its weights read the features as they are."""
+    images = torch.randint(256, (1, 3, 40, 50), dtype=torch.uint8)
+    model, plain = copy.deepcopy(built.model).eval(), copy.deepcopy(built.model).eval()
+    plain.scale = nn.Identity()
+    expected = plain(images)
+    assert not torch.equal(model(images), expected)
+    written = torch.load(before)
+    for role in ("low", "high"):
+        del written["model"][f"scale.{role}"]
+    torch.save(written, before)
+    assert torch.equal(Checkpoint.load(before).rebuild().model.eval()(images), expected)
+    report = restore(model, RestoreSettings(str(before), strict=True))
+    assert (report.missing, report.unexpected, report.misshapen) == ((), (), {})
+    assert torch.equal(model(images), expected)
+
+
+def test_a_file_that_lacks_one_scale_of_two_is_refused(before: Path) -> None:
+    written = torch.load(before)
+    del written["model"]["scale.high"]
+    torch.save(written, before)
+    with pytest.raises(UserError, match=r"1 are missing on one side or differ in shape: scale\.high\."):
+        Checkpoint.load(before).rebuild()
 
 
 def test_a_resume_may_stop_gradients_elsewhere(before: Path) -> None:

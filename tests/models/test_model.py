@@ -35,7 +35,7 @@ class Keep(nn.Module):
 def bare(mean: tuple[float, ...] = (0.0,) * 3, std: tuple[float, ...] = (1.0,) * 3) -> tuple[SegmentationModel, Keep]:
     """A model of nothing but the normalisation."""
     keep = Keep()
-    return SegmentationModel(keep, nn.Identity(), {"low": FeatureInfo("x", 3, 1)}, mean, std), keep
+    return SegmentationModel(keep, nn.Identity(), {}, mean, std), keep
 
 
 def test_normalisation_by_hand() -> None:
@@ -56,7 +56,9 @@ def test_normalisation_is_the_backbones(pair: str, built_of: BuiltOf) -> None:
 
 
 def test_features_are_kept_for_the_record() -> None:
-    assert bare()[0].features == {"low": FeatureInfo("x", 3, 1)}
+    features = {"low": FeatureInfo("x", 3, 1)}
+    model = SegmentationModel(nn.Identity(), nn.Identity(), features, (0.0,) * 3, (1.0,) * 3)
+    assert model.features == features
 
 
 def test_logits_are_float32_and_enlarged_bilinearly() -> None:

@@ -73,6 +73,26 @@ def test_a_file_of_the_decoder_leaves_the_backbones_weights(start, tmp_path: Pat
     assert (asked, built.weights.source, built.new) == (["none", "auto"], "from auto", ())
 
 
+def test_the_scale_is_measured_unless_the_decoder_is_the_files(start, tmp_path: Path) -> None:
+    def scales(built: BuiltModel) -> list[float]:
+        return [built.model.get_buffer(f"scale.{role}").item() for role in ("low", "high")]
+
+    saved, _ = start("none")
+    with torch.no_grad():
+        saved.model.get_submodule("backbone.layer1.2.bn3").weight.fill_(1000)
+    saved.model.scale.get_buffer("low").fill_(3)
+    path = file_of(saved, tmp_path / "all.pth", "backbone.", "decoder.", "scale.")
+    whole, backbone = start("none", checkpoint=path)[0], start("none", checkpoint=path, scope="backbone")[0]
+    assert scales(whole) == scales(saved)
+    assert backbone.restored.missing == backbone.restored.unexpected == ()
+    assert scales(backbone)[0] < 2**-5
+    part = start("none", checkpoint=path, exclude=["decoder.project"])[0]
+    assert scales(part) == [scales(backbone)[0], scales(saved)[1]]
+    older = start("none", checkpoint=file_of(saved, tmp_path / "older.pth", "backbone.", "decoder."))[0]
+    assert scales(older) == [1, 1]
+    assert "scale.low" in older.restored.restored
+
+
 def test_what_the_file_lacks_is_new(start, tmp_path: Path) -> None:
     path = file_of(
         start("none")[0], tmp_path / "a.pth", "backbone.layer", "backbone.bn1", "decoder.aspp", "decoder.refine"

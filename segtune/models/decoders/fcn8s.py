@@ -16,6 +16,7 @@ class FCN8s(nn.Module):
 
     As published, the upsampling starts as bilinear and the skip scores start at zero, so training starts from the
     plain coarse network; the last upsampling, to the input's size, is fixed bilinear (the model does it).
+    The published code also multiplies pool4 by 0.01 and pool3 by 0.0001; here the model scales all features.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("pool3", "pool4", "high")

@@ -13,7 +13,8 @@ class DecoderClass(Protocol):
     """The contract of a decoder class, a subclass of `nn.Module`.
 
     Its `forward(features)` maps features by role, each (N, C, h, w), to logits (N, `settings.outputs`, h, w) of any
-    height and width; the model resizes them to the image.
+    height and width; the model scales the features before (`segtune.models.tap_scale`), and resizes the logits to the
+    image.
     """
 
     @property
