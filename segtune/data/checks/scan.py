@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segtune.data.checks.grey_edges import areas_and_edges
-from segtune.data.images import ImageError, count_frames
+from segtune.data.images import ImageError, count_frames, read_photo
 from segtune.data.labels import Foreground, Mask, Value
 from segtune.data.sources.base import Pair, Problem
 
@@ -76,8 +76,8 @@ def measure_objects(mask: NDArray[np.bool_], size: tuple[int, int]) -> tuple[Siz
 _LEAST_SIDE = 8
 # A photo looks like a mask when all but a few pixels, in all channels, are close to one of two distant values.
 _EDGE, _APART, _FEW = 12, 60, 0.005
-# Of a mask, more greys than this may be those of a photo.
-_MANY = 16
+# A mask shows its photo when it has so many greys, which differ by so little on average, and so much the same way.
+_MANY, _CLOSE, _ALIKE = 16, 3, 0.98
 
 
 @dataclass(frozen=True)
@@ -148,15 +148,16 @@ def _scan_pair(
     problems: list[Problem] = []
     photo = _read(pair.read_photo, pair.photo, problems)
     mask = _read(pair.read_mask, pair.mask, problems)
-    if photo is not None:
+    if photo is not None and mask is None and _is_copy(photo, pair.mask):
+        problems = [_copied(pair)]
+    elif photo is not None:
         problems += _photo_problems(pair, photo, mask, foreground)
     if photo is None or mask is None or min(photo.shape[:2]) < _LEAST_SIDE:
         return [], problems
     if photo.shape[:2] != mask.array.shape:
         problems.append(Problem("error", pair.name, _size_text(photo.shape, mask.array.shape)))
     elif _is_grey_copy(photo, mask):
-        text = f"the mask is its photo: it has the content of images/{pair.photo.name} in grey; replace it by the mask"
-        problems.append(Problem("error", f"masks/{pair.mask.name}", text))
+        problems.append(_copied(pair))
     values = mask.values()
     inside = foreground(mask)
     border = np.concatenate([inside[0], inside[-1], inside[1:-1, 0], inside[1:-1, -1]]).mean()
@@ -167,13 +168,28 @@ def _scan_pair(
     return [SampleStats(split, pair, checksum.digest(), photo.shape[:2], tuple(values), *facts)], problems
 
 
+def _copied(pair: Pair) -> Problem:
+    text = f"the mask is its photo: it shows what images/{pair.photo.name} shows; replace it by the mask"
+    return Problem("error", f"masks/{pair.mask.name}", text)
+
+
 def _is_grey_copy(photo: NDArray[np.uint8], mask: Mask) -> bool:
     """Return whether a mask of many greys is its photo, up to rounding and JPEG artefacts."""
     few, grey = photo[::7, ::7], mask.array[::7, ::7]
     if mask.legend is not None or grey.max() > 255 or len(np.unique(grey)) < _MANY:
         return False
     shown = cv2.cvtColor(few, cv2.COLOR_RGB2GRAY)
-    return bool(np.abs(shown.astype(int) - grey).mean() < 3)
+    close = np.abs(shown.astype(int) - grey).mean() < _CLOSE  # dark photos are close to masks of small objects too
+    return bool(close and np.ptp(shown) and np.corrcoef(shown.ravel(), grey.ravel())[0, 1] > _ALIKE)
+
+
+def _is_copy(photo: NDArray[np.uint8], path: Path) -> bool:
+    """Return whether the file of a mask shows the photo, up to JPEG artefacts."""
+    try:
+        other = read_photo(path)
+    except ImageError:
+        return False
+    return other.shape == photo.shape and bool(cv2.absdiff(photo, other).mean() < _CLOSE)
 
 
 def _read(read: Callable[[], T], path: Path, problems: list[Problem]) -> T | None:

@@ -122,12 +122,13 @@ def test_files_that_cannot_be_used_are_problems(tmp_path: Path, image: np.ndarra
 def test_a_mask_that_is_its_photo(tmp_path: Path, image: np.ndarray) -> None:
     photo = resized(image, (60, 40))
     grey = np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), np.uint8)
-    _, problems = scan({"all": [pair(tmp_path, "a", photo, grey)]}, Foreground("nonzero"), workers=1)
-    assert [str(problem) for problem in problems] == [
-        "error: masks/a_mask.png: the mask is its photo: it has the content of images/a.png in grey; replace it by the "
-        "mask"
-    ]
-    other = grey[::-1].copy()
-    labels = (grey > 128) * grey // 64  # made of the photo, but of few values
-    pairs = [pair(tmp_path, "b", photo, other), pair(tmp_path, "c", photo, labels)]
+    for mask in (photo, grey):
+        _, problems = scan({"all": [pair(tmp_path, "a", photo, mask)]}, Foreground("nonzero"), workers=1)
+        assert [str(problem) for problem in problems] == [
+            "error: masks/a_mask.png: the mask is its photo: it shows what images/a.png shows; replace it by the mask"
+        ]
+    small = np.zeros((40, 60), np.uint8)
+    cv2.circle(small, (30, 20), 4, 255, -1)
+    others = (photo, grey[::-1]), (photo, (grey > 128) * grey // 64), (photo // 64, cv2.GaussianBlur(small, (0, 0), 2))
+    pairs = [pair(tmp_path, f"b{number}", *each) for number, each in enumerate(others)]
     assert scan({"all": pairs}, Foreground("nonzero"), workers=1)[1] == []
