@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from segtune.cli.help import config_folder
 from segtune.cli.quoting import as_typed, check_texts, for_hydra
 from segtune.config.command_settings import SETTINGS, EvaluateSettings
+from segtune.config.data_settings import PORTRAITS_ROOT
 from segtune.config.renamed import new_name, with_new_names
 from segtune.config.schema import Settings
 from segtune.errors import FailedError, UserError, nearest
@@ -76,7 +78,7 @@ def compose(
             failed.append(error)
 
     try:
-        with _hydra_raises():
+        with _hydra_raises(), _root_means_folder():
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(run)()
     finally:
         if command == "train" and sweeps:
@@ -97,6 +99,39 @@ def _hydra_raises() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@contextmanager
+def _root_means_folder() -> Iterator[None]:
+    """Choose data=folder wherever Hydra composes, inside the block, settings that name a root but no kind of data.
+
+    Each job of a sweep has overrides of its own, and --cfg shows what would run: only the loader sees them all.
+    """
+    load = ConfigLoaderImpl.load_configuration
+
+    def load_configuration(
+        self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], run_mode: RunMode, **more: bool
+    ) -> DictConfig:
+        config = load(self, config_name, overrides, run_mode, **more)
+        if run_mode == RunMode.RUN and _names_a_root(config, overrides):
+            return load(self, config_name, [*overrides, "data=folder"], run_mode, **more)
+        return config
+
+    ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
+
+
+def _names_a_root(config: DictConfig, overrides: Iterable[str]) -> bool:
+    """Return whether settings name a root for the built-in data without choosing these on the command line."""
+    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    if config.hydra.runtime.choices.get("data") != "portraits" or "data" in given:
+        return False
+    if config.data.name != "portraits":
+        return True
+    return "data.name" not in given and ("data.root" in given or str(config.data.root) != PORTRAITS_ROOT)
 
 
 def _renamed(override: str) -> str:

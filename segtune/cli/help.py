@@ -50,7 +50,7 @@ def settings_help(command: str) -> str:
                 lines += [f"  # {group}={option}", *_indented(path.read_text(encoding="utf-8"), group)]
     lines += ["", "Other settings:" if chosen else "Settings:"]
     for name in _files(command):
-        own = (root / f"{name}.yaml").read_text(encoding="utf-8").split("hydra/hydra_logging: none")[1]
+        own = (root / f"{name}.yaml").read_text(encoding="utf-8").split("hydra/hydra_logging: none")[-1]
         lines += _indented(own.split("\nhydra:")[0], "")
     return "\n".join(lines)
 
@@ -86,7 +86,7 @@ def _files(command: str) -> list[str]:
 
 
 def _defaults(name: str) -> list[Any]:
-    return list(yaml.safe_load((config_folder() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"])
+    return list(yaml.safe_load((config_folder() / f"{name}.yaml").read_text(encoding="utf-8")).get("defaults", ()))
 
 
 def _groups(command: str) -> dict[str, str]:

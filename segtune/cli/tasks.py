@@ -114,8 +114,8 @@ def _report(config: DictConfig) -> None:
 
 
 def find_data(data: DataSettings | EvaluationDataSettings) -> None:
-    """Check that the user's data folder exists; the built-in data set is generated when missing."""
-    if data.name == "folder":
+    """Check that the user's data folder exists, if one is named; the built-in data set is generated when missing."""
+    if data.root is not None and data.name != "portraits":
         find_data_folder(data.root)
 
 

@@ -17,13 +17,13 @@ from segtune.data.checks.statistics import Facts, facts
 from segtune.data.labels import foreground
 from segtune.data.overlays import png
 from segtune.data.sources.base import Pair, Problem
-from segtune.data.splits import find_splits
+from segtune.data.splits import data_line, find_splits
 from segtune.errors import FailedError, UserError
 from segtune.models.layer_info import LayerInfo
 from segtune.models.tapped import build_tapped
 from segtune.runtime.console import counting, print_table, say, set_up_logging, shown
 from segtune.runtime.files import write_atomically, write_json
-from segtune.runtime.paths import find_data_folder
+from segtune.runtime.paths import find_data_folder, refuse_data_folder
 
 Splits = dict[str, list[Pair]]
 
@@ -42,12 +42,13 @@ def check(settings: CheckSettings, folder: Path) -> Facts:
     """
     set_up_logging()
     root = Path(settings.data.root).expanduser()
-    _refuse_data_folder(folder, root)
+    refuse_data_folder(folder, root)
     if settings.data.name == "folder":
         find_data_folder(root)
     deepest = _deepest(settings)
     with counting("reading the data") as progress:
         splits, problems = _find(settings, root, progress)
+        say(data_line(settings.data, splits))
         sizes = {name: settings.data.size if name == "train" else settings.data.evaluation_size for name in splits}
         rule, workers = foreground(settings.data), max(1, settings.train.workers)
         stats, wrong = scan(splits, rule, workers=workers, sizes=sizes, progress=progress)
@@ -62,13 +63,6 @@ def check(settings: CheckSettings, folder: Path) -> Facts:
     _draw(settings, folder, stats, _suspects(stats, near, problems))
     _show(found, near, within)
     return _conclude(found, problems, folder, root)
-
-
-def _refuse_data_folder(folder: Path, root: Path) -> None:
-    here, data = folder.resolve(), root.resolve()
-    inside = [data / "images", data / "masks"]
-    if here == data or any(here.is_relative_to(each) for each in inside):
-        raise UserError(f"run_dir={folder} is inside the data set, which check does not change. Set another run_dir.")
 
 
 def _deepest(settings: CheckSettings) -> LayerInfo:

@@ -1,15 +1,16 @@
 """The command `evaluate`: score a checkpoint on a split, or compare two; write numbers and a report."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from segtune.config.command_settings import EvaluateSettings
-from segtune.config.data_settings import DataSettings
+from segtune.config.command_settings import EvaluateSettings, EvaluationDataSettings
+from segtune.config.data_settings import PORTRAITS_ROOT, DataSettings
 from segtune.config.schema import Settings
 from segtune.data.sources.base import Pair
 from segtune.data.sources.folder import find_pairs
-from segtune.data.splits import find_splits, load_splits
+from segtune.data.splits import find_splits, load_splits, look_for_data
 from segtune.errors import UserError, some
 from segtune.evaluation.scoring import EvaluatedModel, evaluated_model, score
 from segtune.evaluation.summary import Facts
@@ -19,6 +20,7 @@ from segtune.reporting.evaluation_tables import show
 from segtune.runtime import distributed
 from segtune.runtime.console import say, set_up_logging, shown
 from segtune.runtime.device import resolve_device
+from segtune.runtime.paths import refuse_data_folder
 
 
 def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Facts:
@@ -32,11 +34,17 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     set_up_logging()
     given = settings.checkpoint
     names = [given] if isinstance(given, str) else list(given)
-    if settings.data.name == "folder":
+    if settings.data.root is not None and settings.data.name != "portraits":
         find_pairs(Path(settings.data.root).expanduser())  # before models are loaded
     checkpoints = [Checkpoint.load(name) for name in names]
+    if not settings.data.named:
+        settings = replace(settings, data=_data_of_training(settings.data, checkpoints))
+    data = settings.data.completed(checkpoints[0].settings.data)
+    refuse_data_folder(folder, data.root)
+    seed = checkpoints[0].settings.seed if settings.seed is None else settings.seed
     compute = resolve_device(settings.train)
     with distributed.process_group(compute.device):
+        distributed.on_rank_zero(lambda: look_for_data(data, seed, settings.train.workers, whole=data.split == "all"))
         models = [evaluated_model(settings, checkpoint, compute) for checkpoint in checkpoints]
         first, *others = models
         _check_truths(models)
@@ -44,7 +52,6 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
             raise UserError(
                 f"run_dir={folder} is the folder of a training run, whose report would be overwritten. Set another."
             )
-        seed = checkpoints[0].settings.seed if settings.seed is None else settings.seed
         splits = load_splits(first.data, seed, settings.train, whole=first.data.split == "all")
         pairs = splits[first.data.split]
         if not pairs:
@@ -63,6 +70,27 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
         show(scored.facts)
         say(f"Wrote evaluation.json, per_image.csv and report.html to {shown(folder)}.")
         return scored.facts
+
+
+def _data_of_training(given: EvaluationDataSettings, checkpoints: Sequence[Checkpoint]) -> EvaluationDataSettings:
+    """Return the settings with the data set that the checkpoints were trained on.
+
+    Raises:
+        UserError: Its folder is not there, or the checkpoints were trained on different data.
+    """
+    roots = [Path(checkpoint.settings.data.root).expanduser().absolute() for checkpoint in checkpoints]
+    if len({root.resolve() for root in roots}) > 1:
+        places = " and ".join(f"{each.name} on {root}" for each, root in zip(checkpoints, roots, strict=True))
+        raise UserError(f"The checkpoints were trained on different data: {places}. Set data.root to compare them.")
+    trained = checkpoints[0].settings.data
+    if trained.name == "portraits" and trained.root == PORTRAITS_ROOT:  # drawn when missing
+        return replace(given, name="portraits", root=PORTRAITS_ROOT)
+    if not os.path.isdir(roots[0]):
+        raise UserError(
+            f"{checkpoints[0].name} was trained on the data in {roots[0]}, which is not a folder here. "
+            "Set data.root to the folder where these data are now, or to other data to evaluate on."
+        )
+    return replace(given, name="folder", root=str(roots[0]))
 
 
 def _check_truths(models: Sequence[EvaluatedModel]) -> None:

@@ -25,6 +25,7 @@ from segtune.reporting.probe_plot import draw_probe
 from segtune.runtime.console import bar, compact_table, counting, print_table, say, set_up_logging
 from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import write_csv
+from segtune.runtime.paths import refuse_data_folder
 from segtune.runtime.sampling import evenly_spaced
 from segtune.training.run_folder import write_settings
 
@@ -41,6 +42,7 @@ def probe(settings: ProbeSettings, folder: Path) -> Findings:
     torch.manual_seed(settings.seed)
     if settings.restore.checkpoint:
         raise UserError("restore.checkpoint is not supported for probe. Set backbone.weights, which it measures.")
+    refuse_data_folder(folder, settings.data.root)
     look_for_data(settings.data, settings.seed, settings.train.workers)
     compute = resolve_device(settings.train)
     size = settings.data.evaluation_size

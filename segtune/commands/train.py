@@ -26,6 +26,7 @@ from segtune.runtime import distributed
 from segtune.runtime.console import say, set_up_logging, shown
 from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import read_rows
+from segtune.runtime.paths import refuse_data_folder
 from segtune.training.loop import fit
 from segtune.training.phase_summary import announce, facts
 from segtune.training.phases import plan_phases
@@ -51,6 +52,8 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
     compute = resolve_device(settings.train)
     with distributed.process_group(compute.device):
         folder = distributed.on_rank_zero(lambda: folder)
+        if settings.resume is None:
+            refuse_data_folder(folder, settings.data.root)
         with lock_run_folder(folder, resume=settings.resume is not None):
             last = folder / "checkpoints" / "last.pt"
             begun = distributed.on_rank_zero(lambda: settings.resume is not None and last.exists())

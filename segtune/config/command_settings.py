@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from segtune.config.data_settings import DataSettings
+from segtune.config.data_settings import PORTRAITS_ROOT, DataSettings
 from segtune.config.foreground_rule import ForegroundRule
 from segtune.config.parse import parse
 from segtune.config.schema import RunSettings, Settings
@@ -62,10 +62,13 @@ GroupTrain = Annotated[ScoringSettings, BeforeValidator(_without_steps)]
 
 @dataclass(frozen=True, config=STRICT)
 class EvaluationDataSettings:
-    """The images to evaluate on; None: as in training, and `image_size` as in its validation."""
+    """The images to evaluate on; None: as in training, and `image_size` as in its validation.
 
-    name: DataName
-    root: str
+    A `root` without `name` is a folder of data.
+    """
+
+    name: DataName | None = None
+    root: str | None = None
     foreground: ForegroundRule | None = None
     invert: bool | None = None
     image_size: Size | None = None
@@ -80,6 +83,13 @@ class EvaluationDataSettings:
     def __post_init__(self) -> None:
         if (self.val_share or 0) + (self.test_share or 0) >= 1:
             raise ValueError("val_share and test_share together leave nothing to train on")
+        if self.name == "folder" and self.root is None:
+            raise ValueError("root is required where name is folder")
+
+    @property
+    def named(self) -> bool:
+        """Whether these settings name a data set, rather than leave it to the checkpoint."""
+        return self.name is not None or self.root is not None
 
     def completed(self, trained: DataSettings) -> DataSettings:
         """Return these settings with those of a training run where they are None.
@@ -88,6 +98,8 @@ class EvaluationDataSettings:
             UserError: val_share and test_share together leave nothing to train on.
         """
         given = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) is not None}
+        if self.named:
+            given = {"name": "folder", "root": PORTRAITS_ROOT} | given
         size = {"image_size": trained.eval_size or trained.image_size, "eval_size": None, "limit": None, "groups": None}
         return parse(DataSettings, asdict(trained) | size | given)
 

@@ -8,6 +8,9 @@ from pydantic.dataclasses import dataclass
 from segtune.config.foreground_rule import ForegroundRule
 from segtune.config.types import STRICT, Count, DataName, Fraction, Size, SplitName
 
+#: Where the built-in data are drawn by default, relative to the current folder.
+PORTRAITS_ROOT = "data/portraits"
+
 
 def _height_and_width(size: int | list[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segtune.data.labels import Mask, Value, as_value
 from segtune.errors import UserError
+from segtune.runtime.paths import special_kind
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -155,6 +156,8 @@ def _check_alpha(path: Path, image: Image.Image, *, of_colours: bool = False) ->
 
 def _open(path: Path) -> Image.Image:
     """Return a completely decoded file; `info["high_byte"]` is whether Pillow reduced 16-bit colour to 8 bits."""
+    if kind := special_kind(path):
+        raise ImageError(path, f"{kind}, not a file")
     try:
         with Image.open(path, formats=_FORMATS) as image:
             # The tile's raw mode is lost once the pixels are loaded.

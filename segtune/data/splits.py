@@ -1,6 +1,7 @@
 """Find, split and check a data set."""
 
 import hashlib
+import os
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from segtune.data.sources.portraits import make_portraits
 from segtune.errors import UserError, some
 from segtune.runtime import distributed
 from segtune.runtime.console import counting, say
+from segtune.runtime.paths import special_kind
 
 Progress = Callable[[int, int], None]
 
@@ -60,19 +62,27 @@ def build_splits(
     return splits
 
 
-def look_for_data(settings: DataSettings, seed: int, workers: int) -> None:
-    """Check that the data can be found and split, so that errors are reported before weights are downloaded.
+def look_for_data(settings: DataSettings, seed: int, workers: int, *, whole: bool = False) -> None:
+    """Check that the data can be found and split, before weights are downloaded, and print its place and its size.
 
     The files are read only if something is wrong, so that all problems are listed at once.
 
     Raises:
         UserError: There is no data, it cannot be split, or it has errors.
     """
-    if settings.name == "portraits":  # drawn when missing
-        return
-    if any(problem.level == "error" for problem in find_splits(settings, seed)[1]):
-        with counting("preparing the data") as progress:
-            build_splits(settings, seed, workers, progress)
+    with counting("preparing the data") as progress:
+        splits, problems = find_splits(settings, seed, progress, whole=whole)
+        say(data_line(settings, splits))
+        if any(problem.level == "error" for problem in problems):
+            build_splits(settings, seed, workers, progress, whole=whole)
+
+
+def data_line(settings: DataSettings, splits: dict[str, list[Pair]]) -> str:
+    """Return a line that names a data set and the number of its images, in all and by split."""
+    root = Path(settings.root).expanduser().absolute()
+    count = sum(map(len, splits.values()))
+    sizes = ", ".join(f"{split} {len(pairs)}" for split, pairs in splits.items())
+    return f"Data: {settings.name} {root}, {count} image{'' if count == 1 else 's'}" + (f" ({sizes})" if sizes else "")
 
 
 def split_pairs(
@@ -97,7 +107,7 @@ def split_pairs(
     Raises:
         UserError: Some lists are missing, or there are too few images.
     """
-    found = [split for split in ("train", "val", "test") if (root / f"{split}.txt").is_file()]
+    found = [split for split in ("train", "val", "test") if os.path.lexists(root / f"{split}.txt")]
     if not found:
         return _split_by_seed(pairs, seed, *fractions), []
     missing = [f"{split}.txt" for split in ("train", "val") if split not in found]
@@ -133,7 +143,7 @@ def _split_by_lists(
         for where, entry in lists[split] or ():
             name = entry if entry in by_name or not is_image_file(Path(entry)) else Path(entry).stem
             if name not in by_name:
-                text = f"no such pair: {entry!r} has no photo with a mask"
+                text = f"no such pair: {entry[:100]!r} has no photo with a mask"
                 problems.append(Problem("error", where, text))
             elif name not in first:
                 first[name] = (split, where)
@@ -157,6 +167,9 @@ def _split_by_lists(
 
 def _entries(path: Path, problems: list[Problem]) -> list[tuple[str, str]] | None:
     """Return the entries of a list, each with its line; None if the file cannot be read as text."""
+    if kind := special_kind(path):
+        problems.append(Problem("error", path.name, f"not a list: it is {kind}; expected a text file of names"))
+        return None
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -166,6 +179,9 @@ def _entries(path: Path, problems: list[Problem]) -> list[tuple[str, str]] | Non
         return None
     except OSError as error:
         problems.append(Problem("error", path.name, f"unreadable: {error.strerror or error}"))
+        return None
+    if "\0" in text:
+        problems.append(Problem("error", path.name, "not a list: it holds zero bytes, so it is no text of names"))
         return None
     lines = enumerate((unicodedata.normalize("NFC", line.strip()) for line in text.splitlines()), start=1)
     return [(f"{path.name}, line {number}", entry) for number, entry in lines if entry and not entry.startswith("#")]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from segtune.errors import UserError, nearest, some
 from segtune.evaluation.skin_tone import TONES, tone
 from segtune.runtime.files import with_formula
+from segtune.runtime.paths import special_kind
 
 #: More distinct numbers than the first are divided into quarters; a column of more groups than the second is ignored.
 _MOST_VALUES, _MOST_GROUPS = 12, 50
@@ -99,6 +100,8 @@ def groups_of_table(path: Path, names: Sequence[str], log: Callable[[str], None]
 
 def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header, and the rows with their line numbers."""
+    if kind := special_kind(path):
+        raise UserError(f"data.groups={path} cannot be read: it is {kind}, not a file.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

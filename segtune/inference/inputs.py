@@ -9,6 +9,7 @@ from pathlib import Path
 
 from segtune.data.images import EXTENSIONS
 from segtune.errors import UserError
+from segtune.runtime.paths import special_kind
 
 VIDEOS = frozenset({".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 
@@ -55,6 +56,8 @@ def find_images(text: str, own: Collection[Path] = ()) -> list[Source]:
         root, found = path, list(_in_folder(path, results))
     elif _MAGIC.search(text):
         root, found = _matching(path, results)
+    elif kind := special_kind(path):
+        raise UserError(f"input={text}: it is {kind}, not a file.")
     else:
         raise UserError(
             f"input={text}: no such file or folder. "
@@ -104,7 +107,7 @@ def _matching(pattern: Path, results: Collection[str]) -> tuple[Path, list[Path]
     fixed = next(number for number, part in enumerate(pattern.parts) if _MAGIC.search(part))
     root, wild = Path(*pattern.parts[:fixed]), "/".join(pattern.parts[fixed:])
     try:
-        found = [path for path in root.glob(f"{wild}/*" if wild.endswith("**") else wild) if path.is_file()]
+        found = [path for path in root.glob(f"{wild}/*" if wild.endswith("**") else wild) if not path.is_dir()]
     except ValueError as error:
         raise UserError(f"input={pattern}: {error}.") from error
     inside = [Path(folder) for folder in results if Path(folder).is_relative_to(os.path.realpath(root))]

@@ -1,5 +1,8 @@
 """Find files and folders named by the user; imports nothing heavy, so a wrong path is reported at once."""
 
+import errno
+import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,13 +13,27 @@ def find_folder(setting: str, path: str | Path, advice: str = "") -> Path:
     """Return the folder that a setting names.
 
     Raises:
-        UserError: It does not exist; the message ends with `advice`.
+        UserError: It is empty or does not exist; the message ends with `advice`.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
+    folder = _expanded(setting, path)
+    if not os.path.isdir(folder):  # Path.is_dir raises an error where a folder above must not be read
         text = f"{setting}={folder} is not a folder (current folder: {Path.cwd()})."
         raise UserError(f"{text} {advice}".rstrip())
     return folder
+
+
+def _expanded(setting: str, path: str | Path) -> Path:
+    """Return the path that a setting names, with ~ expanded.
+
+    Raises:
+        UserError: It is empty, or begins with a user who does not exist.
+    """
+    if not str(path):
+        raise UserError(f"{setting} is empty. Set it to a path; the current folder is a dot: {setting}=.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{setting}={path}: there is no home folder of {Path(path).parts[0]}.") from error
 
 
 def find_data_folder(root: str | Path) -> Path:
@@ -26,6 +43,40 @@ def find_data_folder(root: str | Path) -> Path:
         UserError: It does not exist.
     """
     return find_folder("data.root", root, "Set it to the folder of your data set.")
+
+
+def special_kind(path: str | Path) -> str | None:
+    """Return what is at a path that cannot be read as a file, such as "a named pipe"; None for a file or nothing.
+
+    Nothing is opened: to read a pipe or a device may wait, or go on, for ever. Links are followed.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if not os.path.islink(path):
+            return None
+        return "a link that leads back to itself" if error.errno == errno.ELOOP else "a link to nothing"
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "not a regular file")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def refuse_data_folder(run_dir: Path, root: str | Path) -> None:
+    """Check that a command does not write among the files of a data set.
+
+    Raises:
+        UserError: `run_dir` is the data set's folder `root`, or in its images/ or masks/.
+    """
+    here, data = run_dir.resolve(), Path(root).expanduser().resolve()
+    if here == data or any(here.is_relative_to(data / name) for name in ("images", "masks")):
+        raise UserError(f"run_dir={run_dir} is inside the data set, which is never changed. Set another run_dir.")
 
 
 def find_checkpoint(path: str | Path) -> Path:

@@ -4,10 +4,11 @@ import importlib
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.core.hydra_config import HydraConfig
 
 from segtune.__main__ import main
-from segtune.cli import compose
+from segtune.cli import compose, tasks
 from segtune.commands import predict, train
 from tests.cli.conftest import SMALL, discs, message
 
@@ -15,6 +16,67 @@ from tests.cli.conftest import SMALL, discs, message
 def test_flags_may_stand_between_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "seed=3", "--cfg", "job", "optimizer=sgd", "-p", "optimizer"]) == 0
     assert "name: sgd" in capsys.readouterr().out
+
+
+ROOT = "data.root=photos"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "portraits data/portraits 128"),
+        ((ROOT,), "folder photos 256"),
+        (("data.root=data/portraits",), "folder data/portraits 256"),
+        ((ROOT, "experiment=first"), "folder photos 96"),
+        ((ROOT, "experiment=skin"), "folder photos 256"),
+        ((ROOT, "data=portraits"), "portraits photos 128"),
+        ((ROOT, "data.name=portraits"), "portraits photos 128"),
+        ((ROOT, "data.name=folder"), "folder photos 256"),
+        (("++data.root=photos", "data.image_size=64"), "folder photos 64"),
+        (("--config-dir", "own", "experiment=rooted"), "folder elsewhere 256"),
+        (("--config-dir", "own", "experiment=rooted", ROOT), "folder photos 256"),
+        (("--config-dir", "own", "data=mine"), "folder mine 48"),
+        (("--config-dir", "own", "experiment=choosing", ROOT), "folder photos 48"),
+    ],
+)
+def test_a_root_means_a_folder_of_data(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    expected: str,
+) -> None:
+    """On the command line or in a file, unless the built-in data are chosen on the command line."""
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "experiment/rooted": "# @package _global_\ndata: {root: elsewhere}\n",
+        "experiment/choosing": "# @package _global_\ndefaults: [{override /data: mine}]\n",
+        "data/mine": "{name: folder, root: mine, image_size: 48}\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "own" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert main(["train", *arguments, "--cfg", "job", "-p", "data"]) == 0
+    data = yaml.safe_load(capsys.readouterr().out)
+    assert f"{data['name']} {data['root']} {data['image_size']}" == expected
+
+
+def test_each_run_of_a_sweep_has_its_own_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEGTUNE_SHARED", raising=False)
+    seen: list[str] = []
+    monkeypatch.setitem(tasks.TASKS, "train", lambda config: seen.append(f"{config.data.name} {config.data.root}"))
+    for arguments in (("data.root=a,b",), ("data=portraits,folder", "data.root=c"), ("experiment=skin,first",)):
+        main(["train", "-m", *arguments, "run_dir=sweep"])
+    assert seen == [
+        "folder a",
+        "folder b",
+        "portraits c",
+        "folder c",
+        "folder ../shared/data/skin_ecu",
+        "portraits data/portraits",
+    ]
 
 
 def test_a_misspelt_phase_is_not_a_new_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -290,13 +290,27 @@ def two_files_of_one_stem(data: Data) -> None:
     Image.fromarray(data.pixels()).save(data.photo("p00", "bmp"))
 
 
-@fault("error: images/p00.png: unreadable: cannot be read: Too many levels of symbolic links")
+@fault("error: images/p00.png: unreadable: a link that leads back to itself, not a file")
 def symlink_loop(data: Data) -> None:
     data.photo("p00").unlink()
     data.photo("p00").symlink_to(data.photo("p00"))
 
 
-@fault("error: masks/p00.png: unreadable: cannot be read: No such file or directory")
+@fault("error: images/p00.png: unreadable: a named pipe, not a file", "error: masks/p01.png: unreadable: a device, not")
+def pipes_and_devices(data: Data) -> None:
+    data.photo("p00").unlink()
+    os.mkfifo(data.photo("p00"))
+    data.mask("p01").unlink()
+    data.mask("p01").symlink_to("/dev/zero")
+
+
+@fault("error: train.txt: not a list: it is a named pipe; expected a text file of names")
+def list_that_is_a_pipe(data: Data) -> None:
+    (data.root / "train.txt").unlink()
+    os.mkfifo(data.root / "train.txt")
+
+
+@fault("error: masks/p00.png: unreadable: a link to nothing, not a file")
 def dangling_symlink(data: Data) -> None:
     data.mask("p00").unlink()
     data.mask("p00").symlink_to(data.root / "gone.png")

@@ -236,6 +236,41 @@ def test_pictures_the_model_was_trained_on_are_named(
     assert "was trained on 6 of these 16 images (p00, p01, p02, p03, p04 and 1 more)" in capsys.readouterr().out
 
 
+def test_data_that_are_not_named_are_those_of_the_training_run(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    best = f"checkpoint={run}/checkpoints/best.pt"
+    assert main(["evaluate", best, "data.split=val", "run_dir=out", "train.device=cpu", "train.workers=0"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"Data: folder {photos}, 16 images (train 6, val 4, test 6)\n")
+    assert "\nval: 4 images" in out
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))["data"] == str(photos)
+    assert not (tmp_path / "data").exists()
+
+
+def test_data_of_the_training_run_that_are_gone_are_named(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(run / "checkpoints" / "best.pt")
+    content["settings"]["data"] |= {"root": str(tmp_path / "gone")}
+    torch.save(content, tmp_path / "moved.pt")
+    (tmp_path / "photos").mkdir()
+    gone = f"{tmp_path}/moved.pt was trained on the data in {tmp_path}/gone, which is not a folder here. "
+    assert gone + "Set data.root" in refused(capsys, f"checkpoint={tmp_path}/moved.pt")
+    content["settings"]["data"] |= {"name": "portraits"}  # in a folder of the user's
+    torch.save(content, tmp_path / "moved.pt")
+    assert gone in refused(capsys, f"checkpoint={tmp_path}/moved.pt")
+    assert not (tmp_path / "gone").exists()
+    two = f"checkpoint=[{run}/checkpoints/best.pt,{tmp_path}/moved.pt]"
+    assert (
+        f"The checkpoints were trained on different data: {run}/checkpoints/best.pt on {photos} and "
+        f"{tmp_path}/moved.pt on {tmp_path}/gone. Set data.root to compare them."
+    ) in refused(capsys, two)
+    into = f"run_dir={photos}/images/out"
+    assert f"{into} is inside the data set" in refused(capsys, f"checkpoint={run}/checkpoints/best.pt", into)
+
+
 def test_two_checkpoints_are_compared_picture_by_picture(run: Path, photos: Path, tmp_path: Path) -> None:
     two = f"checkpoint=[{run}/checkpoints/best.pt,{run}/checkpoints/last.pt]"
     facts = evaluate(run, photos, tmp_path / "two", two)

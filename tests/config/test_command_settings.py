@@ -26,6 +26,30 @@ def test_an_evaluation_is_as_in_training_where_it_is_silent() -> None:
     assert data == replace(TRAINED, root="others", image_size=128, eval_size=None, limit=None, groups=None)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "folder photos"),
+        ({"split": "val", "foreground": "nonzero", "groups": "g.csv"}, "folder photos"),
+        ({"root": "others"}, "folder others"),
+        ({"name": "portraits"}, "portraits data/portraits"),
+        ({"name": "portraits", "root": "others"}, "portraits others"),
+    ],
+)
+def test_the_data_of_the_training_run_are_evaluated_unless_others_are_named(
+    given: dict[str, Any], expected: str
+) -> None:
+    settings = EvaluationDataSettings(**given)
+    completed = settings.completed(TRAINED)
+    assert f"{completed.name} {completed.root}" == expected
+    assert settings.named == bool({"name", "root"} & given.keys())
+
+
+def test_a_folder_of_data_has_a_root() -> None:
+    with pytest.raises(UserError, match="data: root is required where name is folder"):
+        parse(EvaluateSettings, {"checkpoint": "a.pt", "data": {"name": "folder"}, "train": {}})
+
+
 def test_what_an_evaluation_says_counts() -> None:
     data = EvaluationDataSettings("folder", "others", foreground="auto", eval_size=[32, 48], limit=3, split="all")
     completed = data.completed(TRAINED)

@@ -1,5 +1,8 @@
 """Photos and masks of every format against the arrays they were made from."""
 
+import contextlib
+import os
+import socket
 import zlib
 from pathlib import Path
 
@@ -282,3 +285,27 @@ def test_transparency_is_no_matter_where_black_and_only_black_has_it(tmp_path: P
         assert refusal(read_mask, path) == (
             "the mask's alpha channel varies, its colour does not; save the alpha as 8-bit grey"
         )
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read a pipe would wait for ever, to read a device would never end."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to("pipe.png")
+    (tmp_path / "nothing.png").symlink_to("gone.png")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
+        server.bind("socket.png")  # a path in full may be too long for it
+    for name, kind in {
+        "pipe": "a named pipe",
+        "device": "a device",
+        "folder": "a folder",
+        "link": "a named pipe",
+        "nothing": "a link to nothing",
+        "socket": "a socket",
+    }.items():
+        for read in (read_photo, read_mask):
+            with pytest.raises(ImageError) as caught:
+                read(tmp_path / f"{name}.png")
+            assert str(caught.value) == f"{tmp_path / name}.png: {kind}, not a file"

@@ -1,5 +1,7 @@
 """Splitting pairs, by lists written by hand and by seed."""
 
+import os
+import shutil
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -58,6 +60,42 @@ def test_half_a_set_of_lists_is_refused(tmp_path: Path) -> None:
         f"{tmp_path} has train.txt, test.txt but not val.txt. Add train.txt and val.txt (test.txt is "
         "optional), or remove all lists for a split by seed."
     )
+
+
+def test_lists_that_are_no_files_are_refused(tmp_path: Path) -> None:
+    """And nothing waits for a pipe."""
+    root = tmp_path / "root"
+    for what, make in {
+        "it is a folder": lambda path: path.mkdir(),
+        "it is a named pipe": os.mkfifo,
+        "it is a link to nothing": lambda path: path.symlink_to("gone.txt"),
+        "it is a link that leads back to itself": lambda path: path.symlink_to(path),
+        "it is a device": lambda path: path.symlink_to("/dev/zero"),
+        "it holds zero bytes": lambda path: path.write_bytes("a\n".encode("utf-16-le")),
+    }.items():
+        for name in ("train", "val", "test"):
+            shutil.rmtree(root, ignore_errors=True)
+            root.mkdir()
+            for split, entry in (("train", "a"), ("val", "b"), ("test", "c")):
+                if split == name:
+                    make(root / f"{split}.txt")
+                else:
+                    (root / f"{split}.txt").write_text(entry)
+            problems = split_pairs(pairs_named("a", "b", "c"), root, seed=0)[1]
+            assert [(one.level, one.where) for one in problems] == [("error", f"{name}.txt")]
+            assert problems[0].text.startswith(f"not a list: {what}")
+
+
+def test_a_link_to_a_list_is_one(tmp_path: Path) -> None:
+    (tmp_path / "all.txt").write_text("a")
+    (tmp_path / "train.txt").symlink_to("all.txt")
+    (tmp_path / "val.txt").write_text("b")
+    splits, problems = split_pairs(pairs_named("a", "b"), tmp_path, seed=0)
+    assert (names(splits), problems) == ({"train": ["a"], "val": ["b"], "test": []}, [])
+    (tmp_path / "val.txt").unlink()
+    (tmp_path / "train.txt").unlink()
+    (tmp_path / "val.txt").mkdir()  # alone, it is no reason for a split by seed
+    assert "has val.txt but not train.txt" in error(pairs_named("a", "b"), tmp_path, seed=0)
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(3, (1, 1, 1)), (10, (6, 2, 2)), (100, (70, 15, 15))])
@@ -120,9 +158,14 @@ def test_found_splits_follow_the_settings(folder: Path) -> None:
     assert problems == []
 
 
-def test_all_errors_are_listed_and_found_before_the_files_are_read(folder: Path) -> None:
+def test_all_errors_are_listed_and_found_before_the_files_are_read(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = DataSettings("folder", root=str(folder))
     look_for_data(settings, 0, 1)
+    assert capsys.readouterr().out == f"Data: folder {folder}, 10 images (train 6, val 2, test 2)\n"
+    look_for_data(settings, 0, 1, whole=True)
+    assert capsys.readouterr().out == f"Data: folder {folder}, 10 images (all 10)\n"
     (folder / "masks/p3.png").write_bytes(b"")
     look_for_data(settings, 0, 1)  # it reads no file
     (folder / "images/p4.png").unlink()

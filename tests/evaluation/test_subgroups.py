@@ -1,5 +1,6 @@
 """Groups of images: sizes by hand, tables good and bad."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,9 @@ def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.groups=.*gone.csv cannot be read: No such file"):
         groups_of_table(tmp_path / "gone.csv", NAMES, print)
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(UserError, match=r"data.groups=.*pipe.csv cannot be read: it is a named pipe, not a file\."):
+        groups_of_table(tmp_path / "pipe.csv", NAMES, print)
     (tmp_path / "latin.csv").write_bytes("name,ort\na,Köln\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"latin.csv cannot be read: it is not UTF-8."):
         groups_of_table(tmp_path / "latin.csv", NAMES, print)

@@ -85,3 +85,16 @@ def test_names_stay_unique_for_all_small_sets_of_files() -> None:
             names = unique_names(paths)
             assert len({name.casefold() for name in names}) == len(paths), paths
             assert all(os.fspath(path).startswith(name) for path, name in zip(paths, names, strict=True))
+
+
+def test_what_is_no_file_is_named_or_left_to_the_reader(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "link.png").symlink_to("gone.png")
+    for name, kind in {"pipe.png": "a named pipe", "pipe.mp4": "a named pipe", "link.png": "a link to nothing"}.items():
+        assert find_video(str(tmp_path / name)) is None
+        with pytest.raises(UserError) as caught:
+            find_images(str(tmp_path / name))
+        assert str(caught.value) == f"input={tmp_path / name}: it is {kind}, not a file."
+    for text in (str(tmp_path), f"{tmp_path}/*.png"):  # which says what is wrong with each
+        assert [source.name for source in find_images(text)] == ["link", "pipe"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from segtune.errors import UserError
-from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder, new_folder
+from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder, new_folder, refuse_data_folder
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,14 @@ def test_what_is_not_there_is_named(here: Path) -> None:
             lambda: find_data_folder("there/best.pt"),
             f"data.root=there/best.pt is not a folder (current folder: {here}). Set it to the folder of your data set.",
         ),
+        (
+            lambda: find_data_folder(""),
+            "data.root is empty. Set it to a path; the current folder is a dot: data.root=.",
+        ),
+        (
+            lambda: find_data_folder("~no_such_user_1/photos"),
+            "data.root=~no_such_user_1/photos: there is no home folder of ~no_such_user_1.",
+        ),
         (lambda: find_checkpoint("no.pt"), "No checkpoint at no.pt. Expected a file such as RUN/checkpoints/best.pt."),
         (lambda: find_checkpoint("there/last.pt"), "No checkpoint at there/last.pt. There are: there/best.pt."),
     ):
@@ -53,3 +61,18 @@ def test_a_folder_that_cannot_be_created_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         new_folder(tmp_path / "runs" / "now")
     assert str(error.value) == f"Cannot create the folder {tmp_path / 'runs' / 'now'}: File exists."
+
+
+@pytest.mark.parametrize(
+    "run_dir", ["there", "there/", "~/there/images", "there/masks/run", "linked", "linked/images/run"]
+)
+def test_results_are_not_written_among_the_data(here: Path, run_dir: str) -> None:
+    (here / "linked").symlink_to("there")
+    folder = Path(run_dir).expanduser()
+    with pytest.raises(UserError) as caught:
+        refuse_data_folder(folder, "~/there")
+    assert str(caught.value) == (
+        f"run_dir={folder} is inside the data set, which is never changed. Set another run_dir."
+    )
+    refuse_data_folder(Path("there/runs"), "there")
+    refuse_data_folder(Path("images"), "there")
