@@ -56,6 +56,11 @@ def grey_of(value: Value) -> int | None:
     return value.rgb & 255 if value.rgb == (value.rgb & 255) * 0x010101 else None
 
 
+def level_of(value: Value) -> int:
+    """Return how bright a value is: its grey value, or its colour's largest channel."""
+    return max(value.rgb.to_bytes(3, "big")) if isinstance(value, Colour) else value
+
+
 def is_background(value: Value) -> bool:
     """Return whether a value is 0 or black, the background by convention; a palette's index 0 need not be."""
     return (value.rgb if isinstance(value, Colour) else value) == 0
@@ -137,10 +142,8 @@ class Foreground:
 
 def brightness(value: Value) -> int:
     """Return what a threshold compares: the grey value, else the palette index, else the largest channel."""
-    grey, number = grey_of(value), number_of(value)
-    if grey is not None:
-        return grey
-    return number if number is not None else max((value.rgb >> shift) & 255 for shift in (16, 8, 0))  # type: ignore[union-attr]
+    number = number_of(value)
+    return level_of(value) if grey_of(value) is not None or number is None else number
 
 
 def foreground(settings: DataSettings) -> Foreground:

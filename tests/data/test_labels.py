@@ -15,6 +15,7 @@ from segtune.data.labels import (
     foreground,
     grey_of,
     is_background,
+    level_of,
     number_of,
 )
 
@@ -48,6 +49,10 @@ def test_greys_are_numbers_where_no_other_number_names_them() -> None:
     assert as_value(-1, 0x808080) == as_value(128, 0x808080) == 128
     assert as_value(1, 0xFFFFFF) == Colour(1, 0xFFFFFF)
     assert as_value(0, 0) == 0
+
+
+def test_the_level_of_a_colour_is_its_largest_channel() -> None:
+    assert [level_of(value) for value in (300, RED, GREY, GREEN)] == [300, 255, 128, 200]
 
 
 def test_rules_on_numbers() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segtune.data.labels import Mask, Value, grey_of
+from segtune.data.labels import Mask, Value, level_of
 
 _ROWS = 1024  # at a time, for the memory of huge masks
 
@@ -22,14 +22,13 @@ def areas_and_edges(mask: Mask, values: Sequence[Value]) -> tuple[int, int]:
         values: The distinct values in it.
 
     Returns:
-        How many of the grey values between the darkest and the brightest are of either kind; 0 and 0 if the mask has
-        colours other than greys.
+        How many of the values between the darkest and the brightest are of either kind. Of colours the largest channel
+        counts, and those that share it count as one.
     """
-    greys = [grey for value in values if (grey := grey_of(value)) is not None]
-    if len(greys) < 3 or len(greys) < len(values):
+    levels = np.unique([level_of(value) for value in values])
+    if len(levels) < 3:
         return 0, 0
-    levels = np.unique(greys)
-    array = mask.array if mask.legend is None else np.array([grey_of(value) or 0 for value in mask.legend])[mask.array]
+    array = mask.array if mask.legend is None else np.array([level_of(value) for value in mask.legend])[mask.array]
     pixels = np.zeros((3, len(levels)), np.int64)
     for top in range(0, len(array), _ROWS):
         ranks = np.searchsorted(levels, array[top : top + _ROWS]).astype(np.uint16)

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 
+import numpy as np
+
 from segtune.data.checks.scan import SampleStats
 from segtune.data.labels import Colour, Foreground, Value, brightness, colour_of, grey_of, is_background, number_of
 from segtune.data.sources.base import Problem
@@ -99,7 +101,7 @@ def _numbered(masks: Counts) -> bool:
 
 def _advice_on_numbers(seen: Sequence[SampleStats], masks: Counts) -> str:
     others = _others(masks)
-    if _has_grey_edges(seen):
+    if _has_edges(seen) and _halves(masks):
         most = max(len(one.values) for one in seen)
         return (
             f"This looks like grey edges from JPEG or anti-aliasing ({most} values in one mask): take "
@@ -130,8 +132,10 @@ def _advice_on_numbers(seen: Sequence[SampleStats], masks: Counts) -> str:
 
 def _advice_on_colours(seen: Sequence[SampleStats], masks: Counts) -> str:
     others = _others(masks)
-    if _has_grey_edges(seen):
-        return f"This looks like grey edges: take the bright half with data.foreground={_half(masks)}."
+    if _has_edges(seen):
+        if _halves(masks):
+            return f"This looks like blurred edges: take the bright half with data.foreground={_half(masks)}."
+        return "This looks like blurred edges between colours: save the masks without anti-aliasing."
     if not _usually_background(seen):
         return f"{_without_background(seen, 'black')}: {_choices(others)}."
     start = "" if _together(seen, others) else "No mask has two of them. "
@@ -198,12 +202,24 @@ def _strays(seen: Sequence[SampleStats], others: Counts) -> str:
     return f" Rare values are in {some(where)}." if where and 10 * len(where) <= len(seen) else ""
 
 
-def _has_grey_edges(seen: Sequence[SampleStats]) -> bool:
+def _has_edges(seen: Sequence[SampleStats]) -> bool:
     """Return whether the values between the darkest and the brightest lie on slopes, as in blurred or JPEG masks."""
     lossy = [one for one in seen if len(one.values) > 2 and one.pair.mask.suffix.lower() in _LOSSY]
     if sum(one.edge_values for one in seen) > sum(one.area_values for one in seen):
         return True
     return 2 * sum(one.area_values for one in lossy) < sum(len(one.values) - 2 for one in lossy)
+
+
+def _halves(masks: Counts) -> bool:
+    """Return whether a threshold can tell bright from dark: in greys, or in shades of one colour without palette."""
+    if all(grey_of(value) is not None for value in masks):
+        return True
+    if any(isinstance(value, Colour) and value.index >= 0 for value in masks):
+        return False
+    channels = np.array([list((colour_of(value) or 0).to_bytes(3, "big")) for value in masks])
+    brightest = channels[channels.max(axis=1).argmax()]
+    shades = np.outer(channels.max(axis=1) / brightest.max(), brightest)
+    return bool(np.abs(channels - shades).max() <= 2)
 
 
 def _half(masks: Counts) -> int:
@@ -218,7 +234,7 @@ def _of_threshold(rule: int, seen: Sequence[SampleStats], masks: Counts) -> str:
         return f"no mask reaches data.foreground={rule}: {largest}; {list_values(masks)}"
     numbers = {value: value.index for value in masks if isinstance(value, Colour) and value.index >= 0}
     differ = [value for value, number in numbers.items() if (number >= rule) != (levels[value] >= rule)]
-    if differ and max(numbers.values()) >= rule and not _has_grey_edges(seen):
+    if differ and max(numbers.values()) >= rule and not _has_edges(seen):
         text = f"data.foreground={rule} is ambiguous: palette indices and grey values of the masks differ"
         return f"{text}; {list_values(masks)}. Name those of the object: {_choices(_others(masks))}"
     compared = {value.index for value in numbers if grey_of(value) is None}
@@ -276,7 +292,7 @@ def _warnings(seen: Sequence[SampleStats], masks: Counts, rule: object) -> list[
     others = _others(masks)
     if isinstance(rule, int) or len(others) < 2:
         return []
-    if _has_grey_edges(seen):
+    if _has_edges(seen) and _halves(masks):
         text = f"grey edges: data.foreground={_half(masks)} would take the bright half of them; {list_values(others)}"
         return [Problem("warning", "masks", text)]
     if rule == "nonzero" and _numbered(masks) and _has_void(seen, others):

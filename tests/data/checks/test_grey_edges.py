@@ -61,13 +61,15 @@ def test_a_trimap_has_no_edges() -> None:
     assert counted(np.where(thin, np.uint8(128), disc()))[1] == 0
 
 
-def test_greys_count_whatever_their_index_and_colours_do_not() -> None:
+def test_colours_count_by_their_largest_channel() -> None:
     soft = cv2.resize(disc(), (128, 128), interpolation=cv2.INTER_AREA)  # 0, 64, 128, 191, 255
     indices = np.searchsorted([0, 64, 128, 191, 255], soft).astype(np.uint8)[::-1]
     shuffled = [Colour(index, level * 0x010101) for index, level in enumerate((0, 64, 128, 191, 255))]
     mask = Mask(indices, shuffled)
     assert areas_and_edges(mask, mask.values()) == (0, 3)
-    mask = Mask(indices, [Colour(index, 0xFF0000 + index) for index in range(5)])
+    mask = Mask(indices, [Colour(-1, level << 16) for level in (0, 64, 128, 191, 255)])
+    assert areas_and_edges(mask, mask.values()) == (0, 3)
+    mask = Mask(indices, [Colour(-1, 0xFF0000 + index) for index in range(5)])
     assert areas_and_edges(mask, mask.values()) == (0, 0)
 
 

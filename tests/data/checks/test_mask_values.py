@@ -296,8 +296,16 @@ def test_grey_edges_in_palettes_and_colours_are_halved_too(tmp_path: Path) -> No
     soft = [cv2.resize(cv2.resize(t * 255, (192, 192)), (64, 64), interpolation=cv2.INTER_AREA) for t in TRUTHS]
     data = Data(tmp_path, [grey(mask).convert("RGB").quantize(6) for mask in soft])
     (problem,) = data.problems()
-    assert problem.endswith(" This looks like grey edges: take the bright half with data.foreground=128.")
+    assert problem.endswith(" This looks like blurred edges: take the bright half with data.foreground=128.")
     assert np.abs(np.mean(data.read(128)) - np.mean(TRUTHS)) < 0.01
+    reds = [grey(np.uint8(mask[..., None] / 255 * (230, 25, 75) + 0.5)) for mask in soft]
+    data = Data(tmp_path, reds)
+    (problem,) = data.problems()
+    assert problem.endswith(" This looks like blurred edges: take the bright half with data.foreground=115.")
+    assert np.abs(np.mean(data.read(115)) - np.mean(TRUTHS)) < 0.01
+    two = [grey(np.uint8(np.dstack([mask, mask[::-1], 0 * mask]))) for mask in soft]
+    (problem,) = Data(tmp_path, two).problems()
+    assert problem.endswith(" This looks like blurred edges between colours: save the masks without anti-aliasing.")
 
 
 def test_values_are_listed_by_number_the_most_common_ones() -> None:
