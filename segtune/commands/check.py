@@ -14,6 +14,7 @@ from segtune.data.checks.integrity import findings, judge, report, small_objects
 from segtune.data.checks.near_duplicates import NearDuplicate, near_duplicates
 from segtune.data.checks.scan import SampleStats, scan
 from segtune.data.checks.statistics import Facts, facts
+from segtune.data.images import FULL_RANGE
 from segtune.data.labels import foreground
 from segtune.data.overlays import png
 from segtune.data.sources.base import Pair, Problem
@@ -51,10 +52,12 @@ def check(settings: CheckSettings, folder: Path) -> Facts:
         say(data_line(settings.data, splits))
         sizes = {name: settings.data.size if name == "train" else settings.data.evaluation_size for name in splits}
         rule, workers = foreground(settings.data), max(1, settings.train.workers)
-        stats, wrong = scan(splits, rule, workers=workers, sizes=sizes, progress=progress)
+        white = settings.data.max_value
+        stats, wrong = scan(splits, rule, workers=workers, max_value=white, sizes=sizes, progress=progress)
     near, within, counts = ([], [], {}) if settings.near is None else near_duplicates(stats, settings.near)
-    problems += wrong + judge(stats, rule) + findings(stats, near)
-    found: Facts = {"data": str(root), "tap": deepest.name} | facts(stats, deepest.stride)
+    problems += wrong + judge(stats, rule, white) + findings(stats, near)
+    found: Facts = {"data": str(root), "tap": deepest.name, "max_value": white or FULL_RANGE}
+    found |= facts(stats, deepest.stride)
     problems += small_objects(found["objects"], deepest.name)
     found |= {"near": [_plain(each) for each in near], "near_within_split": counts}
     found["near_within_split_pairs"] = [_plain(each) for each in within]
@@ -95,16 +98,16 @@ def _plain(each: NearDuplicate) -> dict[str, Any]:
 
 
 def _suspects(stats: Sequence[SampleStats], near: Sequence[NearDuplicate], problems: Sequence[Problem]) -> set[str]:
-    """Return the names of images with a problem, a near-duplicate, or an empty or full mask."""
+    """Return the names of images with a problem, a near-duplicate, an empty or full mask, or a turn of one file."""
     named = {Path(problem.where).stem if "/" in problem.where else problem.where for problem in problems}
     pairs = {each.pair.name for two in near for each in (two.first, two.second)}
-    return named | pairs | {one.pair.name for one in stats if one.fraction in (0, 1)}
+    return named | pairs | {one.pair.name for one in stats if one.fraction in (0, 1) or one.turned_apart}
 
 
 def _draw(settings: CheckSettings, folder: Path, stats: Sequence[SampleStats], suspects: set[str]) -> None:
     chosen = choose(stats, suspects, settings.sheet)
     if chosen:
-        sheet = contact_sheet(chosen, suspects, foreground(settings.data))
+        sheet = contact_sheet(chosen, suspects, foreground(settings.data), settings.data.max_value)
         write_atomically(folder / "contact_sheet.png", png(sheet))
 
 
@@ -150,6 +153,16 @@ def _facts_table(found: Facts) -> Table:
     table = Table(show_header=False)
     sizes = ", ".join(f"{name} {photos[name][0]} x {photos[name][1]}" for name in ("smallest", "median", "largest"))
     table.add_row("images (height x width)", f"{sizes}; {photos['different_sizes']} different sizes")
+    if "16" in found["photo_values"]:
+        table.add_row("values of 16-bit photos", _depth_text(found))
+    turned = found["orientation"]
+    if turned["photos"] or turned["masks"]:
+        alone = len(turned["photos_without_their_masks"])
+        table.add_row(
+            "turned by EXIF",
+            f"{_count(turned['photos'], 'photo')}, {alone} of them without {'its' if alone == 1 else 'their'} mask; "
+            f"{_count(turned['masks'], 'mask')}",
+        )
     common = sorted(values, key=lambda value: -values[value])[:8]
     listed = ", ".join(f"{value} in {values[value]}" for value in values if value in common)
     table.add_row("mask values", listed + (f", … ({len(values)} values)" if len(values) > len(common) else ""))
@@ -160,6 +173,15 @@ def _facts_table(found: Facts) -> Table:
         for row in _object_rows(objects, found["tap"]):
             table.add_row(*row)
     return table
+
+
+def _depth_text(found: Facts) -> str:
+    deep, white = found["photo_values"]["16"], found["max_value"]
+    largest = deep["largest"]
+    return (
+        f"{_count(deep['photos'], 'photo')}; up to {largest} ({largest.bit_length()} bits); "
+        f"white is {white} (data.max_value)"
+    )
 
 
 def _object_rows(objects: Facts, tap: str) -> Iterator[tuple[str, str]]:

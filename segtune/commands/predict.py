@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtune.config.command_settings import PredictSettings
-from segtune.data.images import ImageError, read_photo
+from segtune.data.images import ImageError, load_photo
 from segtune.data.overlays import Mask, RGBImage, jpeg, tinted
+from segtune.data.value_range import remarks
 from segtune.errors import FailedError, Interrupted, UserError, some
 from segtune.inference.inputs import Source, find_images, find_video
 from segtune.inference.predictor import Prediction, Predictor, load_as
@@ -58,7 +59,7 @@ def _images(settings: PredictSettings, output: Path, kinds: Sequence[str]) -> No
     unread, shares, began = list[str](), list[float](), time.perf_counter()
     try:
         with bar("predicting", len(sources)) as progress:
-            for number, (source, image) in enumerate(_read(sources), start=1):
+            for number, (source, image) in enumerate(_read(sources, predictor.max_value), start=1):
                 if isinstance(image, ImageError):
                     say(f"skipped: {image}")
                     unread.append(source.path.name)
@@ -78,21 +79,24 @@ def _images(settings: PredictSettings, output: Path, kinds: Sequence[str]) -> No
         raise FailedError(f"{len(unread)} of {_count(len(sources), 'image')} could not be read: {some(unread)}.")
 
 
-def _read(sources: Sequence[Source]) -> Iterator[tuple[Source, RGBImage | ImageError]]:
-    """Yield images, each read while the previous one is predicted."""
+def _read(sources: Sequence[Source], max_value: int | None) -> Iterator[tuple[Source, RGBImage | ImageError]]:
+    """Yield images, each read while the previous one is predicted, and print what is remarkable in a file."""
 
-    def read(source: Source) -> RGBImage | ImageError:
+    def read(source: Source) -> tuple[RGBImage | ImageError, list[str]]:
         try:
-            return read_photo(source.path)
+            photo = load_photo(source.path)
         except ImageError as error:
-            return error
+            return error, []
+        return photo.pixels(max_value), remarks(photo, max_value)
 
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(read, sources[0])
         for source, after in zip(sources, [*sources[1:], None], strict=True):
-            image = following.result()
+            image, said = following.result()
             if after:
                 following = reader.submit(read, after)
+            for remark in said:
+                say(f"{source.path}: {remark}")
             yield source, image
 
 

@@ -17,6 +17,7 @@ from segtune.config.types import (
     DataName,
     EmptyRule,
     Fraction,
+    MaxValue,
     Positive,
     Scale,
     Size,
@@ -76,6 +77,7 @@ class EvaluationDataSettings:
     val_share: Fraction | None = None
     test_share: Fraction | None = None
     limit: Count | None = None
+    max_value: MaxValue | None = None
     skin: bool | None = None
     groups: str | None = None
     split: SplitName = "test"
@@ -130,7 +132,8 @@ class PredictSettings:
     `input` is a file, a folder, a pattern, a video, or `camera:N`; `frames` limits the frames of a video or camera,
     None for all. `image_size` None is the validation size of the training run. `tile` is the side of the window for
     sliding-window inference at the image's own size, None to resize the whole image to `image_size`; `overlap` is the
-    fraction of a window that its neighbour covers too.
+    fraction of a window that its neighbour covers too. `max_value` is the value that is white in photos of 16 bits,
+    None as in training.
     """
 
     checkpoint: str
@@ -140,6 +143,7 @@ class PredictSettings:
     image_size: Size | None = None
     tile: Annotated[int, Field(ge=128, le=8192)] | None = None
     overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+    max_value: MaxValue | None = None
     tta: TTASettings = field(default_factory=TTASettings)
     masks: bool = True
     probabilities: bool = False

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 
 from segtune.config.foreground_rule import ForegroundRule
-from segtune.config.types import STRICT, Count, DataName, Fraction, Size, SplitName
+from segtune.config.types import STRICT, Count, DataName, Fraction, MaxValue, Size, SplitName
 
 #: Where the built-in data are drawn by default, relative to the current folder.
 PORTRAITS_ROOT = "data/portraits"
@@ -21,7 +21,8 @@ class ImageSettings:
     """Settings of images and masks; sizes are a side or [height, width] in pixels.
 
     `image_size` is the network's input size in training, `eval_size` in validation and evaluation, None for the same.
-    `skin` and `groups` choose the subgroups of an evaluation: by skin tone, by the columns of a CSV file.
+    `max_value` is the value that is white in photos of 16 bits, None for 65535. `skin` and `groups` choose the
+    subgroups of an evaluation: by skin tone, by the columns of a CSV file.
     """
 
     name: DataName
@@ -33,6 +34,7 @@ class ImageSettings:
     val_share: Fraction = 0.15
     test_share: Fraction = 0.15
     limit: Count | None = None
+    max_value: MaxValue | None = None
     skin: bool = False
     groups: str | None = None
     split: SplitName = "test"

@@ -10,6 +10,7 @@ STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 Positive = Annotated[float, Field(gt=0)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+MaxValue = Annotated[int, Field(ge=1, le=65535)]
 NotNegative = Annotated[float, Field(ge=0)]
 Scale = Annotated[float, Field(ge=0.25, le=4)]
 Side = Annotated[int, Field(ge=32, le=8192)]

@@ -31,12 +31,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         transform: "A.Compose",
         seed: int,
         *,
+        max_value: int | None = None,
         truth: bool = False,
     ) -> None:
         self.pairs = pairs
         self.foreground = foreground
         self.transform = transform
         self.seed = seed
+        self.max_value = max_value
         self.truth = truth
 
     def __len__(self) -> int:
@@ -52,7 +54,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         pair = self.pairs[index]
         truth = self.foreground(pair.read_mask()).astype(np.uint8)
         self._seed(epoch, index)
-        out = self.transform(image=pair.read_photo(), mask=truth)
+        out = self.transform(image=pair.read_photo(self.max_value), mask=truth)
         sample = {
             "image": torch.from_numpy(np.ascontiguousarray(out["image"].transpose(2, 0, 1))),
             "mask": torch.from_numpy(np.ascontiguousarray(out["mask"][None])),
@@ -62,7 +64,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def only(self, chosen: slice) -> "SegmentationDataset":
         """Return this data set restricted to some pairs."""
-        return SegmentationDataset(self.pairs[chosen], self.foreground, self.transform, self.seed, truth=self.truth)
+        return SegmentationDataset(
+            self.pairs[chosen],
+            self.foreground,
+            self.transform,
+            self.seed,
+            max_value=self.max_value,
+            truth=self.truth,
+        )
 
     def _seed(self, epoch: int, index: int) -> None:
         # Compose.set_random_seed would seed every transform alike, so that a flip always came with a rotation;
@@ -77,6 +86,6 @@ def build_dataset(
     """Return a data set for training or, without augmentation, for evaluation (with masks at their original size)."""
     if augment is None:
         transform = build_transform(data.evaluation_size, None, {})
-        return SegmentationDataset(pairs, foreground(data), transform, seed, truth=True)
+        return SegmentationDataset(pairs, foreground(data), transform, seed, max_value=data.max_value, truth=True)
     transform = build_transform(data.size, augment.crop, augment.transforms)
-    return SegmentationDataset(pairs, foreground(data), transform, seed)
+    return SegmentationDataset(pairs, foreground(data), transform, seed, max_value=data.max_value)

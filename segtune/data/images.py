@@ -1,57 +1,99 @@
-"""Read photos and masks from files.
+"""Read photos and masks from files."""
 
-Pillow decodes them: it reports a truncated file, where OpenCV silently returns what it has read so far.
-"""
-
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from segtune.data.decoding import Decoded, decode
+from segtune.data.decoding import ImageError as ImageError
 from segtune.data.labels import Mask, Value, as_value
-from segtune.errors import UserError
-from segtune.runtime.paths import special_kind
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
-# Files are opened with these decoders only, whatever their extension (EPS, say, would start Ghostscript).
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-
-# Pillow warns above this many pixels and refuses twice as many; its default refuses 179 MP, less than large scans.
-Image.MAX_IMAGE_PIXELS = 250_000_000
-# Otherwise the decoders are loaded on first use, where threads race.
-Image.init()
+#: The largest value of 16-bit samples, which is white unless `data.max_value` says otherwise.
+FULL_RANGE = 65535
 
 
-class ImageError(UserError):
-    """An image that cannot be used; the message names the file and the reason."""
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo as its file holds it, but upright.
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.reason = reason
+    `samples` is RGB, (H, W, 3), uint8 or uint16. `orientation` is the file's, 1 to 8, which has been applied; `frames`
+    is how many images the file holds, of which this is the first.
+    """
+
+    samples: NDArray[np.uint8] | NDArray[np.uint16]
+    orientation: int
+    frames: int
+
+    def pixels(self, max_value: int | None) -> NDArray[np.uint8]:
+        """Return the photo in 8 bits; a sample of 16 bits is white at `max_value` and above, None for 65535."""
+        if self.samples.dtype == np.uint8:
+            return np.asarray(self.samples, np.uint8)
+        return _to_8_bits(FULL_RANGE if max_value is None else max_value)[self.samples]
 
 
-def read_photo(path: Path) -> NDArray[np.uint8]:
-    """Return a photo as RGB, upright.
+@cache
+def _to_8_bits(max_value: int) -> NDArray[np.uint8]:
+    """Return the 8-bit value of every 16-bit one; where `max_value` is 2^k - 1, the highest 8 of k bits."""
+    return (np.minimum(np.arange(FULL_RANGE + 1), max_value) * 256 // (max_value + 1)).astype(np.uint8)
 
-    The EXIF orientation is applied; grey, palette and CMYK become RGB; alpha is dropped; 16-bit samples keep their
-    high byte (exact for 8-bit values scaled by 257).
+
+def read_photo(path: Path, max_value: int | None = None) -> NDArray[np.uint8]:
+    """Return a photo as RGB of 8 bits, upright.
+
+    The orientation of the file is applied; grey, palette and CMYK become RGB; alpha is dropped. Samples of 16 bits are
+    scaled so that `max_value` is white; None is 65535, which keeps their high bytes (exact for 8-bit values scaled by
+    257).
 
     Returns:
         RGB, shape `(H, W, 3)`, 0 to 255.
 
     Raises:
-        ImageError: The file is missing, empty, damaged, not an image of a supported format, or holds floats or 32-bit
-            integers.
+        ImageError: As `load_photo`.
     """
-    image = _open(path)
-    if image.mode in ("F", "I"):
-        kind = "floating-point" if image.mode == "F" else "32-bit integer"
-        raise ImageError(path, f"{kind} samples have no defined range; save the photo with 8 or 16 bits a channel")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return load_photo(path).pixels(max_value)
+
+
+def load_photo(path: Path) -> Photo:
+    """Return a photo with all its bits.
+
+    Raises:
+        ImageError: The file is missing, empty, damaged, not an image of a supported format, or holds other samples
+            than unsigned ones of up to 16 bits.
+    """
+    decoded = decode(path)
+    content, layout = decoded.content, decoded.layout
+    if (layout and layout.kind != "unsigned") or (isinstance(content, Image.Image) and content.mode in ("F", "I")):
+        raise ImageError(path, _no_range(decoded))
+    if isinstance(content, Image.Image):
+        samples: NDArray[Any] = _rgb(path, content)
+    else:
+        if layout and layout.bits == 12:
+            content = content << 4 | content >> 8  # to the full range of 16 bits
+        samples = np.stack([content] * 3, axis=2) if content.ndim == 2 else np.ascontiguousarray(content[..., :3])
+    return Photo(samples, decoded.orientation, decoded.frames)
+
+
+def _no_range(decoded: Decoded) -> str:
+    """Return why samples whose black and white no format defines are refused."""
+    values = np.asarray(decoded.content)
+    floats = values.dtype.kind == "f"
+    found = np.isfinite(values)
+    extent = f"{values[found].min():g} to {values[found].max():g}" if found.any() else "no number"
+    layout = decoded.layout
+    kind = "floating-point" if floats else f"{layout.bits if layout else 32}-bit integer"
+    sign = "" if floats or not layout else f"{layout.kind} "
+    advice = "save the photo with 8 or 16 bits a channel, unsigned"
+    return f"{kind} samples have no defined range; {advice} (this file has {sign}{extent})"
+
+
+def _rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
     if "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns when a palette with alpha is converted straight to RGB
     try:
@@ -61,47 +103,56 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
 
 
 def read_mask(path: Path) -> Mask:
+    """Return a mask as its file holds it, upright; see `load_mask`."""
+    return load_mask(path).mask
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedMask:
+    """A mask, upright; `orientation` and `frames` are of its file, as those of a photo."""
+
+    mask: Mask
+    orientation: int
+    frames: int
+
+
+def load_mask(path: Path) -> LoadedMask:
     """Return a mask as its file holds it; what is foreground in it is for the whole data set to say.
 
     Grey masks hold their 8-, 16- or 32-bit values. Palette and 1-bit masks hold indices with their colours, colour
-    masks up to 256 colours; grey among them counts as its grey value. An EXIF orientation is ignored, because masks are
-    drawn over the photo as displayed; a TIFF's own orientation is part of the format and applies.
+    masks up to 256 colours; grey among them counts as its grey value. The orientation of the file is applied, as every
+    viewer does.
 
     Returns:
-        Values of shape `(H, W)`; an array of numbers is uint8, uint16 or int32.
+        Values of shape `(H, W)`; an array of numbers is uint8, int8, uint16 or int32.
 
     Raises:
         ImageError: The file cannot be read, or holds what cannot be labels.
     """
-    image = _open(path)
+    decoded = decode(path)
+    content = decoded.content
+    if isinstance(content, Image.Image):
+        return LoadedMask(_mask_of(path, content), decoded.orientation, decoded.frames)
+    if content.ndim == 3:
+        raise ImageError(path, "a mask cannot have several 16-bit channels; save it as 8-bit or 16-bit grey")
+    return LoadedMask(Mask(content), decoded.orientation, decoded.frames)
+
+
+def _mask_of(path: Path, image: Image.Image) -> Mask:
     if "transparency" in image.info and image.mode in ("1", "L", "P", "RGB"):
         _check_alpha(path, image.convert("RGBA"), of_colours=True)
     if image.mode == "1":
         return Mask(np.asarray(image).astype(np.uint8), (0, as_value(1, 0xFFFFFF)))
     if image.mode == "P":
         return _palette_mask(path, image)
-    if image.mode in ("L", "I") or image.mode.startswith("I;16"):
+    if image.mode in ("L", "I"):
         return Mask(np.array(image))
     if image.mode not in ("LA", "RGB", "RGBA"):
         kind = "floating-point samples" if image.mode == "F" else f"colour mode {image.mode}"
         raise ImageError(path, f"a mask cannot have {kind}; save it as 8-bit grey")
-    if image.info["high_byte"]:
-        raise ImageError(path, "a mask cannot have several 16-bit channels; save it as 8-bit or 16-bit grey")
     if image.mode != "RGB":
         _check_alpha(path, image)
     return Mask(np.array(image.convert("L"))) if image.mode == "LA" else _colour_mask(path, image.convert("RGB"))
-
-
-def count_frames(path: Path) -> int:
-    """Return the number of frames or pages in a PNG, TIFF or WebP file, of which only the first is read.
-
-    The preview that a JPEG may hold beside its photo does not count.
-    """
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            return 1 if image.format in ("JPEG", "MPO") else int(getattr(image, "n_frames", 1))
-    except Exception:  # a damaged page behind a good first one
-        return 1
 
 
 def _palette_mask(path: Path, image: Image.Image) -> Mask:
@@ -152,23 +203,3 @@ def _check_alpha(path: Path, image: Image.Image, *, of_colours: bool = False) ->
     if (np.ptp(rest, axis=(0, 1)) == 0).all():
         raise ImageError(path, "the mask's alpha channel varies, its colour does not; save the alpha as 8-bit grey")
     raise ImageError(path, "the mask's alpha channel varies; save it as 8-bit grey without alpha")
-
-
-def _open(path: Path) -> Image.Image:
-    """Return a completely decoded file; `info["high_byte"]` is whether Pillow reduced 16-bit colour to 8 bits."""
-    if kind := special_kind(path):
-        raise ImageError(path, f"{kind}, not a file")
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            # The tile's raw mode is lost once the pixels are loaded.
-            image.info["high_byte"] = image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile)
-            image.load()
-            return image
-    except UnidentifiedImageError as error:
-        empty = path.stat().st_size == 0
-        reason = "the file is empty" if empty else "not a JPEG, PNG, BMP, TIFF or WebP image, or damaged"
-        raise ImageError(path, reason) from error
-    except OSError as error:
-        raise ImageError(path, f"cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # on damaged files, Pillow's decoders raise nearly anything
-        raise ImageError(path, f"cannot be decoded: {type(error).__name__}: {error}") from error

@@ -52,7 +52,9 @@ def build_splits(
         UserError: The data has errors; all are listed.
     """
     splits, problems = find_splits(settings, seed, progress, whole=whole)
-    problems += check_data(splits, foreground(settings), workers=max(1, workers), progress=progress)
+    problems += check_data(
+        splits, foreground(settings), workers=max(1, workers), max_value=settings.max_value, progress=progress
+    )
     errors = [problem for problem in problems if problem.level == "error"]
     if errors:
         root = Path(settings.root).expanduser()

@@ -130,6 +130,7 @@ def _settings_of(evaluated: EvaluatedModel, result: Evaluation) -> Facts:
         "data": str(Path(evaluated.data.root).expanduser().resolve()),
         "foreground": evaluated.data.foreground,
         "invert": evaluated.data.invert,
+        "max_value": evaluated.data.max_value,
         "image_size": list(evaluated.data.evaluation_size),
         "threshold": evaluated.options.threshold,
         "empty": evaluated.options.empty,

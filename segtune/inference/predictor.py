@@ -41,6 +41,7 @@ class Predictor:
         compute: Device and precision.
         tile: Side of the tiles in which an image is predicted at its own size; None for whole images at `size`.
         overlap: Least fraction of a tile that its neighbour also covers.
+        max_value: The value that is white in photos of 16 bits, for `read_photo`; None for 65535.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class Predictor:
         *,
         tile: int | None = None,
         overlap: float = 0.25,
+        max_value: int | None = None,
     ) -> None:
         self.network, self.size, self.threshold, self.compute = network, size, threshold, compute
-        self.tile, self.overlap = tile, overlap
+        self.tile, self.overlap, self.max_value = tile, overlap, max_value
         self._resized = build_transform(size, None, {})
         self._threshold_logit = logit_of(threshold)
 
@@ -69,7 +71,7 @@ class Predictor:
             ValueError: The image has another type or shape.
             UserError: The device runs out of memory.
         """
-        _check(image)
+        _check(image, self.max_value)
         image = np.ascontiguousarray(image)
         try:
             if self.tile is None:
@@ -140,23 +142,26 @@ def load_as(settings: PredictSettings) -> Predictor:
     path = Path(settings.checkpoint).expanduser()
     compute = resolve_device(settings.train)
     exported = path.suffix.lower() == ".onnx"
-    network, size, threshold = _exported(path) if exported else _trained(path, compute)
+    network, size, threshold, max_value = _exported(path) if exported else _trained(path, compute)
     if settings.image_size is not None:
         side = settings.image_size
         size = (side, side) if isinstance(side, int) else (side[0], side[1])
     if settings.train.threshold is not None:
         threshold = settings.train.threshold
     network = with_tta(network, flips=settings.tta.flips, scales=settings.tta.scales)
-    return Predictor(network, size, threshold, compute, tile=settings.tile, overlap=settings.overlap)
+    max_value = max_value if settings.max_value is None else settings.max_value
+    return Predictor(
+        network, size, threshold, compute, tile=settings.tile, overlap=settings.overlap, max_value=max_value
+    )
 
 
-def _trained(path: Path, compute: Device) -> tuple[Network, tuple[int, int], float]:
+def _trained(path: Path, compute: Device) -> tuple[Network, tuple[int, int], float, int | None]:
     checkpoint = Checkpoint.load(path)
     model, trained = compute.place(checkpoint.rebuild().model).eval(), checkpoint.settings
-    return model, trained.data.evaluation_size, trained.train.threshold
+    return model, trained.data.evaluation_size, trained.train.threshold, trained.data.max_value
 
 
-def _exported(path: Path) -> tuple[Network, tuple[int, int], float]:
+def _exported(path: Path) -> tuple[Network, tuple[int, int], float, int | None]:
     from segtune.inference.onnx_model import load_onnx  # needs the optional packages of segtune[export]
 
     network, facts = load_onnx(path)
@@ -166,10 +171,11 @@ def _exported(path: Path) -> tuple[Network, tuple[int, int], float]:
         return torch.logit(network(images.round().to("cpu", torch.uint8)), eps=1e-7)
 
     height, width = facts["size"]
-    return logits, (int(height), int(width)), float(facts["threshold"])
+    max_value = facts["settings"].get("data", {}).get("max_value")  # files of earlier versions have none
+    return logits, (int(height), int(width)), float(facts["threshold"]), max_value
 
 
-def _check(image: Any) -> None:
+def _check(image: Any, max_value: int | None) -> None:
     expected = "predict takes RGB as a NumPy array of uint8, 0 to 255, of shape (height, width, 3)"
     if not isinstance(image, np.ndarray):
         raise ValueError(f"{expected}; got {type(image).__name__}. For Pillow: np.array(image.convert('RGB')).")
@@ -181,9 +187,12 @@ def _check(image: Any) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"{expected}; {got}. Pass one image at a time, channels last.")
     if image.dtype != np.uint8:
+        convert = "(image >> 8).astype(np.uint8)"
+        if max_value is not None:  # as `read_photo`
+            convert = f"(np.minimum(image, {max_value}).astype(int) * 256 // {max_value + 1}).astype(np.uint8)"
         raise ValueError(
             f"{expected}; {got}. Convert it: (image * 255).round().astype(np.uint8) for floats from 0 to 1, "
-            "(image >> 8).astype(np.uint8) for 16 bits."
+            f"{convert} for 16 bits."
         )
 
 

@@ -28,6 +28,7 @@ from segtune.config.parse import parse
 from segtune.data.splits import build_splits
 from segtune.errors import FailedError, UserError
 from segtune.models.layer_info import LayerInfo
+from tests.data.tiff_files import write_tiff
 
 CONF = Path(__file__).parents[2] / "conf"
 HEIGHT, WIDTH = 48, 64
@@ -423,7 +424,7 @@ def list_of_powershell(data: Data) -> None:
     data.list("val").write_bytes("p08\r\np09\r\n".encode("utf-16"))
 
 
-@fault("error: images/p00.png: unreadable: cannot be decoded: DecompressionBombError")
+@fault("error: images/p00.png: unreadable: 60000 x 60000 pixels are 3600 megapixels, more than 500")
 def decompression_bomb(data: Data) -> None:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -431,6 +432,36 @@ def decompression_bomb(data: Data) -> None:
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     data.photo("p00").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+@fault(
+    "error: images: nearly black: the values of 12 photos of 16 bits go up to 4095, and 65535 is white; set data.max"
+)
+def photos_of_12_bits_in_16(data: Data) -> None:
+    for name in data.names:
+        deep = data.pixels(name)[..., ::-1].astype(np.uint16) * 16 + 15
+        deep[0, 0] = 4095
+        cv2.imwrite(str(data.photo(name)), deep)
+
+
+@fault("warning: images: turned by EXIF: 1 photos (1 turned by 180°), but not their masks: train p00.")
+def photo_turned_upside_down_by_exif(data: Data) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data.replace(data.photo("p00", "jpg"), data.pixels(), exif=exif)
+
+
+@fault("warning: masks/p00.tif: several images in one file: only the first of 2 is used")
+def mask_of_two_pages(data: Data) -> None:
+    labels = Image.fromarray(data.labels())
+    data.replace(data.mask("p00", "tif"), data.labels(), save_all=True, append_images=[labels])
+
+
+@fault("error: images/p00.tif: unreadable: it holds 5 bands of unsigned 16 bits (RGB); expected grey, RGB or RGB with")
+def photo_of_five_bands(data: Data) -> None:
+    bands = np.dstack([data.pixels(), data.pixels()[..., :2]]).astype(np.uint16) * 257
+    data.photo("p00").unlink()
+    write_tiff(data.photo("p00", "tif"), bands)
 
 
 @fault("warning: images/p00.png: several images in one file: only the first of 2 is used")

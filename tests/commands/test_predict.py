@@ -13,8 +13,10 @@ from PIL import Image
 
 from segtune.__main__ import main
 from segtune.commands import predict
+from segtune.config.command_settings import PredictSettings
 from segtune.inference import predictor
 from segtune.runtime.device import Device
+from tests.data.tiff_files import write_tiff
 
 pytestmark = pytest.mark.trains
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -108,6 +110,45 @@ def test_a_folder_with_a_trained_model(place: Path, home: Path, capsys: pytest.C
     assert out.splitlines()[0].startswith("2 images; resized to 64 x 64 pixels, threshold 0.5, on ")
     share = f"{100 * (mask > 0).mean():.1f} % foreground on average"
     assert out.splitlines()[-1].startswith(f"2 images in predictions: {share}, ")
+
+
+def test_what_is_remarkable_in_a_file_is_said(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network says what is red: half of white, of 12 bits in 16, in the left third."""
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        return torch.logit(images[:, :1].float() / 255, eps=1e-6)
+
+    def load_as(settings: PredictSettings) -> predictor.Predictor:
+        return predictor.Predictor(network, (40, 60), 0.5, CPU, max_value=settings.max_value)
+
+    monkeypatch.setattr(predict, "load_as", load_as)
+    (place / "in").mkdir()
+    deep = half_red().astype(np.uint16) * 12
+    write_tiff(place / "in" / "planes.tif", deep, planar=True)
+    write_tiff(place / "in" / "pages.tif", deep, deep, deep)
+    cv2.imwrite(str(place / "in" / "bright.png"), deep[..., ::-1] * 4)
+    write_tiff(place / "in" / "five.tif", np.zeros((40, 60, 5), np.uint16))
+    code, out, err = call(capsys, "input=in", "max_value=4095", "overlays=false")
+    assert (code, err) == (1, "segtune predict: 1 of 4 images could not be read: five.tif.")
+    assert out.splitlines()[1:-1] == [
+        f"{Path('in/bright.png')}: 33.33% of its values, up to 12240, are above max_value=4095 and become white",
+        f"skipped: {Path('in/five.tif')}: it holds 5 bands of unsigned 16 bits (RGB); expected grey, RGB or RGB with "
+        "alpha, in unsigned 8 or 16 bits; save a mask as 8-bit grey, and of a photo three bands as RGB, scaled to that "
+        "range",
+        f"{Path('in/pages.tif')}: several images in one file: only the first of 3 is used",
+    ]
+    for name in ("planes", "pages", "bright"):
+        mask = np.array(Image.open(place / "predictions" / "masks" / f"{name}.png"))
+        assert np.array_equal(mask > 0, half_red()[..., 0] > 0)
+    code, out, _ = call(capsys, "input=in/planes.tif", "output=dark", "overlays=false")
+    assert code == 0
+    assert out.splitlines()[1] == (
+        f"{Path('in/planes.tif')}: nearly black: its 16-bit values go up to 3060, and 65535 is white; if other photos "
+        "do too, set max_value=4095"
+    )
+    assert not np.array(Image.open(place / "dark" / "masks" / "planes.png")).any()
 
 
 KINDS = [("masks", "png"), ("overlays", "jpg"), ("probabilities", "png")]

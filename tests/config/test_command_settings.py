@@ -17,7 +17,15 @@ from segtune.config.training_settings import TrainSettings
 from segtune.errors import UserError
 
 TRAINED = DataSettings(
-    "folder", "photos", foreground=[3], image_size=[96, 64], eval_size=128, val_share=0.2, limit=7, groups="g.csv"
+    "folder",
+    "photos",
+    foreground=[3],
+    image_size=[96, 64],
+    eval_size=128,
+    val_share=0.2,
+    limit=7,
+    groups="g.csv",
+    max_value=4095,
 )
 
 
@@ -55,7 +63,8 @@ def test_what_an_evaluation_says_counts() -> None:
     completed = data.completed(TRAINED)
     assert (completed.foreground, completed.limit, completed.split) == ("auto", 3, "all")
     assert completed.evaluation_size == (32, 48)
-    assert completed.val_share == 0.2
+    assert (completed.val_share, completed.max_value) == (0.2, 4095)
+    assert EvaluationDataSettings("folder", "others", max_value=65535).completed(TRAINED).max_value == 65535
 
 
 def test_together_they_must_leave_something_to_train_on() -> None:

@@ -1,11 +1,15 @@
 """Samples as functions of (seed, epoch, index)."""
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from segtune.data.dataset import SegmentationDataset
+from segtune.config.data_settings import AugmentSettings, DataSettings
+from segtune.data.dataset import SegmentationDataset, build_dataset
 from segtune.data.labels import Foreground
 from segtune.data.sources.base import Pair
 from segtune.data.transforms import build_transform
@@ -38,6 +42,17 @@ def dataset(pairs: list[Pair], seed: int = 0, truth: bool = False) -> Segmentati
 
 def same(a: dict, b: dict) -> bool:
     return torch.equal(a["image"], b["image"]) and torch.equal(a["mask"], b["mask"])
+
+
+def test_sixteen_bits_are_scaled_by_the_setting(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 4096, (64, 64, 3), np.uint16)
+    pair = Pair("a", tmp_path / "a.png", tmp_path / "m.png")
+    cv2.imwrite(str(pair.photo), deep[..., ::-1])
+    Image.fromarray(np.eye(64, dtype=np.uint8)).save(pair.mask)
+    settings = DataSettings("folder", str(tmp_path), image_size=64, max_value=4095)
+    for made in (build_dataset([pair], settings, None), build_dataset([pair], settings, AugmentSettings())):
+        for each in (made, made.only(slice(1))):
+            assert np.array_equal(each[0, 0]["image"].numpy().transpose(1, 2, 0), deep >> 4)
 
 
 def test_a_sample_holds_what_it_says(pairs: list[Pair]) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtune.data.images import ImageError, read_mask, read_photo
+from segtune.data.images import ImageError, load_mask, load_photo, read_mask, read_photo
 from segtune.data.labels import Colour, Foreground, Value
+from segtune.errors import UserError
+from tests.data.tiff_files import DEFLATE, write_tiff
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), np.uint8)
@@ -54,6 +56,114 @@ def test_sixteen_bit_photos_keep_their_range(tmp_path: Path, suffix: str) -> Non
     assert np.array_equal(read_photo(grey), np.dstack([GREY] * 3))
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_the_value_that_is_white_scales_sixteen_bits(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    deep = RNG.integers(0, 4096, (5, 7, 3), np.uint16)
+    cv2.imwrite(str(path), deep[..., ::-1])
+    assert np.array_equal(load_photo(path).samples, deep)
+    assert np.array_equal(read_photo(path), deep >> 8)
+    assert np.array_equal(read_photo(path, 65535), deep >> 8)
+    assert np.array_equal(read_photo(path, 4095), deep >> 4)
+    assert np.array_equal(read_photo(path, 2999), np.minimum(deep.astype(int), 2999) * 256 // 3000)
+    cv2.imwrite(str(path), RGB[..., ::-1].astype(np.uint16))  # 8 bits in 16
+    assert np.array_equal(read_photo(path, 255), RGB)
+    assert np.array_equal(read_photo(save(tmp_path, f"b.{suffix}", RGB), 4095), RGB)  # 8 bits are what they are
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sixteen_bit_tiffs_are_read_exactly_and_upright(tmp_path: Path, planar: bool, orientation: int) -> None:
+    for bands, options in ((3, {}), (4, {"extra": (2,)}), (3, {"colours": 1, "extra": (0, 0)})):
+        deep = RNG.integers(0, 65536, (5, 7, bands), np.uint16)
+        for compression in ({}, {"compression": DEFLATE, "predictor": True}):
+            more = {"planar": planar, "orientation": orientation, **options, **compression}
+            photo = load_photo(write_tiff(tmp_path / "a.tif", deep, **more))
+            assert np.array_equal(photo.samples, ORIENTED[orientation](deep[..., :3]))
+            assert (photo.orientation, photo.frames) == (orientation, 1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_plain_tiffs_are_upright_too(tmp_path: Path, orientation: int) -> None:
+    """Pillow maps them into memory, and some versions at the size that they have when turned."""
+    for dtype in (np.uint8, np.uint16):
+        grey = RNG.integers(0, 250, (5, 7), dtype)
+        path = write_tiff(tmp_path / "a.tif", grey, colours=1, rows=5, orientation=orientation)
+        upright = ORIENTED[orientation](grey)
+        assert np.array_equal(load_photo(path).samples, np.dstack([upright] * 3))
+        mask = load_mask(path)
+        assert np.array_equal(mask.mask.array, upright)
+        assert mask.orientation == orientation
+
+
+def test_white_is_zero_where_a_tiff_says_so(tmp_path: Path) -> None:
+    for dtype in (np.uint8, np.uint16):
+        values = RNG.integers(0, 250, (5, 7), dtype)
+        inverted = np.iinfo(dtype).max - values
+        path = write_tiff(tmp_path / "a.tif", values, colours=0)
+        assert np.array_equal(load_photo(path).samples, np.dstack([inverted] * 3))
+        assert np.array_equal(numbers(path), inverted)
+
+
+def test_sixteen_bit_cmyk_shows_its_colour(tmp_path: Path) -> None:
+    deep = RNG.integers(0, 65536, (5, 7, 4), np.uint16)
+    expected = np.array(Image.frombytes("CMYK", (7, 5), (deep >> 8).astype(np.uint8).tobytes()).convert("RGB"))
+    for planar in (False, True):
+        assert np.array_equal(read_photo(write_tiff(tmp_path / "a.tif", deep, colours=5, planar=planar)), expected)
+
+
+def test_pages_and_frames_are_counted(tmp_path: Path) -> None:
+    pages = [RNG.integers(0, 65536, (5, 7, 3), np.uint16) for _ in range(3)]
+    photo = load_photo(write_tiff(tmp_path / "a.tif", *pages, planar=True))
+    assert (photo.frames, np.array_equal(photo.samples, pages[0])) == (3, True)
+    mask = load_mask(write_tiff(tmp_path / "m.tif", GREY, LABELS, colours=1))
+    assert (mask.frames, np.array_equal(mask.mask.array, GREY)) == (2, True)
+    for suffix, options in (("png", {}), ("webp", {"lossless": True})):
+        images = Image.fromarray(RGB), Image.fromarray(RGB[::-1])
+        images[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=images[1:], **options)
+        assert load_photo(tmp_path / f"a.{suffix}").frames == 2
+
+
+def test_other_bands_say_what_was_found(tmp_path: Path) -> None:
+    expected = (
+        "expected grey, RGB or RGB with alpha, in unsigned 8 or 16 bits; save a mask as 8-bit grey, and of a photo "
+        "three bands as RGB, scaled to that range"
+    )
+    for shape, dtype, options, found in (
+        ((5, 7, 5), np.uint16, {}, "5 bands of unsigned 16 bits (RGB)"),
+        ((5, 7, 2), np.uint8, {"colours": 1, "extra": (0,)}, "2 bands of unsigned 8 bits (grey)"),
+        ((5, 7, 4), np.uint16, {"colours": 1, "extra": (0, 0, 0)}, "4 bands of unsigned 16 bits (grey)"),
+        ((5, 7, 8), np.uint8, {"planar": True}, "8 bands of unsigned 8 bits (RGB)"),
+        ((5, 7, 3), np.float32, {}, "3 bands of floating-point 32 bits (RGB)"),
+        ((5, 7, 3), np.int16, {}, "3 bands of signed 16 bits (RGB)"),
+    ):
+        path = write_tiff(tmp_path / "a.tif", np.zeros(shape, dtype), **options)
+        for read in (read_photo, read_mask):
+            assert refusal(read, path) == f"it holds {found}; {expected}"
+    path = write_tiff(tmp_path / "a.tif", np.zeros((5, 7), np.float64), colours=1)
+    assert refusal(read_photo, path).startswith(
+        "it holds 1 band of floating-point 64 bits (grey), in a way that cannot be read; expected grey, RGB or"
+    )
+
+
+def test_an_heic_file_by_another_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    assert (
+        refusal(read_photo, tmp_path / "a.jpg") == "an HEIC or AVIF image, whatever its name; convert it to JPEG or PNG"
+    )
+
+
+def test_a_cut_sixteen_bit_tiff_is_an_error(tmp_path: Path) -> None:
+    for planar in (False, True):
+        path = write_tiff(tmp_path / "a.tif", RNG.integers(0, 65536, (50, 70, 3), np.uint16), planar=planar, rows=50)
+        content = path.read_bytes()
+        where = int.from_bytes(content[4:8], "little")
+        short = bytearray(content[:9000] + content[where:])  # its directory is whole, its pixels are not
+        short[4:8] = (9000).to_bytes(4, "little")
+        path.write_bytes(short)
+        assert refusal(read_photo, path)
+
+
 def test_grey_palette_alpha_and_one_bit_photos_become_rgb(tmp_path: Path) -> None:
     assert np.array_equal(read_photo(save(tmp_path, "grey.png", GREY)), np.dstack([GREY] * 3))
     assert np.array_equal(read_photo(save(tmp_path, "alpha.png", np.dstack([RGB, GREY]))), RGB)
@@ -90,12 +200,13 @@ ORIENTED = {  # what undoes each, by hand, from the standard's table of row and 
 
 
 @pytest.mark.parametrize("orientation", ORIENTED)
-def test_exif_orientation_turns_photos_but_not_masks(tmp_path: Path, orientation: int) -> None:
+def test_the_orientation_of_the_file_turns_photos_and_masks(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path, "a.png", RGB, exif=exif)
     assert np.array_equal(read_photo(path), ORIENTED[orientation](RGB))
-    assert np.array_equal(numbers(save(tmp_path, "m.png", GREY, exif=exif)), GREY)
+    mask = numbers(save(tmp_path, "m.png", GREY, exif=exif))
+    assert np.array_equal(mask, ORIENTED[orientation](GREY))
     deep = tmp_path / "deep.png"
     Image.fromarray(GREY.astype(np.uint16) * 257).save(deep, exif=exif)
     assert np.array_equal(read_photo(deep)[..., 0], ORIENTED[orientation](GREY))
@@ -171,12 +282,24 @@ def test_masks_that_would_need_a_guess_are_refused(tmp_path: Path) -> None:
 
 
 def test_photos_without_a_known_range_are_refused(tmp_path: Path) -> None:
-    assert refusal(read_photo, save(tmp_path, "a.tif", GREY.astype(np.float32))) == (
-        "floating-point samples have no defined range; save the photo with 8 or 16 bits a channel"
-    )
-    assert refusal(read_photo, save(tmp_path, "b.tif", GREY.astype(np.int32))) == (
-        "32-bit integer samples have no defined range; save the photo with 8 or 16 bits a channel"
-    )
+    advice = "samples have no defined range; save the photo with 8 or 16 bits a channel, unsigned"
+    signed = np.array([[-7, 300], [5, 9]])
+    for values, kind, extent in (
+        (signed.astype(np.float32), "floating-point", "-7 to 300"),
+        (np.full((2, 2), np.nan, np.float32), "floating-point", "no number"),
+        (signed.astype(np.int32), "32-bit integer", "signed -7 to 300"),
+        (signed.astype(np.int16), "16-bit integer", "signed -7 to 300"),
+        (signed[1:].astype(np.int8) - np.int8(8), "8-bit integer", "signed -3 to 1"),
+        (abs(signed).astype(np.uint32), "32-bit integer", "unsigned 5 to 300"),
+    ):
+        path = write_tiff(tmp_path / "a.tif", values, colours=1)
+        assert refusal(read_photo, path) == f"{kind} {advice} (this file has {extent})"
+
+
+def test_signed_masks_keep_their_values(tmp_path: Path) -> None:
+    for dtype in (np.int8, np.int16, np.int32):
+        values = np.array([[-1, 0], [5, 100]], dtype)
+        assert np.array_equal(numbers(write_tiff(tmp_path / "a.tif", values, colours=1)), values)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp"])
@@ -199,7 +322,9 @@ def test_other_formats_are_not_even_tried(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_photo_of_200_megapixels_is_welcome_and_a_bomb_is_not(tmp_path: Path) -> None:
+def test_a_photo_of_200_megapixels_is_welcome_and_a_bomb_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def header(
         side: int,
     ) -> Path:  # a one-bit PNG that ends behind its header: size checks come before the pixels
@@ -211,8 +336,23 @@ def test_a_photo_of_200_megapixels_is_welcome_and_a_bomb_is_not(tmp_path: Path) 
         path.write_bytes(data)
         return path
 
-    assert "exceeds limit" not in refusal(read_photo, header(14_000))
-    assert "exceeds limit of 500000000 pixels" in refusal(read_photo, header(23_000))
+    assert "megapixels" not in refusal(read_photo, header(14_000))
+    too_large = (
+        "23000 x 23000 pixels are 529 megapixels, more than 500; if there is memory for it (several times 3 bytes a "
+        "pixel), set the environment variable SEGTUNE_MAX_MEGAPIXELS=600"
+    )
+    assert refusal(read_photo, header(23_000)) == too_large
+    assert refusal(read_mask, header(23_000)) == too_large
+    assert refusal(read_photo, header(90_000)).startswith("more than 500 megapixels; if there is memory")
+    monkeypatch.setenv("SEGTUNE_MAX_MEGAPIXELS", "600")
+    assert "megapixels" not in refusal(read_photo, header(23_000))
+    for wrong in ("many", "0", "nan", "-5", ""):
+        monkeypatch.setenv("SEGTUNE_MAX_MEGAPIXELS", wrong)
+        with pytest.raises(UserError) as caught:
+            read_photo(header(100))
+        assert str(caught.value) == (
+            f"The environment variable SEGTUNE_MAX_MEGAPIXELS={wrong}: expected megapixels, such as 1000."
+        )
 
 
 def palette(folder: Path, indices: np.ndarray, *colours: int, **options: object) -> Path:

@@ -1,11 +1,13 @@
 """A loaded model predicts what the evaluation measures, and refuses what it would misread."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,12 +19,14 @@ from torch.nn import functional as F
 
 import segtune
 from segtune.cli.help import config_folder
+from segtune.config.command_settings import PredictSettings
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
+from segtune.data.images import read_photo
 from segtune.data.sources.base import Pair
 from segtune.errors import UserError
 from segtune.evaluation.evaluator import Evaluator
-from segtune.inference.predictor import Predictor
+from segtune.inference.predictor import Predictor, load_as
 from segtune.losses import build_loss
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import build_model
@@ -192,6 +196,33 @@ def test_other_images_are_refused(image: object, rest: str) -> None:
     assert str(error.value) == EXPECTED + rest
 
 
+def test_the_advice_for_16_bits_is_what_the_model_saw_in_training(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 5000, (8, 9, 3), np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), deep[..., ::-1])
+    for max_value in (None, 4095, 2999):
+        predictor = Predictor(lambda images: images[:, :1].float(), (32, 32), 0.5, CPU, max_value=max_value)
+        with pytest.raises(ValueError, match="for 16 bits") as error:
+            predictor.predict(deep)
+        advice = re.search(r"0 to 1, (.*) for 16 bits", str(error.value))
+        assert advice
+        converted = eval(advice[1], {"np": np, "image": deep})
+        assert np.array_equal(converted, read_photo(tmp_path / "a.png", predictor.max_value))
+
+
+def test_the_value_that_is_white_is_that_of_the_training(trained, tmp_path: Path) -> None:
+    path, _, _ = trained
+    content = torch.load(path, weights_only=True)
+    assert content["settings"]["data"]["max_value"] is None
+    content["settings"]["data"]["max_value"] = 4095
+    torch.save(content, tmp_path / "deep.pt")
+    options = {"checkpoint": str(tmp_path / "deep.pt"), "input": "", "train": {"device": "cpu"}}
+    assert load_as(parse(PredictSettings, options)).max_value == 4095
+    assert load_as(parse(PredictSettings, options | {"max_value": 1023})).max_value == 1023
+    del content["settings"]["data"]["max_value"]  # as earlier versions wrote it
+    torch.save(content, tmp_path / "old.pt")
+    assert segtune.load(tmp_path / "old.pt", device="cpu").max_value is None
+
+
 def test_the_advice_for_bgra_is_right() -> None:
     image = np.arange(4, dtype=np.uint8)[None, None]
     assert image[..., 2::-1].tolist() == [[[2, 1, 0]]]
@@ -236,11 +267,14 @@ def test_an_exported_file(monkeypatch: pytest.MonkeyPatch) -> None:
             seen.append(tuple(images.shape))
             return images[:, :1].float() / 255
 
-        return network, {"size": [40, 48], "threshold": 0.25, "settings": {}, "taps": {}}
+        return network, {"size": [40, 48], "threshold": 0.25, "settings": saved, "taps": {}}
 
+    saved: dict[str, dict[str, int]] = {"data": {"max_value": 4095}}
     monkeypatch.setitem(sys.modules, "segtune.inference.onnx_model", SimpleNamespace(load_onnx=load_onnx))
+    assert segtune.load("best.onnx", device="cpu").max_value == 4095
+    saved.clear()  # as earlier versions wrote it
     loaded = segtune.load("best.onnx", device="cpu")
-    assert (loaded.size, loaded.threshold) == ((40, 48), 0.25)
+    assert (loaded.size, loaded.threshold, loaded.max_value) == ((40, 48), 0.25, None)
     image = image_of(40, 48)
     mask, probability = loaded.predict(image)
     np.testing.assert_allclose(probability, image[..., 0] / np.float32(255), atol=1e-6)

@@ -31,8 +31,12 @@ def choose(seen: Sequence[SampleStats], suspects: Collection[str], most: int) ->
     return chosen + [one for split in others for one in sampled[split]]
 
 
-def contact_sheet(chosen: Sequence[SampleStats], suspects: Collection[str], foreground: Foreground) -> RGBImage:
+def contact_sheet(
+    chosen: Sequence[SampleStats], suspects: Collection[str], foreground: Foreground, max_value: int | None = None
+) -> RGBImage:
     """Return a sheet of images in rows of eight, with name and split below each; suspects are in red.
+
+    `max_value` is white in photos of 16 bits, None for 65535.
 
     Raises:
         ImageError: A file can no longer be read.
@@ -43,7 +47,7 @@ def contact_sheet(chosen: Sequence[SampleStats], suspects: Collection[str], fore
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
     for number, one in enumerate(chosen):
         left, top = _GAP + number % columns * width, _GAP + number // columns * height
-        small = _small(one, foreground)
+        small = _small(one, foreground, max_value)
         middle = (left + (_SIDE - small.shape[1]) // 2, top + _SIDE - small.shape[0])
         sheet.paste(Image.fromarray(small), middle)
         ink = _WARNED if one.pair.name in suspects else _INK
@@ -51,13 +55,22 @@ def contact_sheet(chosen: Sequence[SampleStats], suspects: Collection[str], fore
             draw.rectangle((left - 3, top - 3, left + _SIDE + 2, top + _SIDE + 2), outline=_WARNED, width=3)
         name = _fitting(one.pair.name, font)
         draw.text((left, top + _SIDE + 2), name, fill=ink, font=font)
-        draw.text((left, top + _SIDE + 2 + _LINE), f"{one.split}, {one.fraction:.1%} foreground", fill=ink, font=font)
+        draw.text((left, top + _SIDE + 2 + _LINE), _fitting(_facts(one), font), fill=ink, font=font)
     return np.asarray(sheet)
 
 
-def _small(one: SampleStats, foreground: Foreground) -> RGBImage:
+def _facts(one: SampleStats) -> str:
+    """Return the line below a name."""
+    parts = [one.split, f"{one.fraction:.1%} foreground"]
+    if one.turned_apart:
+        photo, mask = (orientation > 1 for orientation in one.orientations)
+        parts.append("both turned" if photo and mask else "photo turned" if photo else "mask turned")
+    return ", ".join(parts)
+
+
+def _small(one: SampleStats, foreground: Foreground, max_value: int | None) -> RGBImage:
     """Return a thumbnail of a pair's image, with the mask tinted and outlined."""
-    photo, mask = one.pair.read_photo(), foreground(one.pair.read_mask()).astype(np.uint8)
+    photo, mask = one.pair.read_photo(max_value), foreground(one.pair.read_mask()).astype(np.uint8)
     scale = _SIDE / max(photo.shape[:2])
     size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
     small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)

@@ -8,6 +8,7 @@ import numpy as np
 
 from segtune.data.checks.mask_values import value_problems
 from segtune.data.checks.near_duplicates import FLAT, NearDuplicate
+from segtune.data.checks.photo_problems import photo_problems
 from segtune.data.checks.scan import SampleStats, scan
 from segtune.data.labels import Foreground
 from segtune.data.sources.base import Pair, Problem
@@ -19,6 +20,7 @@ def check_data(
     foreground: Foreground,
     *,
     workers: int,
+    max_value: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Problem]:
     """Read every pair once and return all problems.
@@ -27,24 +29,25 @@ def check_data(
     values that `foreground` does not cover, training masks that are all empty or all full, an image in two splits.
     Warnings: photos that look like masks, masks without foreground or perhaps inverted, grey edges or void pixels taken
     as foreground, an image twice in one split. Images are compared by their decoded pixels, so a copy in another
-    lossless format counts as the same.
+    lossless format counts as the same. `photo_problems` adds others.
 
     Args:
         splits: The pairs by split name; `train` is the one that must hold both classes.
         foreground: The rule for which mask values are foreground.
         workers: Threads, at least one (Pillow decodes without the global interpreter lock).
+        max_value: The 16-bit value that is white in photos; None for 65535.
         progress: Called in this thread after each pair with the number of pairs done and in all.
     """
-    seen, problems = scan(splits, foreground, workers=workers, progress=progress)
-    return problems + judge(seen, foreground)
+    seen, problems = scan(splits, foreground, workers=workers, max_value=max_value, progress=progress)
+    return problems + judge(seen, foreground, max_value)
 
 
-def judge(seen: Sequence[SampleStats], foreground: Foreground) -> list[Problem]:
+def judge(seen: Sequence[SampleStats], foreground: Foreground, max_value: int | None = None) -> list[Problem]:
     """Return the problems of the readable pairs of a data set as a whole."""
     problems = value_problems(seen, foreground)
     if not any(problem.level == "error" for problem in problems):
         problems += _class_problems(seen) + _inverted(seen)
-    return problems + _duplicates(seen)
+    return photo_problems(seen, max_value) + problems + _duplicates(seen)
 
 
 def report(problems: Iterable[Problem], most: int = 20) -> str:
@@ -143,11 +146,9 @@ def findings(seen: Sequence[SampleStats], near: Sequence[NearDuplicate]) -> list
         problems.append(Problem("error", each.first.pair.name, text))
     for one in seen:
         where = f"images/{one.pair.photo.name}"
-        if one.stats and one.stats.spread < FLAT:
+        dark = one.range and one.range.depth > 8 and one.range.is_nearly_black  # another finding says so
+        if one.stats and one.stats.spread < FLAT and not dark:
             text = f"nearly one colour: the standard deviation of its grey values is {one.stats.spread:.1f} of 255"
-            problems.append(Problem("warning", where, text))
-        if one.stats and one.stats.frames > 1:
-            text = f"several images in one file: only the first of {one.stats.frames} is used"
             problems.append(Problem("warning", where, text))
     lost = [str(one) for one in seen if one.stats and one.fraction and not len(one.stats.areas)]
     if lost:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segtune.data.checks.grey_edges import areas_and_edges
-from segtune.data.images import ImageError, count_frames, read_photo
+from segtune.data.images import ImageError, read_photo
 from segtune.data.labels import Foreground, Mask, Value
+from segtune.data.orientation import SIDEWAYS, size_mismatch
 from segtune.data.sources.base import Pair, Problem
+from segtune.data.value_range import ValueRange, measure_range
 
 T = TypeVar("T")
 Sizes = NDArray[np.int32]
@@ -27,8 +29,7 @@ class ImageStats:
     """Statistics of a pair that take longer, for the command `check`.
 
     `hash` is the photo's perceptual hash of 64 bits and `mirrored` that of its mirror image; `spread` is the standard
-    deviation of its grey values. `areas` and `sides` are of the mask's objects at the network's size, in pixels;
-    `frames` is how many images the file holds.
+    deviation of its grey values. `areas` and `sides` are of the mask's objects at the network's size, in pixels.
     """
 
     hash: int
@@ -36,15 +37,14 @@ class ImageStats:
     spread: float
     areas: Sizes
     sides: Sizes
-    frames: int
 
 
-def image_stats(pair: Pair, photo: NDArray[np.uint8], mask: NDArray[np.bool_], size: tuple[int, int]) -> ImageStats:
+def image_stats(photo: NDArray[np.uint8], mask: NDArray[np.bool_], size: tuple[int, int]) -> ImageStats:
     """Return the statistics of a photo (H, W, 3) and its foreground (H, W); objects are measured at `size`."""
     grey = np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), np.uint8)
     spread = float(cv2.meanStdDev(grey)[1].item())
     areas, sides = measure_objects(mask, size)
-    return ImageStats(*hashes(grey), spread, areas, sides, count_frames(pair.photo))
+    return ImageStats(*hashes(grey), spread, areas, sides)
 
 
 def hashes(grey: NDArray[np.uint8]) -> tuple[int, int]:
@@ -87,6 +87,8 @@ class SampleStats:
     `size` is the photo's height and width, `values` are the mask's, `fraction` is that of its foreground (0 to 1), and
     `border` the fraction of the image's border that is foreground. `area_values` and `edge_values` are how many of the
     grey values between the mask's darkest and brightest fill areas, and how many lie on slopes: see `areas_and_edges`.
+    `orientations` (1 to 8) and `frames` (images in the file) are of the files of photo and mask, `range` is of the
+    photo's samples.
     """
 
     split: str
@@ -99,6 +101,19 @@ class SampleStats:
     border: float = 0.0
     area_values: int = 0
     edge_values: int = 0
+    orientations: tuple[int, int] = (1, 1)
+    frames: tuple[int, int] = (1, 1)
+    range: ValueRange | None = None
+
+    @property
+    def turned_apart(self) -> bool:
+        """Whether the files' orientations turn photo and mask differently, and sizes do not tell if that is right.
+
+        They would tell if without the orientations they differed.
+        """
+        photo, mask = self.orientations
+        swaps = (photo in SIDEWAYS) != (mask in SIDEWAYS)
+        return photo != mask and (not swaps or self.size[0] == self.size[1])
 
     def __str__(self) -> str:
         return f"{self.split} {self.pair.name}"
@@ -109,6 +124,7 @@ def scan(
     foreground: Foreground,
     *,
     workers: int,
+    max_value: int | None = None,
     sizes: Mapping[str, tuple[int, int]] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[SampleStats], list[Problem]]:
@@ -118,6 +134,7 @@ def scan(
         splits: The pairs by split name.
         foreground: The rule for which mask values are foreground.
         workers: Threads, at least one (Pillow and OpenCV work without the global interpreter lock).
+        max_value: The 16-bit value that is white in photos; None for 65535.
         sizes: By split, the height and width at which objects are measured; None collects no image statistics.
         progress: Called in this thread after each pair with the number of pairs done and in all.
 
@@ -130,7 +147,7 @@ def scan(
     pool = ThreadPoolExecutor(max(1, workers))
     try:
         scanned = pool.map(
-            lambda item: _scan_pair(item[0], item[1], foreground, sizes[item[0]] if sizes else None), pairs
+            lambda item: _scan_pair(item[0], item[1], foreground, max_value, sizes[item[0]] if sizes else None), pairs
         )
         for done, (found, wrong) in enumerate(scanned, start=1):
             seen += found
@@ -143,28 +160,34 @@ def scan(
 
 
 def _scan_pair(
-    split: str, pair: Pair, foreground: Foreground, size: tuple[int, int] | None
+    split: str, pair: Pair, foreground: Foreground, max_value: int | None, size: tuple[int, int] | None
 ) -> tuple[list[SampleStats], list[Problem]]:
     problems: list[Problem] = []
-    photo = _read(pair.read_photo, pair.photo, problems)
-    mask = _read(pair.read_mask, pair.mask, problems)
-    if photo is not None and mask is None and _is_copy(photo, pair.mask):
-        problems = [_copied(pair)]
-    elif photo is not None:
-        problems += _photo_problems(pair, photo, mask, foreground)
-    if photo is None or mask is None or min(photo.shape[:2]) < _LEAST_SIDE:
+    loaded = _read(pair.load_photo, pair.photo, problems)
+    loaded_mask = _read(pair.load_mask, pair.mask, problems)
+    if loaded is None:
         return [], problems
+    photo, mask = loaded.pixels(max_value), loaded_mask.mask if loaded_mask else None
+    if mask is None and _is_copy(photo, pair.mask, max_value):
+        problems = [_copied(pair)]
+    else:
+        problems += _photo_problems(pair, photo, mask, foreground)
+    if loaded_mask is None or mask is None or min(photo.shape[:2]) < _LEAST_SIDE:
+        return [], problems
+    orientations = loaded.orientation, loaded_mask.orientation
     if photo.shape[:2] != mask.array.shape:
-        problems.append(Problem("error", pair.name, _size_text(photo.shape, mask.array.shape)))
+        problems.append(Problem("error", pair.name, size_mismatch(photo.shape[:2], mask.array.shape, *orientations)))
     elif _is_grey_copy(photo, mask):
         problems.append(_copied(pair))
     values = mask.values()
     inside = foreground(mask)
     border = np.concatenate([inside[0], inside[-1], inside[1:-1, 0], inside[1:-1, -1]]).mean()
     checksum = hashlib.sha256(repr(photo.shape).encode())
-    checksum.update(photo.data)
-    stats = None if size is None else image_stats(pair, photo, inside, size)
-    facts = float(inside.mean()), stats, float(border), *areas_and_edges(mask, values)
+    checksum.update(loaded.samples.data)
+    stats = None if size is None else image_stats(photo, inside, size)
+    of_mask = float(inside.mean()), stats, float(border), *areas_and_edges(mask, values)
+    of_files = orientations, (loaded.frames, loaded_mask.frames), measure_range(loaded.samples, max_value)
+    facts = *of_mask, *of_files
     return [SampleStats(split, pair, checksum.digest(), photo.shape[:2], tuple(values), *facts)], problems
 
 
@@ -183,10 +206,10 @@ def _is_grey_copy(photo: NDArray[np.uint8], mask: Mask) -> bool:
     return bool(close and np.ptp(shown) and np.corrcoef(shown.ravel(), grey.ravel())[0, 1] > _ALIKE)
 
 
-def _is_copy(photo: NDArray[np.uint8], path: Path) -> bool:
+def _is_copy(photo: NDArray[np.uint8], path: Path, max_value: int | None) -> bool:
     """Return whether the file of a mask shows the photo, up to JPEG artefacts."""
     try:
-        other = read_photo(path)
+        other = read_photo(path, max_value)
     except ImageError:
         return False
     return other.shape == photo.shape and bool(cv2.absdiff(photo, other).mean() < _CLOSE)
@@ -237,13 +260,3 @@ def _same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
         return False
     inside, outside = float(one[other].mean()), float(one[~other].mean())
     return abs(inside - outside) > 1 - 4 * _FEW
-
-
-def _size_text(photo: tuple[int, ...], mask: tuple[int, ...]) -> str:
-    text = f"sizes differ: photo {photo[0]} x {photo[1]}, mask {mask[0]} x {mask[1]} (height x width)"
-    if photo[:2] == mask[::-1]:
-        return (
-            f"{text}; they are each other's transpose: the photo is rotated by its EXIF orientation and "
-            "the mask was perhaps drawn without it; rotate the mask"
-        )
-    return f"{text}; a mask must have the size of its photo"

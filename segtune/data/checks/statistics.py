@@ -21,6 +21,8 @@ def facts(seen: Sequence[SampleStats], cell: int) -> Facts:
     return {
         "splits": {split: _foreground(fractions) for split, fractions in by_split.items()},
         "photos": _sizes([one.size for one in seen]),
+        "photo_values": _ranges(seen),
+        "orientation": _orientations(seen),
         "mask_values": {str(value): values[value] for value in sorted(values, key=order)},
         "objects": _objects(seen, cell),
     }
@@ -44,6 +46,26 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> Mapping[str, Any]:
     ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     places = {"smallest": 0, "median": len(sizes) // 2, "largest": -1}
     return {"different_sizes": len(set(sizes))} | {name: list(ordered[place]) for name, place in places.items()}
+
+
+def _ranges(seen: Sequence[SampleStats]) -> Facts:
+    """Return by depth in bits how many photos have it, and their largest value."""
+    by_depth: dict[str, list[int]] = {}
+    for one in seen:
+        if one.range:
+            by_depth.setdefault(str(one.range.depth), []).append(one.range.largest)
+    return {depth: {"photos": len(found), "largest": max(found)} for depth, found in sorted(by_depth.items())}
+
+
+def _orientations(seen: Sequence[SampleStats]) -> Facts:
+    """Return how many photos and masks the orientation of their files turns, and where it turns only one of both."""
+    turned = [one for one in seen if one.orientations != (1, 1)]
+    return {
+        "photos": sum(one.orientations[0] > 1 for one in turned),
+        "masks": sum(one.orientations[1] > 1 for one in turned),
+        "photos_without_their_masks": [str(one) for one in turned if one.orientations[1] == 1],
+        "undecided": [str(one) for one in turned if one.turned_apart],
+    }
 
 
 def _objects(seen: Sequence[SampleStats], cell: int) -> Facts:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segtune.data.images import read_mask, read_photo
+from segtune.data.images import LoadedMask, Photo, load_mask, load_photo
 from segtune.data.labels import Mask
 
 
@@ -19,21 +19,29 @@ class Pair:
     photo: Path
     mask: Path
 
-    def read_photo(self) -> NDArray[np.uint8]:
-        """Return the photo as RGB, (H, W, 3).
+    def load_photo(self) -> Photo:
+        """Return the photo with all its bits, and what its file says of it.
 
         Raises:
             ImageError: The file is missing, damaged or not an image.
         """
-        return read_photo(self.photo)
+        return load_photo(self.photo)
 
-    def read_mask(self) -> Mask:
-        """Return the mask as its file holds it, (H, W).
+    def load_mask(self) -> LoadedMask:
+        """Return the mask, and what its file says of it.
 
         Raises:
             ImageError: The file is missing, damaged or not a mask.
         """
-        return read_mask(self.mask)
+        return load_mask(self.mask)
+
+    def read_photo(self, max_value: int | None = None) -> NDArray[np.uint8]:
+        """Return the photo as RGB of 8 bits, (H, W, 3); `max_value` is white in 16 bits, None for 65535."""
+        return self.load_photo().pixels(max_value)
+
+    def read_mask(self) -> Mask:
+        """Return the mask as its file holds it, (H, W)."""
+        return self.load_mask().mask
 
 
 @dataclass(frozen=True)

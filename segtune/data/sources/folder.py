@@ -9,6 +9,23 @@ from segtune.data.sources.base import Pair, Problem
 from segtune.errors import UserError, some
 from segtune.runtime.paths import find_data_folder
 
+# Formats of images that are not read, to say so.
+_UNREAD = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".jp2",
+    ".gif",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".npy",
+    ".dcm",
+    ".nii",
+)
 _JUNK = frozenset({"thumbs.db", "desktop.ini"})
 # Names of the two folders in other data sets, to suggest which one to rename.
 _ALIASES = {
@@ -37,11 +54,22 @@ def find_pairs(root: Path) -> tuple[list[Pair], list[Problem]]:
             f"Extensions: {' '.join(sorted(EXTENSIONS))}."
         )
     for name in sorted(photos.keys() - masks.keys()):
-        problems.append(Problem("error", _where(photos[name]), f"photo without mask: no masks/{name}.*"))
+        text = f"photo without mask: {_missing(root / 'masks', name)}"
+        problems.append(Problem("error", _where(photos[name]), text))
     for name in sorted(masks.keys() - photos.keys()):
-        problems.append(Problem("error", _where(masks[name]), f"mask without photo: no images/{name}.*"))
+        text = f"mask without photo: {_missing(root / 'images', name)}"
+        problems.append(Problem("error", _where(masks[name]), text))
     pairs = [Pair(name, photos[name], masks[name]) for name in sorted(photos.keys() & masks.keys())]
     return pairs, problems
+
+
+def _missing(folder: Path, name: str) -> str:
+    """Return which file a folder lacks; it may have one of another format, such as HEIC."""
+    for suffix in _UNREAD:
+        for path in (folder / f"{name}{suffix}", folder / f"{name}{suffix.upper()}"):
+            if path.is_file():
+                return f"{_where(path)} is of a format that is not read; convert it to JPEG, PNG or TIFF"
+    return f"no {folder.name}/{name}.*"
 
 
 def _folder(root: Path, name: str) -> Path:

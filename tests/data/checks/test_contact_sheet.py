@@ -1,10 +1,12 @@
 """Which images are on the contact sheet, and where."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from segtune.data.checks import contact_sheet as module
 from segtune.data.checks.contact_sheet import choose, contact_sheet
 from segtune.data.checks.scan import SampleStats, scan
 from segtune.data.labels import Foreground
@@ -59,3 +61,12 @@ def test_the_sheet_has_rows_of_eight_with_suspects_in_red(tmp_path: Path) -> Non
         assert np.abs(cell[110:190, 10:40] - expected).max() <= 1
         red = (sheet[top - 3, left : left + 200] == (210, 40, 30)).all()
         assert red == (number == 8)
+
+
+def test_a_turn_of_only_one_file_is_written_below(tmp_path: Path) -> None:
+    (seen,) = samples("train", 1)
+    texts = {(1, 1): "", (3, 1): ", photo turned", (1, 2): ", mask turned", (3, 2): ", both turned", (6, 6): ""}
+    for orientations, text in texts.items():
+        assert module._facts(replace(seen, orientations=orientations)) == f"train, 0.0% foreground{text}"
+    sideways = replace(seen, orientations=(6, 1), size=(9, 16))  # sizes tell
+    assert module._facts(sideways) == "train, 0.0% foreground"

@@ -78,9 +78,8 @@ def test_sizes_that_differ(folder: Folder) -> None:
     pairs = [folder.pair("a", half(1)[:-2]), folder.pair("b", np.ascontiguousarray(half(1).T))]
     assert problems(train=pairs) == [
         "error: a: sizes differ: photo 12 x 16, mask 10 x 16 (height x width); a mask must have the size of its photo",
-        "error: b: sizes differ: photo 12 x 16, mask 16 x 12 (height x width); they are each "
-        "other's transpose: the photo is rotated by its EXIF orientation and the mask was perhaps drawn without it; "
-        "rotate the mask",
+        "error: b: sizes differ: photo 12 x 16, mask 16 x 12 (height x width); they are each other's transpose, "
+        "by no EXIF orientation: turn one of them",
     ]
 
 

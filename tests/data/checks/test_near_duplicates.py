@@ -12,7 +12,7 @@ from segtune.data.sources.base import Pair
 
 def sample(name: str, split: str, hash: int, *, mirrored: int = 0, pixels: str = "", spread: float = 50) -> SampleStats:
     none = np.zeros(0, np.int32)
-    stats = ImageStats(hash, mirrored or hash ^ (2**64 - 1), spread, none, none, 1)
+    stats = ImageStats(hash, mirrored or hash ^ (2**64 - 1), spread, none, none)
     pair = Pair(name, Path(f"{name}.png"), Path(f"{name}.png"))
     return SampleStats(split, pair, (pixels or name).encode(), (9, 9), (0, 1), 0.5, stats)
 

@@ -70,11 +70,11 @@ def test_border_spread_and_frames(tmp_path: Path, image: np.ndarray) -> None:
     mask[0] = 1  # 30 of the 2 * 30 + 2 * 18 pixels of the border
     made = pair(tmp_path, "a", image, mask)
     Image.fromarray(image).save(made.photo, save_all=True, append_images=[Image.fromarray(image[::-1])])
-    stats = image_stats(made, image, mask > 0, (20, 30))
+    stats = image_stats(image, mask > 0, (20, 30))
     (seen,), _ = scan({"all": [made]}, Foreground(), workers=1)
     assert seen.border == pytest.approx(30 / 96)
+    assert seen.frames == (2, 1)
     assert stats.spread == pytest.approx(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).std(), abs=1e-6)
-    assert stats.frames == 2
     assert (stats.areas.tolist(), stats.sides.tolist()) == ([30], [30])
 
 

@@ -9,13 +9,14 @@ from segtune.data.checks.scan import ImageStats, SampleStats
 from segtune.data.checks.statistics import facts
 from segtune.data.labels import Colour
 from segtune.data.sources.base import Pair
+from segtune.data.value_range import ValueRange
 
 
 def sample(
     name: str, split: str, fraction: float, *objects: int, size: tuple[int, int] = (10, 20), side: int = 3
 ) -> SampleStats:
     areas = np.array(objects, np.int32)
-    stats = ImageStats(0, 0, 50.0, areas, np.full_like(areas, side), 1)
+    stats = ImageStats(0, 0, 50.0, areas, np.full_like(areas, side))
     pair = Pair(name, Path(f"{name}.png"), Path(f"{name}.png"))
     return SampleStats(split, pair, b"", size, (0, 255) if fraction else (0,), fraction, stats)
 
@@ -68,6 +69,29 @@ def test_objects_smaller_than_a_cell() -> None:
 
 
 def test_without_pairs_or_objects() -> None:
-    nothing = {"splits": {}, "photos": {"different_sizes": 0}, "mask_values": {}, "objects": {"cell": 8, "objects": 0}}
-    assert facts([], 8) == nothing
+    assert facts([], 8) == {
+        "splits": {},
+        "photos": {"different_sizes": 0},
+        "photo_values": {},
+        "orientation": {"photos": 0, "masks": 0, "photos_without_their_masks": [], "undecided": []},
+        "mask_values": {},
+        "objects": {"cell": 8, "objects": 0},
+    }
+
+
+def test_depths_and_orientations() -> None:
+    seen = [
+        replace(SEEN[0], orientations=(6, 6), range=ValueRange(8, 255, 250, 600)),
+        replace(SEEN[1], orientations=(3, 1), range=ValueRange(16, 65535, 4000, 600)),
+        replace(SEEN[2], orientations=(1, 2), range=ValueRange(16, 65535, 3000, 600)),
+        replace(SEEN[3], orientations=(8, 1), range=ValueRange(8, 255, 20, 600), size=(10, 20)),
+    ]
+    found = facts(seen, 8)
+    assert found["photo_values"] == {"16": {"photos": 2, "largest": 4000}, "8": {"photos": 2, "largest": 250}}
+    assert found["orientation"] == {
+        "photos": 3,
+        "masks": 2,
+        "photos_without_their_masks": ["train b", "val d"],
+        "undecided": ["train b", "train c"],
+    }
     assert facts(SEEN[:1], 8)["objects"] == {"cell": 8, "objects": 0}

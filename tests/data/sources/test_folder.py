@@ -50,6 +50,15 @@ def test_every_kind_of_problem_is_listed(tmp_path: Path) -> None:
     ]
 
 
+def test_a_partner_of_a_format_that_is_not_read_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "masks/a.png", "images/b.HEIC", "masks/b.png", "images/c.jpg", "masks/c.npy")
+    convert = "is of a format that is not read; convert it to JPEG, PNG or TIFF"
+    assert [str(problem) for problem in find_pairs(tmp_path)[1]][-2:] == [
+        f"error: images/c.jpg: photo without mask: masks/c.npy {convert}",
+        f"error: masks/b.png: mask without photo: images/b.HEIC {convert}",
+    ]
+
+
 def test_missing_folders_name_what_is_there(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.jpg", "Labels/a.png", "readme.txt", ".git/x")
     assert error(find_pairs, tmp_path) == (

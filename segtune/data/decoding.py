@@ -1,0 +1,188 @@
+"""Decode the first image of a file, upright and with all its bits.
+
+Pillow decodes: it reports a truncated file, where OpenCV silently returns what it has read so far. Of colours with 16
+bits it keeps 8; all 16 come from `segtune.data.tiff`, and from OpenCV for PNG, compared with Pillow's.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from segtune.data import tiff
+from segtune.data.orientation import as_orientation, upright
+from segtune.errors import UserError
+from segtune.runtime.paths import special_kind
+
+# Files are opened with these decoders only, whatever their extension (EPS, say, would start Ghostscript).
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+_ORIENTATION = 0x0112
+_MEGAPIXELS = "SEGTUNE_MAX_MEGAPIXELS"
+_EXPECTED = (
+    "expected grey, RGB or RGB with alpha, in unsigned 8 or 16 bits; save a mask as 8-bit grey, and of a photo three "
+    "bands as RGB, scaled to that range"
+)
+_RESAVE = "save it as a plain TIFF, uncompressed or with LZW or deflate"
+_HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif")
+
+# Sizes are checked here, and there is a message for them.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Otherwise the decoders are loaded on first use, where threads race.
+Image.init()
+
+
+class ImageError(UserError):
+    """An image that cannot be used; the message names the file and the reason."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """The first image of a file, upright.
+
+    `content` is an array for the 16-bit types, (H, W) of grey or (H, W, bands) of RGB with perhaps an alpha channel,
+    and for signed 8 bits; else Pillow's image. `orientation` is that of the file, EXIF's or TIFF's, 1 to 8, which has
+    been applied. `frames` is how many images or pages the file holds, `layout` how a TIFF stores them.
+    """
+
+    content: Image.Image | NDArray[np.integer[Any]]
+    orientation: int
+    frames: int
+    layout: tiff.Layout | None = None
+
+
+def decode(path: Path) -> Decoded:
+    """Return the completely decoded first image of a file.
+
+    Raises:
+        ImageError: The file is missing, empty, damaged, too large, or not an image of a supported format and layout.
+    """
+    if kind := special_kind(path):
+        raise ImageError(path, f"{kind}, not a file")
+    most = _most_pixels()
+    Image.MAX_IMAGE_PIXELS = 4 * most  # `_check_size` is stricter, but a file of four bands is decoded as one of grey
+    tags, layout = tiff.read_tags(path), None
+    try:
+        layout = tiff.Layout.of(tags) if tags else None
+        if layout and (layout.bands > 1 or layout.kind == "complex") and not layout.is_image:
+            raise ImageError(path, f"it holds {layout}; {_EXPECTED}")
+        if tags and layout and layout.is_beyond_pillow:
+            return _decode_bands(path, tags, layout, most)
+        with Image.open(path, formats=_FORMATS) as image:
+            # With a name, Pillow would map plain TIFFs into memory, at the size that they have when turned sideways.
+            image.filename = ""
+            _check_size(path, *image.size, most)
+            frames = _frames(path, image)
+            # The tile's raw mode is lost once the pixels are loaded.
+            deep = image.format == "PNG" and image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile)
+            image.load()  # turns a TIFF, but nothing else
+            orientation = as_orientation(tags.get(_ORIENTATION, 1) if tags else image.getexif().get(_ORIENTATION, 1))
+            content = _deep_png(path, image) if deep else _numbers(image, layout)
+            return Decoded(content if tags else upright(content, orientation), orientation, frames, layout)
+    except UnidentifiedImageError as error:
+        raise ImageError(path, _unidentified(path, layout)) from error
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(path, f"more than {most / 1e6:g} megapixels{_advice(8 * most)}") from error
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # on damaged files, Pillow's decoders raise nearly anything
+        raise ImageError(path, f"cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def _most_pixels() -> int:
+    text = os.environ.get(_MEGAPIXELS, "500")
+    try:
+        most = float(text)
+    except ValueError:
+        most = math.nan
+    if not 1 <= most <= 1_000_000:  # true of NaN too
+        raise UserError(f"The environment variable {_MEGAPIXELS}={text}: expected megapixels, such as 1000.")
+    return int(most * 1e6)
+
+
+def _check_size(path: Path, width: int, height: int, most: int) -> None:
+    if width * height > most:
+        size = f"{height} x {width} pixels are {width * height / 1e6:.0f} megapixels, more than {most / 1e6:g}"
+        raise ImageError(path, size + _advice(width * height))
+
+
+def _advice(pixels: int) -> str:
+    hundreds = 100 * math.ceil(pixels / 1e8)
+    return (
+        f"; if there is memory for it (several times 3 bytes a pixel), set the environment variable "
+        f"{_MEGAPIXELS}={hundreds}"
+    )
+
+
+def _decode_bands(path: Path, tags: Mapping[int, Any], layout: tiff.Layout, most: int) -> Decoded:
+    """Return the image of a TIFF of several bands that Pillow cannot read right."""
+    width, height = int(tags[256]), int(tags[257])
+    _check_size(path, width, height, most)
+    if not layout.is_readable:
+        raise ImageError(path, f"it holds {layout}, compressed in a way not supported for them; {_RESAVE}")
+    bands = tiff.read_bands(path, tags)
+    bands = np.bitwise_not(bands) if layout.inverted else bands
+    content: Image.Image | NDArray[Any] = bands
+    if layout.colours == "CMYK":
+        content = Image.fromarray((bands >> 8).astype(np.uint8), "CMYK")
+    elif bands.dtype == np.uint8:
+        content = Image.fromarray(bands)
+    elif layout.bands == 2:  # grey and alpha
+        content = np.stack([bands[..., 0]] * 3 + [bands[..., 1]], axis=2)
+    orientation = as_orientation(tags.get(_ORIENTATION, 1))
+    return Decoded(upright(content, orientation), orientation, tiff.count_pages(path), layout)
+
+
+def _deep_png(path: Path, image: Image.Image) -> NDArray[np.uint16]:
+    """Return the colours of a 16-bit PNG, of which Pillow has kept the high bytes."""
+    found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is not None and found.dtype == np.uint16 and found.ndim == 3:
+        rgb = found[..., [2, 1, 0, *range(3, found.shape[2])]]
+        kept = np.asarray(image)
+        same = rgb[..., [0, -1]] if image.mode == "LA" else rgb[..., : kept.shape[2]]
+        if same.shape == kept.shape and np.array_equal(same // 256, kept):
+            return np.asarray(rgb, np.uint16)
+    raise ImageError(path, "two decoders read its 16-bit colours differently; save it again, or with 8 bits")
+
+
+def _numbers(image: Image.Image, layout: tiff.Layout | None) -> Image.Image | NDArray[Any]:
+    """Return a grey image of 16 bits, or of signed 8 bits, as an array; others as they are."""
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint16)
+        return np.uint16(65535) - values if layout and layout.inverted else values  # Pillow inverts 8 bits only
+    return np.asarray(image).view(np.int8) if image.mode == "L" and layout and layout.kind == "signed" else image
+
+
+def _frames(path: Path, image: Image.Image) -> int:
+    """Return the number of images or pages in a file; the preview that a JPEG may hold beside its photo is none."""
+    if image.format == "TIFF":
+        return tiff.count_pages(path)
+    return 1 if image.format in ("JPEG", "MPO") else int(getattr(image, "n_frames", 1))
+
+
+def _unidentified(path: Path, layout: tiff.Layout | None) -> str:
+    """Return why Pillow does not know a file."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if not head:
+        return "the file is empty"
+    if head[4:8] == b"ftyp" and head[8:] in _HEIF:
+        return "an HEIC or AVIF image, whatever its name; convert it to JPEG or PNG"
+    if head.startswith(b"MM\0+"):
+        return f"a BigTIFF with the highest byte first, which cannot be read; {_RESAVE}"
+    if layout:
+        return f"it holds {layout}, in a way that cannot be read; {_EXPECTED}"
+    return "not a JPEG, PNG, BMP, TIFF or WebP image, or damaged"
