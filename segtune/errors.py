@@ -1,6 +1,8 @@
 """Exceptions that end a command, and helpers for their messages."""
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 
 
@@ -18,6 +20,10 @@ class FailedError(Exception):
 
 class DivergedError(FailedError):
     """The loss or its gradient is not finite."""
+
+
+class StoppedError(FailedError):
+    """What a command needs has failed while it ran: a file, a worker process, memory."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -40,3 +46,25 @@ def some(names: Iterable[str], most: int = 5) -> str:
     names = list(names)
     shown = ", ".join(names[:most]) or "none"
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+_TEXT = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|insufficient memory|ALLOC_FAILED"
+    r"|failed to allocate \d+ bytes|unable to allocate [\d.]+ \w?i?B",
+    re.IGNORECASE,
+)
+_REST = re.compile(r" (?:Process \d|Including non-PyTorch|Of the allocated|If reserved|Error code)")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory has run out: the GPU's or the machine's."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, Exception) and bool(_TEXT.search(str(error)))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what the error says of sizes: its first sentences, without the advice of PyTorch's allocator."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"^\[enforce fail at [^\]]*\]\s*\.?\s*|^OpenCV\([^)]*\)\s*\S*\s*", "", text)
+    return _REST.split(text)[0].rstrip(".")

@@ -1,5 +1,7 @@
 """Names in messages: the nearest known one, and the first few of many."""
 
+import errno
+
 import pytest
 
 from segtune.errors import (
@@ -10,6 +12,8 @@ from segtune.errors import (
     UserError,
     close_matches,
     nearest,
+    out_of_memory,
+    reason_of,
     some,
 )
 
@@ -41,3 +45,26 @@ def test_each_kind_of_error_has_its_exit_code() -> None:
     assert not issubclass(FailedError, UserError)
     assert issubclass(Interrupted, KeyboardInterrupt)
     assert not issubclass(Interrupted, Exception)  # no `except Exception` keeps a run from stopping
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (ValueError("Unable to allocate 3.2 GiB for an array"), True),
+        (ValueError("Unable to allocate a license"), False),
+        (RuntimeError("a bug"), False),
+    ],
+)
+def test_memory_that_has_run_out_is_recognised(error: Exception, expected: bool) -> None:
+    assert out_of_memory(error) == expected
+
+
+def test_the_reason_is_without_advice() -> None:
+    assert reason_of(MemoryError()) == "MemoryError"
+    text = "CUDA out of memory. Tried to allocate 2 MiB. GPU 0 has 1 GiB. Including non-PyTorch memory, this"
+    assert reason_of(RuntimeError(text)) == "CUDA out of memory. Tried to allocate 2 MiB. GPU 0 has 1 GiB"

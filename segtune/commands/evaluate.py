@@ -20,6 +20,7 @@ from segtune.reporting.evaluation_tables import show
 from segtune.runtime import distributed
 from segtune.runtime.console import say, set_up_logging, shown
 from segtune.runtime.device import resolve_device
+from segtune.runtime.memory import memory_advice
 from segtune.runtime.paths import refuse_data_folder
 
 
@@ -61,7 +62,8 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
             _warn_of_known(checkpoint.name, checkpoint.settings, first.data, pairs)
         tune = splits.get("val", []) if settings.tune and first.data.split != "val" else []
         source = Source(command, asdict(checkpoints[0].settings), first.model.features, None, [])
-        scored = score(first, pairs, tune=tune, other=others[0] if others else None)
+        with memory_advice(settings.train, first.data.evaluation_size, compute):
+            scored = score(first, pairs, tune=tune, other=others[0] if others else None)
         if scored is None:
             return {}
         publish(

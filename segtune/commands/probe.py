@@ -25,6 +25,7 @@ from segtune.reporting.probe_plot import draw_probe
 from segtune.runtime.console import bar, compact_table, counting, print_table, say, set_up_logging
 from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import write_csv
+from segtune.runtime.memory import memory_advice
 from segtune.runtime.paths import refuse_data_folder
 from segtune.runtime.sampling import evenly_spaced
 from segtune.training.run_folder import write_settings
@@ -71,7 +72,8 @@ def probe(settings: ProbeSettings, folder: Path) -> Findings:
             show(done[0], "images")
 
         job.advance = advance
-        found = search(job, names, roles, list(also.values()), summary)
+        with memory_advice(settings.train, size, compute, "fewer candidates (layers=…)"):
+            found = search(job, names, roles, list(also.values()), summary)
     _report(settings, summary, found, also, folder)
     return found
 

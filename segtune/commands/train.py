@@ -13,7 +13,7 @@ import torch
 from segtune.config.schema import Settings
 from segtune.data.sources.base import Pair
 from segtune.data.splits import load_splits, look_for_data
-from segtune.errors import Interrupted, UserError
+from segtune.errors import Interrupted, StoppedError, UserError
 from segtune.evaluation.scoring import EvaluatedModel, read_groups, score
 from segtune.evaluation.selection import predicted_kind, score_of
 from segtune.models.build import BuiltModel
@@ -26,6 +26,7 @@ from segtune.runtime import distributed
 from segtune.runtime.console import say, set_up_logging, shown
 from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import read_rows
+from segtune.runtime.memory import memory_advice
 from segtune.runtime.paths import refuse_data_folder
 from segtune.training.loop import fit
 from segtune.training.phase_summary import announce, facts
@@ -72,14 +73,19 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
                 f"images, {len(splits['val'])} validation images; run folder {shown(folder)}"
             )
             try:
-                summary = _fit(settings, built, splits, folder, compute, resumed, command)
+                with memory_advice(settings.train, settings.data.size, compute, "fewer blocks that train (plan)"):
+                    summary = _fit(settings, built, splits, folder, compute, resumed, command)
             except Interrupted as error:
                 raise Interrupted(
-                    f"Stopped; everything is saved. To resume: python -m segtune train resume={shown(folder)}"
+                    f"{str(error) or 'Stopped; everything is saved.'} "
+                    f"To resume: python -m segtune train resume={shown(folder)}"
                 ) from error
+            except StoppedError as error:
+                raise StoppedError(f"{error}\n{_saved(folder)}") from error
             say(_best(summary))
             try:
-                _conclude(settings, folder, splits["val"], compute, summary)
+                with memory_advice(settings.train, settings.data.evaluation_size, compute):
+                    _conclude(settings, folder, splits["val"], compute, summary)
             except KeyboardInterrupt as error:
                 raise Interrupted(
                     f"The run is complete except for its report: python -m segtune train resume={shown(folder)}"
@@ -140,6 +146,13 @@ def _conclude(
     check_run_folder(folder, (*TRAINED, *EVALUATED))
     show(scored.facts)
     say(f"Wrote evaluation.json, per_image.csv and report.html to {shown(folder)}.")
+
+
+def _saved(folder: Path) -> str:
+    """Return the sentence on what is left of a run that has failed."""
+    if not (folder / "checkpoints" / "last.pt").is_file():
+        return "Nothing is saved yet."
+    return f"The last save is good. To go on from it: python -m segtune train resume={shown(folder)}"
 
 
 def _best(summary: Mapping[str, Any]) -> str:

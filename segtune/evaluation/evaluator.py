@@ -103,7 +103,7 @@ class Evaluator:
         rows, losses, drawings = list[tuple[Tensor, ...]](), [], {}
         stopped = False
         with bar("validation", len(self.mine)) as progress:
-            for batch in self.loader:
+            for batch in self.loader.until(lambda _: stop()):
                 images = batch["image"].to(self.compute.device, non_blocking=True)
                 with self.compute.autocast():
                     logits = network(images)
@@ -122,6 +122,7 @@ class Evaluator:
                 progress(len(rows), "")
                 if stopped := stop():
                     break
+        stopped = stopped or len(rows) < len(self.mine)  # asked to stop while the next batch did not come
         parts = distributed.gather((stopped, _stacked(rows), losses, drawings))
         if any(part[0] for part in parts):
             return None

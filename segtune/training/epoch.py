@@ -39,7 +39,7 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
     began, trained = time.perf_counter(), 0
     saved = now = began
     with bar(f"{phase.name} {number}/{run.epochs}", run.span(phase).of(state.epoch), state.step) as progress:
-        for batch in _remaining(run, phase):
+        for batch in _remaining(run, optim_state, phase):
             first_of_step = state.step // accumulate * accumulate
             batches_of_step = min(accumulate, batches.end - first_of_step)
             whole = state.step + 1 == first_of_step + batches_of_step
@@ -76,11 +76,21 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
                 saved = now
 
 
-def _remaining(run: Run, phase: Phase) -> Iterator[dict[str, Any]]:
-    """Yield the remaining batches of the running epoch; a skipped step may add some to the last of a phase of steps."""
+def _remaining(run: Run, optim_state: OptimState, phase: Phase) -> Iterator[dict[str, Any]]:
+    """Yield the remaining batches of the running epoch; a skipped step may add some to the last of a phase of steps.
+
+    Raises:
+        Interrupted: A signal was received while the next batch did not come; the run is saved if no step was begun.
+    """
+    began = time.perf_counter()
     while run.state.step < (end := run.span(phase).of(run.state.epoch)):
         run.batches.start, run.batches.end = run.state.step, end
-        yield from run.loader
+        yield from run.loader.until(run.gives_up)
+        if run.state.step < end:
+            run.state.seconds += time.perf_counter() - began
+            if not run.between_steps:
+                raise Interrupted("Stopped while waiting for an image; everything up to the last save is kept.")
+            save_and_stop(run, optim_state)
 
 
 def new_scaler(compute: Device) -> torch.amp.GradScaler:

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
 
 from segtune.config.schema import Settings
-from segtune.data.loader import EpochBatches
+from segtune.data.loader import BatchLoader, EpochBatches
 from segtune.evaluation.evaluator import Evaluator
 from segtune.evaluation.selection import rank
 from segtune.models.build import BuiltModel
@@ -143,7 +142,7 @@ class Run:
     folder: Path
     compute: Device
     state: State
-    loader: DataLoader[dict[str, Any]]
+    loader: BatchLoader
     batches: EpochBatches
     evaluator: Evaluator
     recorder: EpochRecorder | None
@@ -166,6 +165,15 @@ class Run:
     def asked_to_stop(self) -> bool:
         """Return whether any process has received a signal: all stop at the same step."""
         return distributed.all_reduce_sum([self.stopped()])[0] > 0
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether the run can be saved now: no gradient is accumulated, and no other process is in the next step."""
+        return distributed.world() == 1 and self.state.step % self.settings.train.accumulate == 0
+
+    def gives_up(self, waited: float) -> bool:
+        """Return whether to stop although the next batch, for which this process has `waited` seconds, has not come."""
+        return self.stopped() and (self.between_steps or waited > 10)
 
     @property
     def epochs(self) -> int:

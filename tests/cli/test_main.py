@@ -10,6 +10,7 @@ import pytest
 
 import segtune
 from segtune.__main__ import COMMANDS, main
+from segtune.cli import main as cli
 from segtune.errors import UserError
 from tests.cli.conftest import SMALL, discs, message
 
@@ -209,3 +210,16 @@ def test_a_terminal_that_knows_ascii_only_is_no_error(tmp_path: Path, arguments:
     assert shown.isascii()
     if "freeze=nope" not in arguments:
         assert "[setting=value ?]" in shown  # where there is an ellipsis
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "check", "probe", "plan", "taps", "export"])
+def test_memory_that_runs_out_is_a_message_in_every_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    def full(*_: object, **more: object) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(cli, "compose", full)
+    assert main([command]) == 1
+    out, err = capsys.readouterr()
+    assert "".join((out, err)).startswith(f"segtune {command}: out of memory: CUDA error: out of memory. Try smaller")

@@ -1,5 +1,10 @@
 """Batches and their order as functions of seed and epoch, for one process and for several."""
 
+import errno
+import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from segtune.data import loader as module
 from segtune.data.dataset import SegmentationDataset
 from segtune.data.labels import Foreground
-from segtune.data.loader import EpochBatches, collate, make_loader
+from segtune.data.loader import BatchLoader, EpochBatches, make_loader
 from segtune.data.sources.base import Pair
 from segtune.data.transforms import build_transform
+from segtune.data.worker import collate
+from segtune.errors import StoppedError
 
 
 @pytest.fixture
@@ -115,3 +123,107 @@ def test_collate_stacks_all_but_the_truth(pairs: list[Pair]) -> None:
     assert batch["mask"].shape == (2, 1, 32, 48)
     assert batch["index"].tolist() == [1, 4]
     assert [tuple(truth.shape) for truth in batch["truth"]] == [(41, 50), (44, 50)]
+
+
+class Trouble(SegmentationDataset):
+    """A data set with a sample that hangs, that is missing or that kills its process."""
+
+    kind = ""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        if key[1] == 5:
+            if self.kind == "hangs":
+                time.sleep(60)
+            if self.kind == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.kind == "memory":
+                raise MemoryError("Unable to allocate 3 GiB")
+        return super().__getitem__(key)
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The warnings of the loader."""
+    found: list[str] = []
+    monkeypatch.setattr(module.log, "warning", lambda text, *values: found.append(text % values))
+    return found
+
+
+def troubled(pairs: list[Pair], kind: str, workers: int = 1) -> BatchLoader:
+    data = Trouble(pairs, Foreground(), build_transform((32, 48), None, {}), 0)
+    data.kind = kind
+    return make_loader(data, EpochBatches(7, 2, seed=0, shuffle=False), workers, False)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_vanishes_is_named(pairs: list[Pair], workers: int) -> None:
+    loader = troubled(pairs, "", workers)
+    assert len(list(loader)) == 4
+    pairs[5].photo.unlink()
+    with pytest.raises(StoppedError) as error:
+        list(loader)
+    assert str(error.value) == f"{pairs[5].photo}: cannot be read: No such file or directory"
+
+
+def test_memory_that_runs_out_in_a_worker_is_an_error_of_memory(pairs: list[Pair]) -> None:
+    with pytest.raises(MemoryError, match=r"p5\.png with .*m5\.png: MemoryError: Unable to allocate 3 GiB"):
+        list(troubled(pairs, "memory"))
+
+
+def test_a_wish_to_stop_is_heard_while_a_batch_does_not_come(
+    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, warned: list[str]
+) -> None:
+    monkeypatch.setattr(module, "_LONG", 0.0)
+    loader, asked = troubled(pairs, "hangs"), list[float]()
+    given = list(loader.until(lambda waited: asked.append(waited) or (len(asked) > 3 and waited > 0.3)))
+    assert len(given) == 2
+    assert len(warned) == 1
+    assert warned[0].startswith("No batch has come for 0 s")
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+@pytest.mark.slow  # PyTorch looks every 5 s whether its workers live
+def test_a_worker_that_is_killed_is_an_error(pairs: list[Pair]) -> None:
+    with pytest.raises(StoppedError, match="A worker process that reads images has ended: it was killed, most likely"):
+        list(troubled(pairs, "killed"))
+
+
+def test_errors_of_the_data_loader_are_explained() -> None:
+    ended = RuntimeError("DataLoader worker (pid(s) 12) exited unexpectedly")
+    assert isinstance(module._explained(ended), StoppedError)
+    other = RuntimeError("a bug")
+    assert module._explained(other) is other
+
+
+def test_workers_that_cannot_be_started_are_done_without(
+    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, warned: list[str]
+) -> None:
+    def no_space() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    module._warn_of_workers.cache_clear()
+    expected, before = list(troubled(pairs, "", 0)), set(multiprocessing.active_children())
+    monkeypatch.setattr(multiprocessing, "Queue", no_space)
+    got = list(troubled(pairs, "", 2))
+    assert all(same(a, b) for a, b in zip(expected, got, strict=True))
+    assert len(warned) == 1
+    assert "cannot be started (No space left on device); they need space in /dev/shm" in warned[0]
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_batches_that_come_without_shared_memory_are_the_same(
+    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, warned: list[str]
+) -> None:
+    """The workers inherit a /dev/shm that is full."""
+
+    def full(_: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    module._warn_of_shared_memory.cache_clear()
+    expected = list(troubled(pairs, "", 0))
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    got = list(troubled(pairs, "", 1))
+    assert all(same(a, b) and torch.equal(a["index"], b["index"]) for a, b in zip(expected, got, strict=True))
+    assert len(warned) == 1
+    assert "is full, so batches come from the workers in a slower way" in warned[0]

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -23,9 +23,11 @@ from segtune.commands.evaluate import evaluate
 from segtune.config.command_settings import EvaluateSettings
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
+from segtune.data.loader import BatchLoader
 from segtune.data.splits import build_splits
-from segtune.errors import FailedError, Interrupted, UserError
+from segtune.errors import FailedError, Interrupted, StoppedError, UserError
 from segtune.models.build import BuiltModel, build_model
+from segtune.models.checkpoint import Checkpoint
 from segtune.models.pretrained import LoadedWeights
 from segtune.training import epoch
 from segtune.training import loop as engine
@@ -396,3 +398,76 @@ def test_a_job_frees_the_network_of_the_job_before(
     finally:
         gc.enable()
     assert len(networks) == 2
+
+
+@pytest.mark.parametrize("where", ["train", "val"])
+def test_a_picture_that_vanishes_is_one_message_and_the_last_save_is_good(
+    finished: tuple[Path, dict], discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    data, finish = tmp_path / "data", engine._finish_epoch
+    shutil.copytree(discs, data)
+    lost = data / "images" / ("disc2.png" if where == "train" else "disc6.png")
+
+    def then_lose_it(*arguments) -> None:
+        finish(*arguments)
+        lost.unlink(missing_ok=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_finish_epoch", then_lose_it)
+        with pytest.raises(StoppedError) as error:
+            commands.train(settings(data), tmp_path / "run")
+    assert str(error.value) == (
+        f"{lost}: cannot be read: No such file or directory\nThe last save is good. To go on from it: "
+        f"python -m segtune train resume={tmp_path / 'run'}"
+    )
+    shutil.copy(discs / "images" / lost.name, lost)
+    commands.train(replace(settings(data), resume=str(tmp_path / "run")), tmp_path / "run")
+    assert_same_end(finished[0], tmp_path / "run")
+
+
+def test_memory_that_runs_out_is_one_message(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(epoch, "take_step", full)
+    with pytest.raises(StoppedError) as error:
+        commands.train(settings(discs, precision="fp32"), tmp_path)
+    assert str(error.value) == (
+        "Out of memory: CUDA out of memory. Tried to allocate 2.00 GiB.\nBatches of 2 images of 64 x 64 pixels, on cpu "
+        "in float32. Try train.batch_size=1 train.accumulate=2 (the same steps), or a smaller data.image_size, or "
+        "fewer blocks that train (plan).\nThe last save is good. To go on from it: "
+        f"python -m segtune train resume={tmp_path}"
+    )
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_wish_to_stop_is_heard_while_the_loader_waits(
+    finished: tuple[Path, dict], discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    """Between two steps the run is saved; within one, it ends as it was saved before."""
+    until = BatchLoader.until
+
+    def hang_at_the_second(loader: BatchLoader, give_up: Callable[[float], bool]) -> Iterator[dict]:
+        for number, batch in enumerate(until(loader, give_up)):
+            if number == 1:
+                assert not give_up(11)
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert give_up(0) == (accumulate == 1)
+                assert give_up(11)
+                return
+            yield batch
+
+    chosen = settings(discs, accumulate=accumulate)
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchLoader, "until", hang_at_the_second)
+        with pytest.raises(Interrupted) as stopped:
+            commands.train(chosen, tmp_path / "run")
+    what = {1: "Stopped; everything is saved.", 2: "Stopped while waiting for an image; everything up to the last save"}
+    assert str(stopped.value).startswith(what[accumulate])
+    assert "To resume: python -m segtune train resume=" in str(stopped.value)
+    state = Checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt").state
+    assert state is not None
+    assert state["step"] == (1 if accumulate == 1 else 0)
+    commands.train(replace(chosen, resume=str(tmp_path / "run")), tmp_path / "run")
+    if accumulate == 1:
+        assert_same_end(finished[0], tmp_path / "run")

@@ -1,0 +1,39 @@
+"""Recognise that memory has run out, and say what to do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from segtune.config.training_settings import DeviceSettings, TrainSettings
+from segtune.errors import FailedError, StoppedError, UserError, out_of_memory, reason_of
+from segtune.runtime.device import Device
+from segtune.runtime.distributed import world
+
+
+@contextmanager
+def memory_advice(settings: DeviceSettings, size: tuple[int, int], compute: Device, *more: str) -> Iterator[None]:
+    """Turn an error of the block that memory has run out into one message, with numbers and what to do.
+
+    Args:
+        settings: The batch size.
+        size: Height and width of the network's input, in pixels.
+        compute: Device and precision.
+        more: Further advice.
+
+    Raises:
+        StoppedError: Memory has run out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError | FailedError) or not out_of_memory(error):
+            raise
+        used, half = settings.batch_size, settings.batch_size // 2
+        steps = " train.accumulate=2 (the same steps)" if type(settings) is TrainSettings and world() == 1 else ""
+        advice = [f"train.batch_size={half}{steps}"] if half else []
+        advice += ["a smaller data.image_size"]
+        advice += ["train.precision=bf16"] if compute.device.type == "cuda" and compute.precision == "float32" else []
+        raise StoppedError(
+            f"Out of memory: {reason_of(error)}.\n"
+            f"Batches of {used} image{'s' * (used > 1)} of {size[0]} x {size[1]} pixels, on {compute}. "
+            f"Try {', or '.join([*advice, *more])}."
+        ) from error
