@@ -32,10 +32,11 @@ def resume(arguments: list[str]) -> None:
         )
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(settings, dict) or "freeze" not in settings:
         raise UserError(f"{path} does not contain the settings of a run.")
+    parse(Settings, settings)  # before any change, which relies on their structure
     for override in given.values():
         _change(settings, override)
     line = shlex.join(["python", "-m", "segtune", "train", *arguments]) if given else ""

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from segtune.config.data_settings import DataSettings
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError
-from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder
+from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder, is_folder
 
 # Each task imports its command last: PyTorch takes seconds, and wrong settings and paths are reported before.
 
@@ -43,8 +44,8 @@ def _train(config: DictConfig) -> float:
 def _evaluate(config: DictConfig) -> None:
     settings = parse(EvaluateSettings, to_plain(config, EvaluateSettings))
     given = settings.checkpoint
-    for path in [given] if isinstance(given, str) else given:
-        find_checkpoint(path)
+    found = _found(given) if isinstance(given, str) else [_found(each) for each in given]
+    settings = replace(settings, checkpoint=found)
     find_data(settings.data)
     with output_folder(settings, "evaluate") as folder:
         from segtune.commands.evaluate import evaluate
@@ -91,7 +92,7 @@ def _check(config: DictConfig) -> None:
 def _predict(config: DictConfig) -> None:
     settings = parse(PredictSettings, to_plain(config, PredictSettings))
     if not settings.checkpoint.lower().endswith(".onnx"):
-        find_checkpoint(settings.checkpoint)
+        settings = replace(settings, checkpoint=_found(settings.checkpoint))
     from segtune.commands.predict import predict
 
     predict(settings)
@@ -99,7 +100,7 @@ def _predict(config: DictConfig) -> None:
 
 def _export(config: DictConfig) -> None:
     settings = parse(ExportSettings, to_plain(config, ExportSettings))
-    find_checkpoint(settings.checkpoint)
+    settings = replace(settings, checkpoint=_found(settings.checkpoint))
     from segtune.commands.export import export
 
     export(settings)
@@ -111,6 +112,12 @@ def _report(config: DictConfig) -> None:
     from segtune.commands.report import report
 
     report(settings)
+
+
+def _found(checkpoint: str) -> str:
+    """Return a checkpoint's path as given or, of a run's folder, the path of its best checkpoint."""
+    file = find_checkpoint(checkpoint)
+    return str(file) if is_folder(Path(checkpoint).expanduser()) else checkpoint
 
 
 def find_data(data: DataSettings | EvaluationDataSettings) -> None:

@@ -106,7 +106,7 @@ def _fit(
     """Plan the phases, describe each, and train."""
     phases = plan_phases(settings, built)
     compute.place(built.model)
-    begun = resumed.state["phases"] if resumed and resumed.state else {}
+    begun = resumed.state.phases if resumed and resumed.state else {}
     to_come = {phase.name: facts(built, phase, settings, compute) for phase in phases if phase.name not in begun}
     return fit(
         replace(settings, resume=None),

@@ -11,8 +11,8 @@ from segtune.errors import UserError, nearest
 S = TypeVar("S")
 
 
-def parse(schema: type[S], values: Mapping[str, Any]) -> S:
-    """Return plain nested values as an instance of a schema.
+def parse(schema: type[S], values: Mapping[str, Any], noun: str = "setting") -> S:
+    """Return plain nested values as an instance of a schema; `noun` is what its fields are called in messages.
 
     Raises:
         UserError: A value is invalid; the message lists every problem.
@@ -20,17 +20,19 @@ def parse(schema: type[S], values: Mapping[str, Any]) -> S:
     try:
         return TypeAdapter(schema).validate_python(with_new_names(values)[0])
     except ValidationError as error:
-        problems: list[str] = list(_describe(error, TypeAdapter(schema).json_schema()))
-    raise wrong(problems)
+        problems: list[str] = list(_describe(error, TypeAdapter(schema).json_schema(), noun))
+    raise wrong(problems, noun)
 
 
-def wrong(problems: Sequence[str]) -> UserError:
+def wrong(problems: Sequence[str], noun: str = "setting") -> UserError:
     """Return the error that lists what is wrong with settings."""
-    heading = "One setting is wrong:" if len(problems) == 1 else f"{len(problems)} settings are wrong:"
-    return UserError("\n".join([heading, *(f"  {problem}" for problem in problems)]))
+    plural = "entries" if noun == "entry" else f"{noun}s"
+    heading = f"One {noun} is wrong:" if len(problems) == 1 else f"{len(problems)} {plural} are wrong:"
+    more = [f"and {len(problems) - _MOST} more."] if len(problems) > _MOST else []
+    return UserError("\n".join([heading, *(f"  {problem}" for problem in [*problems[:_MOST], *more])]))
 
 
-def _describe(error: ValidationError, schema: dict[str, Any]) -> Iterator[str]:
+def _describe(error: ValidationError, schema: dict[str, Any], noun: str) -> Iterator[str]:
     properties = [part.get("properties", {}) for part in (schema, *schema.get("$defs", {}).values())]
     names = {name for part in properties for name in part}
     unions = [
@@ -38,12 +40,16 @@ def _describe(error: ValidationError, schema: dict[str, Any]) -> Iterator[str]:
     ]
     expected: dict[str, tuple[Any, list[str]]] = {}
     for problem in error.errors(include_url=False):
-        # Parts of the location that name a choice of type, not a setting, are left out.
-        parts = [str(p) for p in problem["loc"] if not ("[" in str(p) or str(p) in _TYPES.union(*unions))]
-        name, value, kind = ".".join(parts), problem["input"], problem["type"]
+        # Parts of the location that name a choice of type, not a setting, are left out; numbers are places in a list.
+        parts = [
+            f"[{p}]" if isinstance(p, int) else p
+            for p in problem["loc"]
+            if isinstance(p, int) or not ("[" in p or p in _TYPES.union(*unions))
+        ]
+        name, value, kind = ".".join(parts).replace(".[", "["), problem["input"], problem["type"]
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         if kind == "unexpected_keyword_argument":
-            yield f"{name}: there is no such setting.{nearest(parts[-1], names)}"
+            yield f"{name}: there is no such {noun}.{nearest(parts[-1], names)}"
         elif kind in ("missing", "missing_argument"):
             yield f"{name} is required. Set {name}=…"
         elif kind == "union_tag_invalid":
@@ -53,7 +59,12 @@ def _describe(error: ValidationError, schema: dict[str, Any]) -> Iterator[str]:
         else:
             expected.setdefault(name, (value, []))[1].append(message.partition(", unable")[0])
     for name, (value, messages) in expected.items():
-        yield f"{name}: got {value!r}; expected: {', or '.join(dict.fromkeys(messages))}."
+        got = repr(value)
+        got = got if len(got) <= _LONGEST else f"{got[:_LONGEST]}…"
+        yield f"{name}: got {got}; expected: {', or '.join(dict.fromkeys(messages))}."
 
+
+#: Problems that a message shows, and characters of a wrong value.
+_MOST, _LONGEST = 30, 200
 
 _TYPES = {"int", "str", "list", "constrained-int"}

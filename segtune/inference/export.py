@@ -53,7 +53,7 @@ class Deployed(nn.Module):
 
 def describe(checkpoint: Checkpoint) -> dict[str, str]:
     """Return the metadata of an exported file: the network, its settings and its validation Dice, as strings."""
-    trained, state = checkpoint.settings, checkpoint.state or {}
+    trained, state = checkpoint.settings, checkpoint.state
     found = {
         "segtune": __version__,
         "size": json.dumps(trained.data.evaluation_size),
@@ -61,8 +61,8 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
         "taps": json.dumps(dict(checkpoint.taps)),
         "settings": json.dumps(asdict(trained)),
     }
-    if state.get("rows") and not state["step"]:  # within an epoch the weights are newer than the score
-        found["val_dice"] = str(state["rows"][-1]["val_dice"])
+    if state and state.rows and not state.step:  # within an epoch the weights are newer than the score
+        found["val_dice"] = str(state.rows[-1]["val_dice"])
     return found
 
 

@@ -13,8 +13,11 @@ from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError, some
 from segtune.models.build import BuiltModel, assemble, gradient_stops
+from segtune.models.module_paths import within
 from segtune.models.pretrained import LoadedWeights
+from segtune.models.progress import State
 from segtune.models.tap_scale import with_scales
+from segtune.models.tensor_files import read_file, unusable
 from segtune.runtime.files import replacing
 from segtune.runtime.paths import find_checkpoint
 
@@ -43,7 +46,7 @@ class Checkpoint:
     source: str | None
     new: tuple[str, ...]
     model: Mapping[str, Tensor]
-    state: Mapping[str, Any] | None = None
+    state: State | None = None
     optimizer: Mapping[str, Any] | None = None
 
     @classmethod
@@ -53,29 +56,34 @@ class Checkpoint:
         Raises:
             UserError: The file is missing, unreadable or no segtune checkpoint, or an entry is invalid.
         """
-        file = Path(path).expanduser()
+        file = find_checkpoint(path)
         content = _read(file)
         for entry, (expected, required, fits) in _ENTRIES.items():
             if required and entry not in content:
-                raise UserError(f"The checkpoint {file} cannot be used: it lacks the entry '{entry}', {expected}.")
+                raise UserError(f"{_begin(file)}: it lacks the entry '{entry}', {expected}.")
             if entry in content and not fits(content[entry]):
-                got = _kind(content[entry])
-                raise UserError(
-                    f"The checkpoint {file} cannot be used: entry '{entry}': got {got}; expected {expected}."
-                )
+                raise UserError(f"{_begin(file)}: entry '{entry}': got {_kind(content[entry])}; expected {expected}.")
+        for name, tensor in content["model"].items():
+            if why := unusable(tensor):
+                raise UserError(f"{_begin(file)}: its tensor {name} is {why}.")
         try:
             settings = parse(Settings, content["settings"])
+        except (UserError, RecursionError) as error:
+            reason = "They contain themselves." if isinstance(error, RecursionError) else error
+            raise UserError(f"The settings in the checkpoint {file} cannot be used. {reason}") from error
+        try:
+            state = State.read(content["state"], settings.freeze.phases) if "state" in content else None
         except UserError as error:
-            raise UserError(f"The settings in the checkpoint {file} cannot be used. {error}") from error
+            raise UserError(f"The state of the run in the checkpoint {file} cannot be used. {error}") from error
         weights = content["weights"]
         return cls(
-            name=str(path),
+            name=str(path) if file == Path(path).expanduser() else str(file),
             settings=settings,
             taps=content["taps"],
             source=weights["source"],
             new=tuple(weights["new"]),
             model=content["model"],
-            state=content.get("state"),
+            state=state,
             optimizer=content.get("movers"),
         )
 
@@ -84,7 +92,7 @@ class Checkpoint:
         cls,
         built: BuiltModel,
         settings: Settings,
-        state: Mapping[str, Any] | None = None,
+        state: State | None = None,
         optimizer: Mapping[str, Any] | None = None,
     ) -> "Checkpoint":
         """Return a checkpoint of a model; its tensors are the model's own, not copies."""
@@ -103,7 +111,7 @@ class Checkpoint:
             "taps": dict(self.taps),
             "weights": {"source": self.source, "new": list(self.new)},
             "model": self.model,
-            "state": self.state,
+            "state": asdict(self.state) if self.state else None,
             "movers": self.optimizer,
         }
         with replacing(path) as temporary, temporary.open("wb") as file:
@@ -116,25 +124,41 @@ class Checkpoint:
             settings: Settings of a resumed run, whose phases may stop gradients elsewhere; None: the checkpoint's.
 
         Raises:
-            UserError: The tensors do not fit the model that settings and taps describe.
+            UserError: The tensors do not fit the model that settings and taps describe, or there is no such model.
         """
         settings = settings or self.settings
         backbone = replace(settings.backbone, weights="none")
-        built = assemble(backbone, self.taps, settings.decoder, gradient_stops(settings))
-        present = built.model.state_dict()
-        tensors = with_scales(self.model, present)
-        shapes, wanted = ({name: tensor.shape for name, tensor in each.items()} for each in (tensors, present))
-        misfits = [name for name in wanted | shapes if shapes.get(name) != wanted.get(name)]
+        begin = _begin(self.name)
+        try:
+            built = assemble(backbone, self.taps, settings.decoder, gradient_stops(settings))
+        except (UserError, RuntimeError, MemoryError, OverflowError) as error:  # settings of any size are valid
+            raise UserError(f"{begin}: the model that it describes cannot be built. {error}") from error
+        own = built.model.state_dict()
+        tensors = with_scales(self.model, own)
+        misfits = [name for name in {**own, **tensors} if _differs(own.get(name), tensors.get(name))]
         if misfits:
             raise UserError(
-                f"The checkpoint {self.name} cannot be used: its tensors do not match the model that it describes; "
-                f"{len(misfits)} are missing on one side or differ in shape: {some(misfits)}."
+                f"{begin}: its tensors do not match the model that it describes; "
+                f"{len(misfits)} are missing on one side or differ in shape or type: {some(misfits)}."
             )
+        known = {*own, *dict(built.model.named_buffers())}
+        unknown = [f"weights.new: {path}" for path in self.new if not any(within(name, [path]) for name in own)]
+        unknown += [f"state.frozen: {name}" for name in (self.state.frozen if self.state else ()) if name not in known]
+        if unknown:
+            raise UserError(f"{begin}: the model that it describes has no {some(unknown)}.")
         built.model.load_state_dict(tensors)
         return replace(built, weights=LoadedWeights(self.source), new=self.new)
 
 
-def _is_dict_of(value: Any, kind: type) -> bool:
+def _begin(name: str | Path) -> str:
+    return f"The checkpoint {name} cannot be used"
+
+
+def _differs(own: Tensor | None, file: Tensor | None) -> bool:
+    return own is None or file is None or own.shape != file.shape or own.dtype != file.dtype
+
+
+def _is_dict_of(value: Any, kind: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, kind) for k, v in value.items())
 
 
@@ -151,6 +175,25 @@ def _kind(value: Any) -> str:
     return f"a dict of {', '.join(inside)}" if inside else type(value).__name__
 
 
+def _is_optimizer(value: Any) -> bool:
+    """Return whether a value has the structure that `OptimState.state_dict` returns; it need not fit a model."""
+    if not _is_dict_of(value, dict) or not {"optimizer", "schedule", "scaler"} <= value.keys():
+        return False
+    states, groups = value["optimizer"].get("state"), value["optimizer"].get("param_groups")
+    last = value["schedule"].get("last_epoch")
+    if not isinstance(states, dict) or not isinstance(groups, list) or type(last) is not int or last < 0:
+        return False
+    if not all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups):
+        return False
+    numbers = [number for group in groups for number in group["params"]]
+    return (
+        all(type(number) is int for number in numbers)
+        and numbers == list(range(len(numbers)))
+        and all(type(index) is int and _is_dict_of(state, Tensor | None) for index, state in states.items())
+        and states.keys() <= set(numbers)
+    )
+
+
 #: The entries of a file: description, whether it is required, and the check.
 _ENTRIES: Mapping[str, tuple[str, bool, Callable[[Any], bool]]] = {
     "settings": ("the settings by name", True, partial(_is_dict_of, kind=object)),
@@ -158,25 +201,21 @@ _ENTRIES: Mapping[str, tuple[str, bool, Callable[[Any], bool]]] = {
     "weights": ("the 'source' of the weights and a list of what is 'new'", True, _is_weights),
     "model": ("the tensors by name", True, partial(_is_dict_of, kind=Tensor)),
     "state": ("the run's state by name", False, partial(_is_dict_of, kind=object)),
-    "movers": ("the optimizer's states by name", False, partial(_is_dict_of, kind=object)),
+    "movers": ("the states of optimizer, schedule and scaler by name", False, _is_optimizer),
 }
 
 
 def _read(path: Path) -> dict[str, Any]:
-    find_checkpoint(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its bytes lead the reader into
-        # PyTorch's text advises to run the file's code, so it is not passed on.
-        reason = error if isinstance(error, OSError) else type(error).__name__
-        raise UserError(
-            f"Cannot read the checkpoint {path}: it is damaged, or was written by another program ({reason}).\n"
-            "Expected a file that `segtune train` wrote, such as RUN/checkpoints/best.pt."
-        ) from error
+    expected = "Expected a file that `segtune train` wrote, such as RUN/checkpoints/best.pt."
+    content = read_file(path, "checkpoint", expected, "was written by another program")
     if not isinstance(content, dict) or "settings" not in content or "model" not in content:
-        raise UserError(f"{path} is not a segtune checkpoint: it lacks the entries 'settings' and 'model'.")
-    if content.get("format") != FORMAT:
+        inside = some(map(str, content), 4) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise UserError(
-            f"{path} has checkpoint format {content.get('format')}; this version of segtune reads format {FORMAT}."
+            f"{path} is not a segtune checkpoint: it lacks the entries 'settings' and 'model'; it holds {inside}. "
+            "To train from its tensors: train restore.checkpoint=PATH, or backbone.weights=PATH."
         )
+    number = content.get("format")
+    if type(number) is not int or number != FORMAT:
+        got = number if isinstance(number, int | str | float | None) else type(number).__name__
+        raise UserError(f"{path} has checkpoint format {got}; this version of segtune reads format {FORMAT}.")
     return content

@@ -9,22 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from segtune.errors import UserError, nearest, some
 from segtune.models.backbones.spec import BackboneSpec
+from segtune.models.state_dicts import BATCH_COUNTER, best_prefixes, check_types, read_state_dict, same_numbers
 
 log = logging.getLogger(__name__)
-
-#: BatchNorm's counter of batches, which many files lack and segtune does not use.
-BATCH_COUNTER = "num_batches_tracked"
 
 #: Seconds after which a server that does not answer counts as unreachable.
 TIMEOUT_SECONDS = 8.0
@@ -78,40 +73,13 @@ def load_weights(spec: BackboneSpec, network: nn.Module, weights: str) -> Loaded
     return _load_file(spec, network, path)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors or PyTorch file by name, without running any code in the file.
-
-    Raises:
-        UserError: The file is missing or unreadable, or holds no dictionary of tensors.
-    """
-    if not path.is_file():
-        raise UserError(f"No weights file at {path}. Expected a .safetensors, .pth or .pt file.")
-    try:
-        safe = path.suffix == ".safetensors"
-        content: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its bytes lead the reader into
-        # PyTorch's text advises to run the file's code, so it is not passed on.
-        reason = error if isinstance(error, SafetensorError | OSError) else type(error).__name__
-        raise UserError(
-            f"Cannot read the weights file {path}: it is damaged, or holds more than tensors ({reason}).\n"
-            "Expected a .safetensors file, or a .pth or .pt file of tensors by name."
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(
-            f"{path} is not a weights file. Expected a dictionary of tensors by name, such as a state_dict."
-        )
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
-
-
 def _load_file(spec: BackboneSpec, network: nn.Module, path: Path) -> LoadedWeights:
-    found = {_rename(name, spec.renames): tensor for name, tensor in read_state_dict(path).items()}
     wanted = network.state_dict()
+    theirs = _without_prefix(spec, read_state_dict(path), wanted, path)
+    found = {_rename(name, spec.renames): tensor for name, tensor in theirs.items()}
     for name, tensor in found.items():
         # A fully connected layer has the same numbers as the convolution over its whole input.
-        if name in wanted and tensor.ndim == 2 and wanted[name].ndim == 4 and tensor.numel() == wanted[name].numel():
+        if name in wanted and same_numbers(tensor, wanted[name]):
             found[name] = tensor.reshape(wanted[name].shape)
     match = match_tensors(found, wanted)
     missing, unused, named = match.missing, match.unexpected, len(match.fitting) + len(match.mismatched)
@@ -124,10 +92,35 @@ def _load_file(spec: BackboneSpec, network: nn.Module, path: Path) -> LoadedWeig
                 for name, (file, own) in match.mismatched.items()
             )
         )
+    check_types(found, match.fitting, path)
     network.load_state_dict({name: found[name] for name in match.fitting}, strict=False)
     if unused:
         log.info("Weights not used from %s: %s", path, some(unused, 6))
     return LoadedWeights(str(path), missing, unused)
+
+
+def _without_prefix(
+    spec: BackboneSpec, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path
+) -> Mapping[str, Tensor]:
+    """Return a file's tensors without the prefix of the backbone's names, such as `encoder.`, which is said.
+
+    Raises:
+        UserError: The tensors behind several prefixes fit equally well.
+    """
+    prefixes, _ = best_prefixes(found, wanted, lambda name: _rename(name, spec.renames))
+    if len(prefixes) > 1:
+        first = prefixes[0]
+        raise UserError(
+            f"backbone.weights={path}: the tensors of {some(prefixes)} fit {spec.name} equally well. Name one: "
+            f"backbone.weights=auto restore.checkpoint={path} restore.scope=backbone "
+            f"'+restore.rename={{{first}:backbone.}}'"
+        )
+    if prefixes in ([], [""]):
+        return found
+    prefix = prefixes[0]
+    inside = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+    log.info("%s: took the %d tensors whose names begin with %s, without it.", path, len(inside), prefix)
+    return inside
 
 
 @dataclass(frozen=True)

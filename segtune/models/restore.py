@@ -1,5 +1,6 @@
 """Restore a model from the tensors of another run or of a plain file, and report by name what was restored."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,11 @@ from torch import Tensor, nn
 from segtune.config.model_settings import RestoreSettings
 from segtune.errors import UserError, nearest, some
 from segtune.models.module_paths import matching
-from segtune.models.pretrained import BATCH_COUNTER, match_tensors, read_state_dict
+from segtune.models.pretrained import match_tensors
+from segtune.models.state_dicts import BATCH_COUNTER, best_prefixes, check_types, read_state_dict
 from segtune.models.tap_scale import PREFIX, restored_scales, with_scales
+
+log = logging.getLogger(__name__)
 
 _PARTS = ("backbone.", "decoder.")
 
@@ -76,8 +80,8 @@ def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
         raise UserError(f"restore.exclude leaves nothing to restore of restore.scope={settings.scope}.")
 
     path = Path(settings.checkpoint).expanduser()
-    content = read_state_dict(path)
-    names = _our_names(list(content), settings, path)
+    content = read_state_dict(path, "restore.checkpoint")
+    names = _our_names(content, {name: present[name] for name in wanted}, settings, path)
     found = {name: content[theirs] for name, theirs in names.items()}
     match = match_tensors(found, {name: present[name] for name in wanted})
     scales = restored_scales(model, match.fitting)
@@ -92,6 +96,7 @@ def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
         excluded=tuple(name for name in candidates if name in excluded),
     )
     _check(result, settings, names, wanted)
+    check_types(found, result.restored, path)
     broken = [name for name in result.restored if not _is_finite(found[name], present[name].dtype)]
     if broken:
         raise UserError(
@@ -102,19 +107,21 @@ def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
     return result
 
 
-def _our_names(theirs: Sequence[str], settings: RestoreSettings, path: Path) -> dict[str, str]:
+def _our_names(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], settings: RestoreSettings, path: Path
+) -> dict[str, str]:
     """Return the file's name of each tensor by the model's name."""
+    theirs = list(found)
+    rename = settings.rename or _foreign_prefixes(found, wanted, path)
     for prefix in settings.rename:
         if not any(name.startswith(prefix) for name in theirs):
             raise UserError(
                 f"restore.rename: no tensor of {path} has a name that begins with '{prefix}'."
                 f"{nearest(prefix, theirs)} The names are: {some(theirs, 4)}."
             )
-    longest_first = sorted(settings.rename, key=len, reverse=True)
     names: dict[str, str] = {}
     for name in theirs:
-        prefix = next((p for p in longest_first if name.startswith(p)), "")
-        ours = settings.rename.get(prefix, "") + name.removeprefix(prefix)
+        ours = _renamed(name, rename)
         if ours in names:
             raise UserError(f"restore.rename: {names[ours]} and {name} of {path} both become {ours}.")
         names[ours] = name
@@ -128,6 +135,36 @@ def _our_names(theirs: Sequence[str], settings: RestoreSettings, path: Path) -> 
             "'+restore.rename={encoder.:backbone.}'."
         )
     return {f"{settings.scope}.{ours}": name for ours, name in names.items()}
+
+
+def _renamed(name: str, rename: Mapping[str, str]) -> str:
+    prefix = max((prefix for prefix in rename if name.startswith(prefix)), key=len, default="")
+    return rename.get(prefix, "") + name.removeprefix(prefix)
+
+
+def _foreign_prefixes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> dict[str, str]:
+    """Return a rename for files that name the parts otherwise, such as `encoder.` for `backbone.`, and say it.
+
+    Raises:
+        UserError: The tensors behind several prefixes fit a part equally well.
+    """
+    rename: dict[str, str] = {}
+    for part in _PARTS:
+        own = {name.removeprefix(part): tensor for name, tensor in wanted.items() if name.startswith(part)}
+        prefixes, fits = best_prefixes(found, own)
+        behind = sum(name.startswith(prefixes[0]) for name in found) if prefixes else 0
+        if part in prefixes or prefixes in ([], [""]) or 2 * fits < min(len(own), behind):
+            continue  # our own name, or none, or a few that fit by chance
+        if len(prefixes) > 1:
+            raise UserError(
+                f"restore.checkpoint={path}: the tensors of {some(prefixes)} fit {part[:-1]} equally well. Name one, "
+                f"such as '+restore.rename={{{prefixes[0]}:{part}}}'."
+            )
+        log.info("%s: names that begin with %s count as %s (restore.rename).", path, prefixes[0], part)
+        rename[prefixes[0]] = part
+        if prefixes[0].endswith(part):  # a whole model inside another
+            rename[prefixes[0].removesuffix(part) + PREFIX] = PREFIX
+    return rename
 
 
 def _check(result: Restored, settings: RestoreSettings, names: Mapping[str, str], wanted: Sequence[str]) -> None:

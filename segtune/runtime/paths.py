@@ -3,10 +3,13 @@
 import errno
 import os
 import stat
+import sys
 from contextlib import suppress
+from functools import cache
+from itertools import islice
 from pathlib import Path
 
-from segtune.errors import UserError
+from segtune.errors import UserError, some
 
 
 def find_folder(setting: str, path: str | Path, advice: str = "") -> Path:
@@ -80,19 +83,76 @@ def refuse_data_folder(run_dir: Path, root: str | Path) -> None:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Return the file of a checkpoint.
+    """Return the file of a checkpoint; of a run's folder its `best.pt`, which is said.
 
     Raises:
         UserError: It does not exist; the message names other checkpoints in its folder.
     """
     file = Path(path).expanduser()
-    if not file.is_file():
-        near = sorted(str(p) for p in file.parent.glob("*.pt")) if file.parent.is_dir() else []
+    if is_folder(file):
+        return _best_of(file, "checkpoint")
+    if not is_file(file):
+        near = sorted(str(p) for p in file.parent.glob("*.pt")) if is_folder(file.parent) else []
         raise UserError(
             f"No checkpoint at {file}."
             + (f" There are: {', '.join(near)}." if near else " Expected a file such as RUN/checkpoints/best.pt.")
         )
     return file
+
+
+def find_model_file(setting: str, path: str | Path, otherwise: str) -> Path:
+    """Return a file that holds tensors; of a run's folder its `best.pt`, which is said.
+
+    Raises:
+        UserError: It does not exist, which the text `otherwise` says.
+    """
+    file = Path(path).expanduser()
+    if is_folder(file):
+        return _best_of(file, setting)
+    if not is_file(file):
+        raise UserError(otherwise)
+    return file
+
+
+def _best_of(folder: Path, setting: str) -> Path:
+    for file in (folder / "checkpoints" / "best.pt", folder / "best.pt"):
+        if file.is_file():
+            notice(f"{setting}={folder} is a folder: taking {file}.")
+            return file
+    begin = f"{setting}={folder} is a folder without a best.pt"
+    if last := next((f for f in (folder / "checkpoints" / "last.pt", folder / "last.pt") if f.is_file()), None):
+        raise UserError(f"{begin}: no epoch of this run is finished. Resume it, or name {last}.")
+    below = sorted(str(file) for file in islice(folder.glob("**/checkpoints/best.pt"), 50))
+    models = sorted(str(file) for file in folder.iterdir() if file.suffix in _ENDINGS)
+    if not below and not models:
+        raise UserError(f"{begin}. Expected a file such as RUN/checkpoints/best.pt.")
+    raise UserError(f"{begin}. Name one of the files below it: {some(below or models)}.")
+
+
+_ENDINGS = (".pt", ".pth", ".safetensors", ".bin", ".ckpt", ".h5", ".onnx")
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file; False where the system cannot tell, as for a name that is too long."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; False where the system cannot tell, as for a name that is too long."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+@cache
+def notice(text: str) -> None:
+    """Say on stderr what a setting was taken for: once, and of several processes in the first."""
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"{text}\n")
 
 
 def new_folder(path: Path) -> Path:

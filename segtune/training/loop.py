@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from segtune.evaluation.selection import degenerate, warnings_of
 from segtune.losses import build_loss
 from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
+from segtune.models.progress import State
 from segtune.runtime import distributed
 from segtune.runtime.console import say
 from segtune.runtime.device import Device
@@ -31,7 +32,7 @@ from segtune.training.optim import build_optimizer, build_schedule
 from segtune.training.phases import Phase, enter
 from segtune.training.run_folder import check_run_folder, write_settings
 from segtune.training.signals import stop_signals
-from segtune.training.state import OnPhase, OptimState, Run, State, check_place, is_better, since_best
+from segtune.training.state import OnPhase, OptimState, Run, check_place, is_better, since_best
 from segtune.version import __version__
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,8 @@ def fit(
         DivergedError: The loss is not finite; the last checkpoint is good.
         UserError: The run cannot resume with these settings, or an invariant check failed.
     """
-    progress, optim_states = (resumed.state or {}, resumed.optimizer or {}) if resumed else ({}, {})
-    state = State(**progress)
+    state = replace(resumed.state) if resumed and resumed.state else State()
+    optim_states = resumed.optimizer if resumed and resumed.optimizer else {}
     train, data = settings.train, settings.data
     dataset = build_dataset(splits["train"], data, settings.augment, settings.seed)
     batches = EpochBatches(

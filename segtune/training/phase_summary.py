@@ -11,6 +11,7 @@ from segtune.config.schema import RunSettings
 from segtune.config.training_settings import PhaseSettings
 from segtune.losses import build_loss
 from segtune.models.build import BuiltModel, build_model
+from segtune.models.progress import check_facts
 from segtune.runtime.console import banner
 from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.measure import measure
@@ -103,8 +104,13 @@ def everything(phase: Phase) -> Phase:
 
 
 def announce(phases: Sequence[Phase], number: int, of_phase: Facts) -> None:
-    """Print the heading of a phase, counted from 1."""
+    """Print the heading of a phase, counted from 1.
+
+    Raises:
+        UserError: Facts are missing.
+    """
     phase = phases[number - 1]
+    check_facts(phase.name, of_phase)  # those of a resumed phase come from a file
     banner(f"phase {number}/{len(phases)}: {phase.name}", brief(of_phase, phase.settings))
 
 

@@ -1,21 +1,24 @@
 """The state of a run between steps: its progress, and its optimizer, schedule and gradient scaler."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from segtune.config.schema import Settings
 from segtune.data.loader import BatchLoader, EpochBatches
+from segtune.errors import UserError, some
 from segtune.evaluation.evaluator import Evaluator
 from segtune.evaluation.selection import rank
 from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
+from segtune.models.progress import State
+from segtune.models.tensor_files import unusable
 from segtune.runtime import distributed
 from segtune.runtime.device import Device
 from segtune.runtime.files import Row
@@ -23,39 +26,6 @@ from segtune.training.epoch_log import EpochRecorder
 from segtune.training.phases import Phase, Span, span_of
 from segtune.training.resume_rules import check_length, check_phases
 from segtune.training.run_folder import check_run_folder
-
-
-@dataclass
-class State:
-    """The progress of a run in plain values, from which it can resume.
-
-    `phase` is the running phase, `epoch` counts its finished epochs, `step` the finished batches of the running epoch.
-    `best_dice` is the `val_dice` of the epoch `best_epoch`. `frozen` holds the checksums of the phase's frozen tensors,
-    `phases` the facts of the phases begun so far; the last is the running one. `skipped` counts the optimizer steps
-    skipped in the running epoch, because of an overflow in fp16; `skipped_in_a_row` those since a step was made.
-    """
-
-    phase: int = 0
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    images: int = 0
-    lr: float = 0.0
-    best_dice: float = -1.0
-    best_epoch: int = 0
-    trained_images: int = 0
-    train_seconds: float = 0.0
-    seconds: float = 0.0
-    rows: list[Row] = field(default_factory=list)
-    phases: dict[str, dict[str, Any]] = field(default_factory=dict)
-    frozen: dict[str, str] = field(default_factory=dict)
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-
-    def skipped_in(self, phase: str) -> int:
-        """Return the optimizer steps skipped in a phase so far."""
-        finished = sum(int(row.get("skipped_steps", 0)) for row in self.rows if row["phase"] == phase)
-        return finished + (self.skipped if phase == next(reversed(self.phases), None) else 0)
 
 
 @dataclass
@@ -76,14 +46,63 @@ class OptimState:
         return {name: getattr(self, name).state_dict() for name in self.__dataclass_fields__}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
-        """Load what `state_dict` returned; the learning rates follow the present schedule."""
-        for name, state in states.items():
-            if state:  # a disabled scaler has none
-                getattr(self, name).load_state_dict(state)
-        if states:
-            schedule = zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
-            for group, (base, factor) in zip(self.optimizer.param_groups, schedule, strict=True):
-                group["lr"] = base * factor(self.schedule.last_epoch)
+        """Load what `state_dict` returned: moments, step and scale. Rates and the like follow the present settings.
+
+        Raises:
+            UserError: The states are not of these parameters.
+        """
+        if not states:
+            return
+        self._check(states)
+        own = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": states["optimizer"]["state"], "param_groups": own["param_groups"]})
+        if states["scaler"]:  # a disabled one has no state
+            self.scaler.load_state_dict(states["scaler"])
+        self.schedule.last_epoch = states["schedule"]["last_epoch"]
+        self.schedule._step_count = self.schedule.last_epoch + 1
+        schedule = zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
+        for group, (base, factor) in zip(self.optimizer.param_groups, schedule, strict=True):
+            group["lr"] = base * factor(self.schedule.last_epoch)
+
+    def _check(self, states: Mapping[str, Any]) -> None:
+        begin = "The optimizer's states in the checkpoint do not fit the phase that the run is in"
+        moments = states["optimizer"]["state"]
+        theirs, own = (
+            [group["params"] for group in each["param_groups"]]
+            for each in (states["optimizer"], self.optimizer.state_dict())
+        )
+        if theirs != own:
+            raise UserError(
+                f"{begin}: {sum(map(len, theirs))} parameters in {len(theirs)} groups; expected {sum(map(len, own))} "
+                f"in {len(own)}."
+            )
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        needed = _MOMENTS[type(self.optimizer)]
+        for index, state in moments.items():
+            if not 0 <= index < len(parameters) or state.keys() != needed:
+                raise UserError(f"{begin}: parameter {index} of {len(parameters)} has {some(state)}.")
+            for name, value in state.items():
+                shape = () if name == "step" else parameters[index].shape
+                if not _is_moment(value, shape) and not (value is None and name == "momentum_buffer"):
+                    got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                    raise UserError(f"{begin}: {name} of parameter {index} has {got}; expected {tuple(shape)}.")
+        scaler = states["scaler"]
+        if scaler and not all(type(scaler.get(name)) in (int, float) for name in _OF_SCALER):
+            raise UserError(f"{begin}: the gradient scaler has {some(scaler)}; expected numbers {some(_OF_SCALER)}.")
+
+
+#: What an optimizer holds for each parameter that has made a step.
+_MOMENTS: Mapping[type, set[str]] = {
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.SGD: {"momentum_buffer"},
+}
+_OF_SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+
+
+def _is_moment(value: Any, shape: Sequence[int]) -> bool:
+    fits = isinstance(value, Tensor) and not unusable(value) and tuple(value.shape) == tuple(shape)
+    return fits and bool(value.is_floating_point())
 
 
 def check_place(state: State, settings: Settings, before: Settings, batches: int, steps: int) -> None:
@@ -103,12 +122,19 @@ def check_place(state: State, settings: Settings, before: Settings, batches: int
     check_phases(before.freeze.phases, phases, state.phase)
     name, phase = list(phases.items())[state.phase]
     of_epoch = -(-batches // settings.train.accumulate)
-    longest, of_epochs = span_of(phase, batches, settings.train.accumulate).steps, state.epoch * of_epoch
+    span, of_epochs = span_of(phase, batches, settings.train.accumulate), state.epoch * of_epoch
+    taken, most = steps + state.skipped_in(name), of_epochs + -(-state.step // settings.train.accumulate)
     if phase.steps is None:
         steps += state.skipped_in(name)
     else:
         of_epochs -= state.skipped_in(name)
-    check_length(name, steps, longest, of_epochs)
+    check_length(name, steps, span.steps, of_epochs)
+    if taken > most or state.step > span.of(state.epoch) or state.images > state.step * settings.train.batch_size:
+        raise UserError(
+            f"The run cannot resume: its checkpoint has made {steps} steps and {state.epoch} epochs of the phase, and "
+            f"{state.step} batches and {state.images} images of an epoch of {span.of(state.epoch)} batches of "
+            f"{settings.train.batch_size}; these contradict each other."
+        )
 
 
 def since_best(state: State) -> int:
@@ -189,5 +215,5 @@ class Run:
         """
         if distributed.rank() == 0:
             check_run_folder(self.folder)
-            checkpoint = Checkpoint.of(self.built, self.settings, asdict(self.state), optimizer)
+            checkpoint = Checkpoint.of(self.built, self.settings, self.state, optimizer)
             checkpoint.save(self.folder / "checkpoints" / name)

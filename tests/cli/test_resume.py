@@ -192,7 +192,7 @@ def test_a_disk_that_is_full_keeps_the_last_checkpoint(
     assert text.splitlines()[1] == (
         "The old file is untouched. If the disk is full, free some space; a run can then be resumed."
     )
-    assert Checkpoint.load(last).state["epoch"] == 1
+    assert Checkpoint.load(last).state.epoch == 1
     assert sorted(path.name for path in last.parent.iterdir()) == ["best.pt", "last.pt"]
     assert main(["train", f"resume={run}"]) == 0
     assert_same_end(run, first)

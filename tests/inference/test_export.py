@@ -33,6 +33,7 @@ from segtune.inference.export import TOLERANCE, Deployed, trace, write_onnx, wri
 from segtune.inference.onnx_model import load_onnx
 from segtune.models.build import BuiltModel, build_model
 from segtune.models.checkpoint import Checkpoint
+from segtune.models.progress import State
 
 PAIRS = [f"{b}_{d}" for b in ("vgg16", "resnet50", "xception") for d in ("fcn8s", "deeplabv3plus")]
 QUICK = "vgg16_fcn8s"
@@ -148,7 +149,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = build_model(settings.backbone, settings.taps, settings.decoder)
     lively(built.model)
     path = tmp_path_factory.mktemp("run") / "best.pt"
-    state = {"rows": [{"val_dice": 0.5}, {"val_dice": 0.75}], "step": 0}
+    row = {"phase": "head", "train_loss": 1.0, "val_loss": 1.0}
+    rows = [row | {"epoch": number, "val_dice": dice} for number, dice in ((1, 0.5), (2, 0.75))]
+    state = State(epoch=2, best_epoch=2, rows=rows, phases={"head": {"trainable": 1}})
     Checkpoint.of(built, settings, state).save(path)
     return path
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import segtune
 from segtune.__main__ import main
@@ -26,6 +26,7 @@ from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import BuiltModel, build_model
 from segtune.models.checkpoint import Checkpoint
+from segtune.models.progress import State
 from segtune.models.restore import restore
 
 #: What a file of format 2 holds under its settings, written out: it must be read as long as the format is 2.
@@ -55,6 +56,42 @@ def built(network_of: Callable[[str], nn.Module]) -> Iterator[BuiltModel]:
         yield build_model(settings.backbone, {"low": "act1", "high": "layer1"}, settings.decoder)
 
 
+STATE: dict[str, Any] = {
+    "phase": 0,
+    "epoch": 1,
+    "step": 0,
+    "loss_sum": 0.0,
+    "images": 0,
+    "lr": 1e-3,
+    "best_dice": 0.25,
+    "best_epoch": 1,
+    "trained_images": 8,
+    "train_seconds": 1.5,
+    "seconds": 2.5,
+    "rows": [{"epoch": 1, "phase": "all", "train_loss": 1.0, "val_loss": 1.5, "val_dice": 0.25}],
+    "phases": {
+        "all": {
+            "trains": "stem, decoder",
+            "frozen": "",
+            "trainable": 10,
+            "parameters": 10,
+            "parts": {"stem": {"trainable": 4, "parameters": 4}, "decoder": {"trainable": 6, "parameters": 6}},
+            "backward_stops": "backbone.conv1",
+            "optimizer": "adamw",
+            "optimizer_bytes": 80,
+        }
+    },
+    "frozen": {"mean": "3a7b185f888d07ab"},
+    "skipped": 0,
+    "skipped_in_a_row": 0,
+}
+OPTIMIZER: dict[str, Any] = {
+    "optimizer": {"state": {}, "param_groups": [{"params": [0]}]},
+    "schedule": {"last_epoch": 4},
+    "scaler": {},
+}
+
+
 def content(**more: Any) -> dict[str, Any]:
     """What a file holds, by hand."""
     return {
@@ -70,8 +107,7 @@ def content(**more: Any) -> dict[str, Any]:
 @pytest.fixture
 def before(built: BuiltModel, tmp_path: Path) -> Path:
     """A file with all that a training wrote in format 2."""
-    more = {"state": {"rows": [], "step": 0}, "movers": {"optimizer": {}, "schedule": {}, "scaler": {}}}
-    torch.save(content(model=built.model.state_dict(), **more), tmp_path / "best.pt")
+    torch.save(content(model=built.model.state_dict(), state=STATE, movers=OPTIMIZER), tmp_path / "best.pt")
     return tmp_path / "best.pt"
 
 
@@ -82,8 +118,8 @@ def refused(path: Path) -> str:
 
 
 def test_what_is_saved_comes_back(built: BuiltModel, tmp_path: Path) -> None:
-    path, state = tmp_path / "checkpoints" / "last.pt", {"rows": [{"epoch": 1, "loss": 0.5}]}
-    settings, moved = parse(Settings, SETTINGS), {"optimizer": {"state": {0: torch.ones(2)}}}
+    path, state, settings = tmp_path / "checkpoints" / "last.pt", State(**STATE), parse(Settings, SETTINGS)
+    moved = OPTIMIZER | {"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"params": [0]}]}}
     Checkpoint.of(built, settings, state, moved).save(path)
     assert sorted(os.listdir(path.parent)) == ["last.pt"]
     found = Checkpoint.load(path)
@@ -100,7 +136,7 @@ def test_what_is_saved_comes_back(built: BuiltModel, tmp_path: Path) -> None:
 
 def test_what_is_written_is_format_2(built: BuiltModel, tmp_path: Path) -> None:
     settings = parse(Settings, SETTINGS)
-    Checkpoint.of(built, settings, {"step": 1}, {"optimizer": {}}).save(tmp_path / "last.pt")
+    Checkpoint.of(built, settings, State(**STATE), OPTIMIZER).save(tmp_path / "last.pt")
     written = torch.load(tmp_path / "last.pt", weights_only=True)
     assert list(written) == ["format", "settings", "taps", "weights", "model", "state", "movers"]
     assert written["settings"] == asdict(settings)
@@ -108,8 +144,8 @@ def test_what_is_written_is_format_2(built: BuiltModel, tmp_path: Path) -> None:
     assert {name: value for name, value in written.items() if name not in ("settings", "taps", "model")} == {
         "format": 2,
         "weights": {"source": None, "new": ["decoder"]},
-        "state": {"step": 1},
-        "movers": {"optimizer": {}},
+        "state": STATE,
+        "movers": OPTIMIZER,
     }
 
 
@@ -149,7 +185,7 @@ def test_a_file_that_lacks_one_scale_of_two_is_refused(before: Path) -> None:
     written = torch.load(before)
     del written["model"]["scale.high"]
     torch.save(written, before)
-    with pytest.raises(UserError, match=r"1 are missing on one side or differ in shape: scale\.high\."):
+    with pytest.raises(UserError, match=r"1 are missing on one side or differ in shape or type: scale\.high\."):
         Checkpoint.load(before).rebuild()
 
 
@@ -169,7 +205,124 @@ def test_a_model_that_does_not_fit_is_refused(before: Path) -> None:
         Checkpoint.load(before).rebuild()
     assert str(error.value) == (
         f"The checkpoint {before} cannot be used: its tensors do not match the model that it describes; 3 are "
-        "missing on one side or differ in shape: decoder.classifier.weight, decoder.classifier.bias, other."
+        "missing on one side or differ in shape or type: decoder.classifier.weight, decoder.classifier.bias, other."
+    )
+
+
+def _sparse(model: dict[str, Tensor]) -> None:
+    model["decoder.classifier.bias"] = model["decoder.classifier.bias"].to_sparse()
+
+
+def _meta(model: dict[str, Tensor]) -> None:
+    model["decoder.classifier.bias"] = torch.empty(2, device="meta")
+
+
+def _retyped(model: dict[str, Tensor]) -> None:
+    model["decoder.classifier.bias"] = torch.ones(2, dtype=torch.int64)
+
+
+def _reshaped(model: dict[str, Tensor]) -> None:
+    model["decoder.classifier.bias"] = torch.ones(3)
+
+
+def _without(model: dict[str, Tensor]) -> None:
+    del model["decoder.classifier.bias"]
+
+
+MISFIT = (
+    "its tensors do not match the model that it describes; 1 are missing on one side or differ in shape or type: "
+    "decoder.classifier.bias."
+)
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_sparse, "its tensor decoder.classifier.bias is sparse."),
+        (_meta, "its tensor decoder.classifier.bias is without values (on the device meta)."),
+        (_retyped, MISFIT),
+        (_reshaped, MISFIT),
+        (_without, MISFIT),
+    ],
+)
+def test_every_command_refuses_a_misfit_with_the_same_message(
+    before: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    change: Callable[[dict[str, Tensor]], None],
+    message: str,
+) -> None:
+    written = torch.load(before)
+    written["model"] = dict(written["model"])
+    change(written["model"])
+    torch.save(written, before)
+    more = {
+        "predict": [f"input={photos}/images", f"output={photos.parent / 'out'}", "train.device=cpu"],
+        "evaluate": ["data=folder", f"data.root={photos}", "train.device=cpu", "train.workers=0"],
+        "export": ["format=torch"],
+    }
+    assert main([command, f"checkpoint={before}", *more[command]]) == 2
+    assert capsys.readouterr().err.strip() == f"segtune {command}: The checkpoint {before} cannot be used: {message}"
+
+
+def test_a_model_that_cannot_be_built_is_refused(before: Path) -> None:
+    written = torch.load(before)
+    for settings, taps, reason in (
+        ({"decoder": {"name": "deeplabv3plus", "channels": 1 << 40}}, {}, ""),
+        ({"backbone": {"name": "resnett"}}, {}, " backbone.name=resnett: neither segtune nor timm "),
+        ({}, {"low": "layer9"}, " resnet50 has no layer 'layer9'."),
+        ({}, {"other": "layer1"}, " The decoder deeplabv3plus reads the taps low, high; got low, high, other."),
+    ):
+        torch.save(written | {"settings": SETTINGS | settings, "taps": written["taps"] | taps}, before)
+        with pytest.raises(UserError) as error:
+            Checkpoint.load(before).rebuild()
+        assert str(error.value).startswith(
+            f"The checkpoint {before} cannot be used: the model that it describes cannot be built.{reason}"
+        )
+
+
+def test_names_that_the_model_has_not_are_refused(before: Path) -> None:
+    written = torch.load(before)
+    written["weights"]["new"].append("backbone.layer7")
+    written["state"] = written["state"] | {"frozen": {"backbone.layer8.weight": "0"}}
+    torch.save(written, before)
+    with pytest.raises(UserError) as error:
+        Checkpoint.load(before).rebuild()
+    assert str(error.value) == (
+        f"The checkpoint {before} cannot be used: the model that it describes has no weights.new: backbone.layer7, "
+        "state.frozen: backbone.layer8.weight."
+    )
+
+
+def test_settings_that_contain_themselves_are_refused(tmp_path: Path) -> None:
+    settings = dict(SETTINGS)
+    settings["data"] = settings
+    torch.save(content(settings=settings), tmp_path / "best.pt")
+    assert refused(tmp_path / "best.pt").startswith("The settings in the checkpoint FILE cannot be used. ")
+
+
+def test_the_best_checkpoint_of_a_run_folder_is_taken_and_said(
+    before: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = before.parent / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    best = run / "checkpoints" / "best.pt"
+    before.rename(best)
+    for folder in (run, run / "checkpoints"):
+        assert Checkpoint.load(folder).name == str(best)
+        assert capsys.readouterr().err == f"checkpoint={folder} is a folder: taking {best}.\n"
+    best.rename(best.with_name("last.pt"))
+    assert refused(run) == (
+        "checkpoint=FILE is a folder without a best.pt: no epoch of this run is finished. Resume it, or name "
+        "FILE/checkpoints/last.pt."
+    )
+    (run / "checkpoints" / "last.pt").rename(best)
+    assert refused(before.parent) == (
+        f"checkpoint=FILE is a folder without a best.pt. Name one of the files below it: {best}.".replace(
+            str(before.parent), "FILE"
+        )
     )
 
 
@@ -178,9 +331,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[type]:
     """The schemas that are parsed from here on, in whatever module."""
     schemas: list[type] = []
 
-    def counted(schema: type, values: Any) -> Any:
+    def counted(schema: type, *values: Any) -> Any:
         schemas.append(schema)
-        return parse(schema, values)
+        return parse(schema, *values)
 
     names = [found.name for found in pkgutil.walk_packages(segtune.__path__, "segtune.")]
     for module in map(importlib.import_module, names):
@@ -262,16 +415,25 @@ def test_an_unreadable_checkpoint_is_said_so(tmp_path: Path, damage: str) -> Non
     assert refused(path).startswith("Cannot read the checkpoint FILE: ")
 
 
-@pytest.mark.parametrize("other", [{"state_dict": {}}, {"model": {}}, {"settings": {}}, [1, 2]])
-def test_another_programs_file_is_refused(tmp_path: Path, other: Any) -> None:
+@pytest.mark.parametrize(
+    ("other", "inside"),
+    [
+        ({"state_dict": {}, "epoch": 3}, "state_dict, epoch"),
+        ({"model": {}}, "model"),
+        ({"settings": {}}, "settings"),
+        ([1, 2], "a list"),
+    ],
+)
+def test_another_programs_file_is_refused(tmp_path: Path, other: Any, inside: str) -> None:
     torch.save(other, tmp_path / "other.pt")
     assert refused(tmp_path / "other.pt") == (
-        "FILE is not a segtune checkpoint: it lacks the entries 'settings' and 'model'."
+        f"FILE is not a segtune checkpoint: it lacks the entries 'settings' and 'model'; it holds {inside}. "
+        "To train from its tensors: train restore.checkpoint=PATH, or backbone.weights=PATH."
     )
 
 
-@pytest.mark.parametrize("number", [1, 99, None])
-def test_another_format_is_refused(tmp_path: Path, number: int | None) -> None:
+@pytest.mark.parametrize("number", [1, 99, None, 2.0, "2"])
+def test_another_format_is_refused(tmp_path: Path, number: Any) -> None:
     torch.save(content(format=number), tmp_path / "new.pt")
     assert refused(tmp_path / "new.pt") == (
         f"FILE has checkpoint format {number}; this version of segtune reads format 2."
@@ -311,7 +473,7 @@ WEIGHTS = "the 'source' of the weights and a list of what is 'new'."
         ("model", {"a": 1.0}, "entry 'model': got a dict of float; expected the tensors by name."),
         ("model", torch.ones(2), "entry 'model': got Tensor; expected the tensors by name."),
         ("state", 3, "entry 'state': got int; expected the run's state by name."),
-        ("movers", [], "entry 'movers': got list; expected the optimizer's states by name."),
+        ("movers", [], "entry 'movers': got list; expected the states of optimizer, schedule and scaler by name."),
     ],
 )
 def test_entries_that_cannot_be_used(tmp_path: Path, entry: str, came: Any, expected: str) -> None:

@@ -1,5 +1,6 @@
 """Restoring against state dicts: what fits is the file's to the last bit, all else is the model's and reported."""
 
+import logging
 import os
 import pickle
 from collections.abc import Callable
@@ -293,13 +294,53 @@ def test_a_file_without_the_wanted_part_or_any_tensor_is_refused(tmp_path: Path,
         "  Wanted: decoder.weight, decoder.bias\n"
         "Check restore.checkpoint and restore.scope, or map the file's names to ours with restore.rename."
     )
-    assert "\n  The file's 0: none\n" in refusal(write(tmp_path / "empty.pt", {}))
 
 
 def test_restoring_needs_a_file(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.pt") == "No weights file at FILE. Expected a .safetensors, .pth or .pt file."
     with pytest.raises(ValueError, match=r"^restore\.checkpoint is not set$"):
         restore(tiny(), RestoreSettings())
+
+
+# --- names of other programs ---
+
+
+@pytest.mark.parametrize(
+    ("backbone", "decoder"),
+    [
+        ("encoder.", "decoder."),
+        ("module.model.backbone.", "module.model.decoder."),
+        ("net.encoder.", "net.head."),
+        ("model.", "decoder."),
+    ],
+)
+def test_other_names_of_the_parts_are_found_and_said(
+    tmp_path: Path, source: State, caplog: pytest.LogCaptureFixture, backbone: str, decoder: str
+) -> None:
+    foreign = {
+        name.replace("backbone.", backbone).replace("decoder.", decoder): tensor
+        for name, tensor in source.items()
+        if name in TENSORS
+    }
+    torch.save(foreign, tmp_path / "a.pt")
+    model = tiny()
+    with caplog.at_level(logging.INFO):
+        assert run(model, tmp_path / "a.pt", strict=True).restored == tuple(TENSORS)
+    ours = backbone.removeprefix("module.")
+    said = f"{tmp_path / 'a.pt'}: names that begin with {ours} count as backbone. (restore.rename)."
+    assert said in caplog.messages
+    assert same(part(state(model), "decoder."), part(source, "decoder."))
+
+
+def test_parts_that_fit_equally_well_are_refused_with_the_rename_that_chooses(tmp_path: Path, source: State) -> None:
+    own = part(source, "backbone.")
+    both = {name.replace("backbone.", each): tensor for each in ("q.", "k.") for name, tensor in own.items()}
+    path = write(tmp_path / "a.pt", both)
+    assert refusal(path, scope="backbone") == (
+        "restore.checkpoint=FILE: the tensors of q., k. fit backbone equally well. Name one, such as "
+        "'+restore.rename={q.:backbone.}'."
+    )
+    assert run(tiny(), path, scope="backbone", rename={"k.": "backbone."}).restored == tuple(BACKBONE)
 
 
 # --- values ---
@@ -356,7 +397,8 @@ def test_a_file_with_code_runs_nothing_and_is_refused(
     (content if place == "beside the tensors" else content["model"])["extra"] = Payload(target)
     writer(content, path)
     assert refusal(path) == (
-        "Cannot read the weights file FILE: it is damaged, or holds more than tensors (UnpicklingError).\n"
+        "Cannot read the weights file FILE: it would run commands when loaded (posix.system). Nothing was run. "
+        "Do not load it elsewhere.\n"
         "Expected a .safetensors file, or a .pth or .pt file of tensors by name."
     )
     assert not target.exists()

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from segtune.errors import UserError
-from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder, new_folder, refuse_data_folder
+from segtune.runtime.paths import (
+    find_checkpoint,
+    find_data_folder,
+    find_folder,
+    find_model_file,
+    new_folder,
+    refuse_data_folder,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +83,18 @@ def test_results_are_not_written_among_the_data(here: Path, run_dir: str) -> Non
     )
     refuse_data_folder(Path("there/runs"), "there")
     refuse_data_folder(Path("images"), "there")
+
+
+def test_model_files_and_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "RUN" / "checkpoints" / "best.pt"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert find_model_file("backbone.weights", weights, "none") == weights
+    assert find_model_file("backbone.weights", tmp_path / "RUN", "none") == weights
+    assert capsys.readouterr().err == f"backbone.weights={tmp_path / 'RUN'} is a folder: taking {weights}.\n"
+    with pytest.raises(UserError, match=r"^nothing there$"):
+        find_model_file("backbone.weights", "a" * 5000, "nothing there")
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"Name one of the files below it: .*/hub/model\.safetensors\.$"):
+        find_model_file("backbone.weights", tmp_path / "hub", "")

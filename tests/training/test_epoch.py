@@ -54,7 +54,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
         "Try a lower learning rate (freeze.phases.one.lr=…) or train.precision=fp32."
     )
     good = Checkpoint.load(last)
-    assert good.state["epoch"] == 1
+    assert good.state.epoch == 1
     assert all(torch.isfinite(tensor).all() for tensor in good.model.values())
 
 

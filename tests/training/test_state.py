@@ -84,7 +84,7 @@ def test_a_longer_schedule_sets_the_learning_rate() -> None:
 def test_a_run_may_become_longer_but_not_shorter_than_it_is() -> None:
     def settings(**phase: int) -> SimpleNamespace:
         freeze = FreezeSettings({"all": PhaseSettings(lr=0.1, **phase)})
-        return SimpleNamespace(freeze=freeze, train=SimpleNamespace(accumulate=2))
+        return SimpleNamespace(freeze=freeze, train=SimpleNamespace(accumulate=2, batch_size=4))
 
     state = State(epoch=2)
     check_place(state, settings(epochs=3), settings(epochs=2), 5, 6)  # type: ignore[arg-type]
@@ -109,7 +109,8 @@ def test_a_run_may_become_longer_but_not_shorter_than_it_is() -> None:
 def test_skipped_steps_shorten_no_phase(length: dict[str, int], made: int, refused: str) -> None:
     """Three steps an epoch; two of six were skipped, or three where the run is judged by its epochs."""
     settings = SimpleNamespace(
-        freeze=FreezeSettings({"all": PhaseSettings(lr=0.1, **length)}), train=SimpleNamespace(accumulate=2)
+        freeze=FreezeSettings({"all": PhaseSettings(lr=0.1, **length)}),
+        train=SimpleNamespace(accumulate=2, batch_size=4),
     )
     skipped = 6 - made if length.get("epochs") else 2
     rows = [{"phase": "head", "skipped_steps": 7}, {"phase": "all"}, {"phase": "all", "skipped_steps": skipped}]
@@ -125,3 +126,49 @@ def test_skipped_steps_are_counted_by_phase() -> None:
     """Rows of earlier versions have no count; the running epoch belongs to the phase that has begun last."""
     state = State(skipped=1, phases={"a": {}, "b": {}}, rows=[{"phase": "a"}, {"phase": "b", "skipped_steps": 2}])
     assert [state.skipped_in(name) for name in ("a", "b", "c")] == [0, 3, 0]
+
+
+def test_a_place_that_contradicts_itself_is_refused() -> None:
+    phase = FreezeSettings({"all": PhaseSettings(lr=0.1, epochs=3)})
+    same = SimpleNamespace(freeze=phase, train=SimpleNamespace(accumulate=1, batch_size=4))
+    check_place(State(epoch=1, step=2, images=7), same, same, 5, 7)  # type: ignore[arg-type]
+    for wrong, steps in (
+        (State(epoch=1, step=2, images=9), 7),
+        (State(epoch=1, step=6, images=9), 7),
+        (State(epoch=1), 6),
+    ):
+        with pytest.raises(UserError, match=f"has made {steps} steps and 1 epochs of the phase, and {wrong.step} batc"):
+            check_place(wrong, same, same, 5, steps)  # type: ignore[arg-type]
+
+
+def test_states_of_another_optimizer_are_refused() -> None:
+    layer, state = optim_state(4)
+    step(layer, state)
+    begin = "The optimizer's states in the checkpoint do not fit the phase that the run is in: "
+    good = copy.deepcopy(state.state_dict())
+    for path, value, message in (
+        (("optimizer", "param_groups"), [{"params": [0]}], "1 parameters in 1 groups; expected 2 in 1."),
+        (
+            ("optimizer", "state", 0, "exp_avg"),
+            torch.ones(2),
+            "exp_avg of parameter 0 has shape (2,); expected (1, 3).",
+        ),
+        (("optimizer", "state", 0, "exp_avg"), None, "exp_avg of parameter 0 has NoneType; expected (1, 3)."),
+        (("optimizer", "state", 0), {"momentum_buffer": None}, "parameter 0 of 2 has momentum_buffer."),
+        (("optimizer", "state", 7), {}, "parameter 7 of 2 has none."),
+        (
+            ("scaler",),
+            {"scale": "x"},
+            "the gradient scaler has scale; expected numbers scale, growth_factor, backoff_factor, growth_interval, "
+            "_growth_tracker.",
+        ),
+    ):
+        changed = copy.deepcopy(good)
+        place = changed
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        with pytest.raises(UserError) as error:
+            optim_state(4)[1].load_state_dict(changed)
+        assert str(error.value) == begin + message
+    optim_state(4)[1].load_state_dict(good)
