@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from segtune.data import tiff
+from segtune.data.exif import exif_orientation
 from segtune.data.orientation import as_orientation, upright
 from segtune.errors import UserError
 from segtune.runtime.paths import special_kind
@@ -87,7 +88,7 @@ def decode(path: Path) -> Decoded:
             # The tile's raw mode is lost once the pixels are loaded.
             deep = image.format == "PNG" and image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile)
             image.load()  # turns a TIFF, but nothing else
-            orientation = as_orientation(tags.get(_ORIENTATION, 1) if tags else image.getexif().get(_ORIENTATION, 1))
+            orientation = as_orientation(tags.get(_ORIENTATION, 1)) if tags else exif_orientation(path, image)
             content = _deep_png(path, image) if deep else _numbers(image, layout)
             return Decoded(content if tags else upright(content, orientation), orientation, frames, layout)
     except UnidentifiedImageError as error:

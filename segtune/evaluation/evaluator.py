@@ -97,7 +97,7 @@ class Evaluator:
         resized bilinearly.
 
         Raises:
-            FailedError: The model returns NaN, and details are collected.
+            FailedError: The model returns NaN or infinity, and details are collected.
         """
         network = with_tta(model.eval(), flips=self.tta.flips, scales=self.tta.scales)
         rows, losses, drawings = list[tuple[Tensor, ...]](), [], {}
@@ -143,9 +143,10 @@ class Evaluator:
         counted = counts(predicted, truth[None])[0]
         if self.tolerance is None or view is None:
             return (counted,)
-        if logits.isnan().any():
+        if not logits.isfinite().all():
+            what = "NaN" if logits.isnan().any() else "infinity"
             raise FailedError(
-                f"The model returns NaN for {name} in {self.compute.precision}, so it cannot be scored. "
+                f"The model returns {what} for {name} in {self.compute.precision}, so it cannot be scored. "
                 "Try train.precision=fp32; if that does not help, its weights are broken."
             )
         return (

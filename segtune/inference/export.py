@@ -167,13 +167,17 @@ def compare_outputs(network: Deployed, exported: Network, size: tuple[int, int])
     """Compare an exported program with PyTorch at the evaluation size, at an odd size, and in a batch.
 
     Raises:
-        FailedError: A probability deviates by more than the tolerance, or the program does not run.
+        FailedError: A probability deviates by more than the tolerance or is not finite, or the program does not run.
     """
     for shape in ((1, *size), (1, 97, 131), (2, 64, 160)):
         images = _scenes(*shape)
         with torch.inference_mode(), _exporting():
             expected = network(images)
             deviation = (exported(images) - expected).abs().max().item()
+        if not expected.isfinite().all():
+            raise FailedError(
+                "The model returns NaN or infinity in float32 on the CPU: its weights are broken. It is not exported."
+            )
         dimensions = f"{shape[0]} x 3 x {shape[1]} x {shape[2]}"
         if not deviation <= TOLERANCE:  # true of NaN too
             raise FailedError(

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,11 @@ from segtune.errors import UserError
 from segtune.runtime.paths import special_kind
 
 VIDEOS = frozenset({".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+
+#: What Windows leaves in folders.
+_JUNK = frozenset({"thumbs.db", "desktop.ini"})
+#: The endings of results; see `unique_names`.
+_RESULTS = (".png", ".jpg")
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -39,16 +44,20 @@ def find_video(text: str) -> int | Path | None:
     return path if path.suffix.lower() in VIDEOS and path.is_file() else None
 
 
-def find_images(text: str, own: Collection[Path] = ()) -> list[Source]:
+def find_images(text: str, own: Collection[Path] = (), others: Counter[str] | None = None) -> list[Source]:
     """Return the images of a file, a folder (recursively) or a glob pattern, sorted and without hidden ones.
 
     Args:
         text: The file, folder or pattern.
         own: Folders of results, which are skipped.
+        others: Counts the files that are left out because they are no images, by extension.
 
     Raises:
         UserError: There are none.
     """
+    others = Counter() if others is None else others
+    if not text.strip():
+        raise UserError("input is empty. Expected a photo, a folder, a pattern, a video, or camera:0.")
     path, results = Path(text).expanduser(), {os.path.realpath(folder) for folder in own}
     if path.is_file():
         return [Source(path, path.stem)]
@@ -64,27 +73,49 @@ def find_images(text: str, own: Collection[Path] = ()) -> list[Source]:
             "Expected a photo, a folder, a pattern such as 'photos/*.jpg', a video, or camera:0."
         )
     images = sorted(each for each in found if each.suffix.lower() in EXTENSIONS)
+    extensions = [each.suffix.lower() for each in found if each.name.lower() not in _JUNK]
+    others.update(extension for extension in extensions if extension not in EXTENSIONS)
     if not images:
         where = "in this folder and its subfolders" if path.is_dir() else "that match"
         raise UserError(
             f"input={text}: no images found {where}. Expected files that end in {' '.join(sorted(EXTENSIONS))}; "
-            "hidden files, and results in the output folder, are skipped."
+            f"hidden files, and results in the output folder, are skipped.{f' {left_out(others)}' if others else ''}"
         )
     names = unique_names([image.relative_to(root) for image in images])
     return [Source(image, name) for image, name in zip(images, names, strict=True)]
 
 
+def left_out(others: Mapping[str, int]) -> str:
+    """Return how many files of which extensions are left out, in words."""
+    number = sum(others.values())
+    kinds = ", ".join(
+        f"{others[kind]} {kind or 'without extension'}" for kind in sorted(others, key=lambda k: k or "~")
+    )
+    return f"{number} file{'' if number == 1 else 's'} left out: {kinds}."
+
+
 def unique_names(paths: Iterable[Path]) -> list[str]:
-    """Return paths without their extensions, except where that would make two equal: a.jpg and a.png keep theirs."""
+    """Return paths without their extensions, except where that would make two equal: a.jpg and a.png keep theirs.
+
+    So does a.jpg beside a folder a.png, which the folder's results need for themselves.
+    """
     full = [path.as_posix() for path in paths]
+    folders = {folder.as_posix().casefold() for name in full for folder in Path(name).parents}
     names = [name.removesuffix(Path(name).suffix) for name in full]
     while True:
         # Some file systems ignore case. A name that keeps its extension can equal another one without (a.png.jpg).
         counts = Counter(name.casefold() for name in names)
-        kept = [whole if counts[name.casefold()] > 1 else name for whole, name in zip(full, names, strict=True)]
+        kept = [
+            whole if counts[name.casefold()] > 1 or _is_folder(name, folders) else name
+            for whole, name in zip(full, names, strict=True)
+        ]
         if kept == names:
             return names
         names = kept
+
+
+def _is_folder(name: str, folders: Collection[str]) -> bool:
+    return any(f"{name}{ending}".casefold() in folders for ending in _RESULTS)
 
 
 def _in_folder(root: Path, results: Collection[str]) -> Iterator[Path]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from segtune.errors import UserError
+from segtune.models.finite import check_finite
 
 #: The entries of a file's metadata that `segtune export` writes and inference needs.
 KEYS = ("size", "threshold", "settings", "taps")
@@ -41,7 +42,8 @@ def load_onnx(
         evaluation), `threshold`, `settings` and `taps`.
 
     Raises:
-        UserError: The file is missing, cannot be read, or was not written by segtune; or onnxruntime is missing.
+        UserError: The file is missing, cannot be read, was not written by segtune, or holds weights that are not
+            finite; or onnxruntime is missing.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,8 +73,30 @@ def load_onnx(
             "Expected a file that `segtune export` wrote."
         )
 
+    _check_weights(path)
+
     def network(images: Tensor) -> Tensor:
         (probability,) = session.run(["probability"], {"image": images.cpu().contiguous().numpy()})
         return torch.from_numpy(probability)
 
     return network, {key: json.loads(found[key]) for key in KEYS}
+
+
+def _check_weights(path: Path) -> None:
+    """Check that the weights in an ONNX file are finite, where the package that can tell is installed.
+
+    Constants without dimensions, which may be infinite on purpose, are no weights.
+
+    Raises:
+        UserError: Some hold NaN or infinity.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        return  # onnxruntime alone can run the model; what it returns is checked in any case
+    import onnx
+
+    tensors = {
+        each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).astype("float32"))
+        for each in onnx.load(path).graph.initializer
+        if each.dims and each.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    }
+    check_finite(str(path), tensors)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from segtune.config.command_settings import PredictSettings
 from segtune.config.parse import parse
 from segtune.data.transforms import build_transform
-from segtune.errors import UserError
+from segtune.errors import FailedError, UserError
 from segtune.inference.sliding_window import GRID, predict_tiled
 from segtune.inference.tta import Network, with_tta
 from segtune.metrics.overlap import logit_of
@@ -70,6 +70,7 @@ class Predictor:
         Raises:
             ValueError: The image has another type or shape.
             UserError: The device runs out of memory.
+            FailedError: The model returns NaN or infinity.
         """
         _check(image, self.max_value)
         image = np.ascontiguousarray(image)
@@ -91,7 +92,14 @@ class Predictor:
     def _logits(self, image: NDArray[np.uint8]) -> Tensor:
         images = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
         with self.compute.autocast():
-            return self.network(images.to(self.compute.device))
+            logits = self.network(images.to(self.compute.device))
+        if not torch.isfinite(logits).all():
+            broken = "its weights are broken."
+            if self.compute.dtype != torch.float32:
+                broken = f"try train.precision=fp32; if that does not help, {broken}"
+            what = "NaN" if logits.isnan().any() else "infinity"
+            raise FailedError(f"The model returns {what} in {self.compute.precision}: {broken}")
+        return logits
 
     def _probability(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._logits(image)[0, 0].sigmoid().cpu().numpy()
@@ -118,7 +126,7 @@ def load(
     """Return the predictor of a model file; the arguments are documented at `segtune.load`."""
     plain: dict[str, Any] = {
         "checkpoint": str(Path(path)),
-        "input": "",
+        "input": "none",
         "image_size": size if size is None or isinstance(size, int) else list(size),
         "tile": tile,
         "overlap": overlap,
@@ -168,7 +176,8 @@ def _exported(path: Path) -> tuple[Network, tuple[int, int], float, int | None]:
 
     def logits(images: Tensor) -> Tensor:
         # Rescaled views of test-time augmentation are floats; the exported model takes uint8.
-        return torch.logit(network(images.round().to("cpu", torch.uint8)), eps=1e-7)
+        probability = network(images.round().to("cpu", torch.uint8))
+        return torch.logit(probability.where(probability.isfinite(), torch.nan), eps=1e-7)  # eps would hide infinity
 
     height, width = facts["size"]
     max_value = facts["settings"].get("data", {}).get("max_value")  # files of earlier versions have none

@@ -8,19 +8,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segtune.errors import UserError
+from segtune.errors import FailedError, UserError
 
 _DEFAULT_FPS = 25.0  # where a source reports no frame rate
+
+#: Formats that state how many frames they hold, and those where the number follows from length and frame rate. In
+#: others it is a guess.
+_COUNTED = frozenset({".3gp", ".avi", ".gif", ".m4v", ".mov", ".mp4"})
+_TIMED = frozenset({".flv", ".mkv", ".webm"})
+_MOST_FAILURES = 10_000  # of successive reads; a damaged file may announce any number of frames
 
 
 class Video:
     """A video or a camera: an iterable of its frames, RGB (H, W, 3), rotated as the file's metadata say.
 
-    `announced` is the expected number of frames, None where it is unknown; `rate` is in frames per second.
+    `announced` is the expected number of frames, None where it is unknown; `rate` is in frames per second; `read` is
+    the number of frames read so far.
     """
 
     def __init__(self, source: int | Path, most: int | None = None) -> None:
-        """Open a video or camera, of which at most `most` frames are read.
+        """Open a video or camera, of which at most the first `most` frames are read.
 
         Raises:
             UserError: It cannot be opened.
@@ -35,18 +42,51 @@ class Video:
             )
         rate = self.capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 0 < rate < 1000 else _DEFAULT_FPS
-        count = 0 if isinstance(source, int) else max(0, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        self.announced = min(count, most or count) or most
+        self.count = 0 if isinstance(source, int) else max(0, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self.announced = min(self.count, most or self.count) or most
+        self.read = 0
+        self._format = "" if isinstance(source, int) else source.suffix.lower()
+        self._last, self._gaps = 0, 0  # the number of the last frame read, and of the frames that are missing before it
+        self._time, self._steady = 0.0, self._format in _TIMED  # the time of the last frame read, in frames
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         """Yield the next frame until the end or the limit."""
-        number = 0
-        while number != self.most:
+        return (frame for _, frame in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield each frame that can be read, and its number in the video, from 1.
+
+        A frame that is damaged has a number too. Where the format tells no more than the times of the frames, a gap
+        between two, in a video that has had none, stands for as many frames as fit into it.
+        """
+        failures = 0
+        while self.most is None or self._last + failures < self.most:
             done, frame = self.capture.read()
             if not done:
-                return
-            number += 1
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+                failures += 1
+                if self._last + failures >= self.count or failures >= _MOST_FAILURES:
+                    return
+                continue
+            missing = max(failures, self._missing_by_time())
+            self._gaps += missing
+            self._last += missing + 1
+            self.read, failures = self.read + 1, 0
+            if self.most is None or self._last <= self.most:
+                yield self._last, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+    def _missing_by_time(self) -> int:
+        before, self._time = self._time, self.capture.get(cv2.CAP_PROP_POS_MSEC) * self.rate / 1000
+        step = self._time - before
+        # A video whose frames are not evenly spaced tells nothing by its times.
+        self._steady = self._steady and (self.read == 0 or (step > 0.8 and abs(step - round(step)) < 0.2))
+        return round(step) - 1 if self._steady and self.read else 0
+
+    def lost(self) -> int:
+        """Return how many of its frames the video did not give, after all have been read; 0 where that is a guess."""
+        expected = min(self.count, self.most or self.count)
+        at_end = max(0, expected - self._last)
+        certain = self._format in _COUNTED or (self._format in _TIMED and at_end > self.rate / 2)
+        return self._gaps + (at_end if certain else 0)
 
     def close(self) -> None:
         """Release the camera or file."""
@@ -65,12 +105,14 @@ def clip(path: Path, rate: float) -> Iterator[Callable[[NDArray[np.uint8]], None
 
     Raises:
         UserError: The file cannot be written.
+        FailedError: Frames are missing in it, as on a full disk.
     """
     hidden = path.with_name(f".{path.stem}.partial.mp4")  # OpenCV chooses the format by the extension
     writer: cv2.VideoWriter | None = None
+    added = 0
 
     def add(frame: NDArray[np.uint8]) -> None:
-        nonlocal writer
+        nonlocal writer, added
         height, width = (length // 2 * 2 for length in frame.shape[:2])
         if writer is None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,10 +125,28 @@ def clip(path: Path, rate: float) -> Iterator[Callable[[NDArray[np.uint8]], None
                     "Set overlays=false; the masks are written as images."
                 )
         writer.write(cv2.cvtColor(frame[:height, :width], cv2.COLOR_RGB2BGR))
+        added += 1
 
     try:
         yield add
     finally:
         if writer is not None:
             writer.release()
-            hidden.replace(path)
+            _rename(hidden, path)
+    if added and (held := _frames_in(path)) < added:  # OpenCV does not say that it could not write
+        raise FailedError(f"{path} holds {held} of its {added} frames: the disk is full, or the frames differ in size.")
+
+
+def _rename(hidden: Path, path: Path) -> None:
+    try:
+        hidden.replace(path)
+    except OSError as error:
+        hidden.unlink(missing_ok=True)
+        raise FailedError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def _frames_in(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    capture.release()
+    return held

@@ -13,6 +13,7 @@ from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError, some
 from segtune.models.build import BuiltModel, assemble, gradient_stops
+from segtune.models.finite import check_finite
 from segtune.models.module_paths import within
 from segtune.models.pretrained import LoadedWeights
 from segtune.models.progress import State
@@ -124,7 +125,8 @@ class Checkpoint:
             settings: Settings of a resumed run, whose phases may stop gradients elsewhere; None: the checkpoint's.
 
         Raises:
-            UserError: The tensors do not fit the model that settings and taps describe, or there is no such model.
+            UserError: The tensors do not fit the model that settings and taps describe, there is no such model, or they
+                are not finite.
         """
         settings = settings or self.settings
         backbone = replace(settings.backbone, weights="none")
@@ -146,6 +148,7 @@ class Checkpoint:
         unknown += [f"state.frozen: {name}" for name in (self.state.frozen if self.state else ()) if name not in known]
         if unknown:
             raise UserError(f"{begin}: the model that it describes has no {some(unknown)}.")
+        check_finite(f"The checkpoint {self.name}", self.model)
         built.model.load_state_dict(tensors)
         return replace(built, weights=LoadedWeights(self.source), new=self.new)
 

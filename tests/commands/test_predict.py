@@ -1,6 +1,8 @@
 """The command predict, with a real checkpoint: what it finds, writes, refuses and leaves."""
 
 import io
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from PIL import Image
 from segtune.__main__ import main
 from segtune.commands import predict
 from segtune.config.command_settings import PredictSettings
+from segtune.errors import FailedError
 from segtune.inference import predictor
 from segtune.runtime.device import Device
 from tests.data.tiff_files import write_tiff
@@ -220,6 +223,123 @@ def test_unreadable_files_are_named_and_the_others_done(
     assert files(place / "predictions") == ["masks/good.png", "overlays/good.jpg"]
 
 
+def save(path: Path, picture: np.ndarray | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(half_red() if picture is None else picture).save(path)
+
+
+def test_one_image_that_cannot_be_predicted_or_written_does_not_end_the_others(
+    place: Path, red: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "clash", "late", "poison", "z"):
+        save(place / "in" / f"{name}.png")
+    save(place / "in" / "long.png", np.full((1, 65_501, 3), 255, np.uint8))
+    save(place / "in" / "crash.png", np.zeros((3, 3, 3), np.uint8))
+    (place / "predictions" / "masks" / "clash.png").mkdir(parents=True)
+    original, calls = predictor.Predictor.predict, []
+
+    def predicted(self: predictor.Predictor, image: np.ndarray) -> predictor.Prediction:
+        calls.append(image.shape)
+        if image.shape == (3, 3, 3):
+            raise RuntimeError("cuDNN error")
+        if len(calls) == 6:  # poison.png
+            raise FailedError("The model returns NaN or infinity in fp16.")
+        return original(self, image)
+
+    monkeypatch.setattr(predictor.Predictor, "predict", predicted)
+    code, out, err = call(capsys, "input=in")
+    assert code == 1
+    assert err == (
+        "segtune predict: 2 of 7 images could not be predicted: crash.png, poison.png.\n"
+        "2 of 7 images could not be written: clash.png, long.png."
+    )
+    lines = out.splitlines()
+    assert "not written: in/clash.png: masks: Cannot write predictions/masks/clash.png: " in out
+    assert "not written: in/long.png: overlays: got 1 x 65501 pixels, but JPEG holds at most 65500 a side" in lines
+    assert "skipped: in/crash.png: RuntimeError: cuDNN error" in lines
+    assert "skipped: in/poison.png: The model returns NaN or infinity in fp16." in lines
+    assert "3 images in predictions: " in lines[-1]
+    masks = [f"masks/{name}.png" for name in ("a", "late", "long", "z")]
+    overlays = [f"overlays/{name}.jpg" for name in ("a", "clash", "late", "z")]
+    assert files(place / "predictions") == [*masks, *overlays]
+
+
+def test_a_model_that_returns_nan_writes_no_black_masks(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value, tile in ((np.nan, None), (np.inf, None), (-np.inf, 128)):
+
+        def network(images: torch.Tensor, value: float = value) -> torch.Tensor:
+            return torch.full_like(images[:, :1], value, dtype=torch.float32)
+
+        broken = predictor.Predictor(network, (32, 32), 0.5, CPU, tile=tile)
+        monkeypatch.setattr(predict, "load_as", lambda _, broken=broken: broken)
+        save(place / "in" / "a.png")
+        code, out, err = call(capsys, "input=in")
+        assert (code, err) == (1, "segtune predict: 1 of 1 image could not be predicted: a.png.")
+        what = "NaN" if np.isnan(value) else "infinity"
+        assert out.endswith(f"skipped: in/a.png: The model returns {what} in float32: its weights are broken.")
+        assert not files(place / "predictions")
+
+
+def test_files_left_out_are_counted_by_kind(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    save(place / "in" / "a.png")
+    for name in ("b.HEIC", "sub/c.txt", "d.txt", "README", ".hidden.txt", "Thumbs.db"):
+        (place / "in" / name).parent.mkdir(exist_ok=True)
+        (place / "in" / name).touch()
+    code, out, err = call(capsys, "input=in")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1] == "4 files left out: 1 .heic, 2 .txt, 1 without extension."
+    code, out, _ = call(capsys, "input=in/*.*", "overwrite=true")
+    assert out.splitlines()[1] == "2 files left out: 1 .heic, 1 .txt."
+    (place / "in" / "a.png").unlink()
+    assert call(capsys, "input=in")[2].endswith("are skipped. 4 files left out: 1 .heic, 2 .txt, 1 without extension.")
+
+
+def test_a_result_beside_a_folder_of_its_name(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.jpg", "a.png/b.jpg", "c.jpg", "c.png"):
+        save(place / "in" / name)
+    code, _, err = call(capsys, "input=in", "overlays=false")
+    assert (code, err) == (0, "")
+    assert files(place / "predictions" / "masks") == ["a.jpg.png", "a.png/b.png", "c.jpg.png", "c.png.png"]
+
+
+def test_an_output_that_is_no_folder_and_one_that_is_deleted(
+    place: Path, red: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        save(place / "in" / f"{name}.png")
+    (place / "file").touch()
+    code, _, err = call(capsys, "input=in", "output=file")
+    assert (code, err) == (2, "segtune predict: output=file cannot be used: file/masks: Not a directory.")
+    original = predictor.Predictor.predict
+
+    def slow(self: predictor.Predictor, image: np.ndarray) -> predictor.Prediction:
+        if (place / "predictions" / "masks" / "a.png").exists():
+            shutil.rmtree(place / "predictions")
+        return original(self, image)
+
+    monkeypatch.setattr(predictor.Predictor, "predict", slow)
+    code, _, err = call(capsys, "input=in")
+    assert code == 1
+    assert err == (
+        "segtune predict: 2 results no longer there, deleted or moved in between: predictions/masks/a.png, "
+        "predictions/overlays/a.jpg."
+    )
+
+
+def test_what_is_no_regular_file_is_not_read(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reading a pipe that nobody writes to would wait for ever."""
+    save(place / "in" / "a.png")
+    os.mkfifo(place / "in" / "pipe.png")
+    (place / "in" / "dangling.png").symlink_to(place / "nothing")
+    code, out, err = call(capsys, "input=in")
+    assert code == 1
+    assert err == "segtune predict: 2 of 3 images could not be read: dangling.png, pipe.png."
+    assert "skipped: in/pipe.png: a named pipe, not a file" in out.splitlines()
+    assert "skipped: in/dangling.png: a link to nothing, not a file" in out.splitlines()
+
+
 def test_results_are_not_overwritten_unasked(place: Path, capsys: pytest.CaptureFixture[str], red: None) -> None:
     (place / "in").mkdir()
     for name in ("a.png", "b.png"):
@@ -277,7 +397,7 @@ def test_own_results_are_no_input(place: Path, red: None, capsys: pytest.Capture
         ),
         (
             ("input=a.png",),
-            "Cannot read the checkpoint none.pt: it is damaged, or was written by another program (EOFError).",
+            "Cannot read the checkpoint none.pt: it is empty. Download or copy it again.",
         ),
         (
             ("input=a.png", "tile=256", "image_size=128"),
@@ -333,6 +453,57 @@ def test_a_video(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> 
     assert code == 0
     assert out.startswith("2 frames; ")
     assert files(place / "predictions" / "masks") == ["film/000001.png", "film/000002.png"]  # no old ones behind them
+
+
+def test_a_damaged_video_keeps_the_numbers_of_its_frames(
+    place: Path, red: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_video(place / "film.avi", 8)
+    content = bytearray((place / "film.avi").read_bytes())
+    starts = [found.start() for found in re.finditer(b"00dc", bytes(content))][1:9]  # after the index
+    for number in (3, 4, 7):  # the content of a frame, not its heading
+        content[starts[number - 1] + 8 : starts[number]] = bytes(starts[number] - starts[number - 1] - 8)
+    (place / "film.avi").write_bytes(content)
+    code, out, err = call(capsys, "input=film.avi")
+    assert code == 1
+    assert err == (
+        "segtune predict: film.avi is damaged: 3 of its 8 frames could not be read. "
+        "The results of the others have the numbers that the frames have in it, as far as it tells."
+    )
+    assert "5 frames in predictions: " in out
+    assert files(place / "predictions" / "masks") == [f"film/00000{number}.png" for number in (1, 2, 5, 6, 8)]
+
+
+def test_a_video_that_was_cut_off(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(place / "film.avi", 8)
+    content = (place / "film.avi").read_bytes()
+    sixth = [found.start() for found in re.finditer(b"00dc", content)][6]
+    (place / "film.avi").write_bytes(content[:sixth])
+    code, _, err = call(capsys, "input=film.avi", "overlays=false")
+    assert code == 1
+    assert err.startswith("segtune predict: film.avi is damaged: 3 of its 8 frames could not be read. ")
+    assert files(place / "predictions" / "masks") == [f"film/00000{number}.png" for number in range(1, 6)]
+    code, _, err = call(capsys, "input=film.avi", "overlays=false", "overwrite=true", "frames=5")
+    assert (code, err) == (0, "")
+
+
+def test_a_frame_that_cannot_be_predicted_does_not_end_the_others(
+    place: Path, red: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_video(place / "film.avi")
+    seen, original = [], predictor.Predictor.predict
+
+    def predicted(self: predictor.Predictor, image: np.ndarray) -> predictor.Prediction:
+        seen.append(image)
+        if len(seen) == 2:
+            raise FailedError("The model returns NaN.")
+        return original(self, image)
+
+    monkeypatch.setattr(predictor.Predictor, "predict", predicted)
+    code, out, err = call(capsys, "input=film.avi")
+    assert (code, err) == (1, "segtune predict: 1 of 6 frames could not be predicted: 000002.")
+    assert "skipped: frame 2: The model returns NaN." in out.splitlines()
+    assert files(place / "predictions" / "masks") == [f"film/00000{number}.png" for number in (1, 3, 4, 5, 6)]
 
 
 def test_odd_frames(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,13 @@
 """Which images an input names, and the names of their results."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from segtune.errors import UserError
-from segtune.inference.inputs import find_images, find_video, unique_names
+from segtune.inference.inputs import find_images, find_video, left_out, unique_names
 
 
 def test_loops_of_links_end(tmp_path: Path) -> None:
@@ -29,6 +30,9 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
         (["x/a.jpg", "y/a.jpg"], ["x/a", "y/a"]),
         (["a.b.jpg", "a.c.jpg"], ["a.b", "a.c"]),
         (["a.jpg", "a.png", "a.png.jpg"], ["a.jpg", "a.png", "a.png.jpg"]),
+        (["a.bmp", "a.png/b.bmp"], ["a.bmp", "a.png/b"]),
+        (["x/a.bmp", "x/A.JPG/y/b.bmp"], ["x/a.bmp", "x/A.JPG/y/b"]),
+        (["a.bmp", "a/b.bmp"], ["a", "a/b"]),
     ],
 )
 def test_results_have_names_of_their_own(paths: list[str], names: list[str]) -> None:
@@ -73,6 +77,23 @@ def test_folders_of_results_are_skipped_unless_asked_for(tmp_path: Path) -> None
     assert [source.name for source in find_images(str(tmp_path), own=own)] == ["a", "out/b"]
     assert [source.name for source in find_images(f"{tmp_path}/**/*.png", own=own)] == ["a", "out/b"]
     assert [source.path for source in find_images(str(own[0]), own=own)] == [own[0] / "a.png"]
+
+
+def test_files_that_are_no_images_are_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.HEIC", "c.heic", "d.tar.gz", "README", ".hidden", "desktop.ini", "out/masks/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    others = Counter[str]()
+    find_images(str(tmp_path), own=[tmp_path / "out" / "masks"], others=others)
+    assert others == {".heic": 2, ".gz": 1, "": 1}
+    assert left_out(others) == "4 files left out: 1 .gz, 2 .heic, 1 without extension."
+    assert left_out({".heic": 1}) == "1 file left out: 1 .heic."
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_nothing_is_not_the_current_folder(text: str) -> None:
+    with pytest.raises(UserError, match=r"^input is empty\. Expected a photo, a folder"):
+        find_images(text)
 
 
 def test_names_stay_unique_for_all_small_sets_of_files() -> None:

@@ -1,5 +1,6 @@
 """An ONNX file made by hand: run by `load_onnx`, and refused where segtune did not write it."""
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,24 @@ def file(tmp_path: Path) -> Path:
     onnx.helper.set_model_props(model, METADATA)
     onnx.save(model, tmp_path / "mean.onnx")
     return tmp_path / "mean.onnx"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE])
+def test_weights_that_are_not_finite_are_refused(file: Path, value: float, kind: int) -> None:
+    """A scalar may be infinite, as the value that a maximum starts from."""
+    model = onnx.load(file)
+    model.graph.initializer.append(onnx.helper.make_tensor("least", onnx.TensorProto.FLOAT, [], [-math.inf]))
+    onnx.save(model, file)
+    load_onnx(file, providers=["CPUExecutionProvider"])
+    model.graph.initializer.append(onnx.helper.make_tensor("bias", kind, [2], [0.5, value]))
+    onnx.save(model, file)
+    with pytest.raises(UserError) as error:
+        load_onnx(file)
+    assert str(error.value) == (
+        f"{file} cannot be used: 1 of its 1 tensors hold NaN or infinity: bias. "
+        "The training run diverged, or the file is damaged. Use another checkpoint."
+    )
 
 
 @pytest.mark.parametrize("kind", [str, Path])

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from segtune.errors import UserError
+from segtune.errors import FailedError, UserError
 from segtune.inference.video import Video, clip
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (120, 120, 120)]
@@ -137,3 +137,84 @@ def test_a_clip_that_cannot_be_written_is_explained(tmp_path: Path, monkeypatch:
         "Set overlays=false; the masks are written as images."
     )
     assert not list(tmp_path.iterdir())
+
+
+class Damaged:
+    """Stands in for OpenCV's reader: the time of each frame in frames, None where it cannot be read; then no more."""
+
+    def __init__(self, times: list[float | None], count: int, rate: float = 25.0) -> None:
+        self.times, self.facts = iter(times), {cv2.CAP_PROP_FRAME_COUNT: count, cv2.CAP_PROP_FPS: rate}
+        self.time = 0.0
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, what: int) -> float:
+        return self.time * 40 if what == cv2.CAP_PROP_POS_MSEC else self.facts[what]
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        time = next(self.times, None)
+        self.time = self.time if time is None else time
+        return time is not None, None if time is None else np.zeros((4, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "count", "most", "numbers", "lost"),
+    [
+        ("a.mp4", [0, 1, 2, 3], 4, None, [1, 2, 3, 4], 0),
+        ("a.mp4", [0, None, None, 3], 4, None, [1, 4], 2),  # frames that cannot be decoded
+        ("a.mp4", [0, 1, 2], 9, None, [1, 2, 3], 6),  # cut off
+        ("a.mp4", [0, None, 2, 3], 9, 3, [1, 3], 1),  # at most three
+        ("a.mp4", [0, 1, 2], 9, 3, [1, 2, 3], 0),
+        ("a.mp4", [0, 1.4, 5, 6.1], 4, None, [1, 2, 3, 4], 0),  # of varying frame rate
+        ("a.mkv", [0, 1, 2.02, 5, 6], 7, None, [1, 2, 3, 6, 7], 2),  # of which only the times tell
+        ("a.webm", [0, 1.4, 2.8, 7, 8], 9, None, [1, 2, 3, 4, 5], 0),  # of varying frame rate: nothing is certain
+        ("a.webm", [0, 1, 2], 3, None, [1, 2, 3], 0),
+        ("a.webm", [0, 1, 2], 10, None, [1, 2, 3], 0),  # the sound may be longer than the pictures
+        ("a.webm", [0, 1, 2], 30, None, [1, 2, 3], 27),
+        ("a.mpg", [0, 1, 2], 9, None, [1, 2, 3], 0),  # the number is a guess
+        ("a.mpg", [0, None, 2], 9, None, [1, 3], 1),
+        ("a.mp4", [0, 1], 10**9, 10**8, [1, 2], 10**8 - 2),  # any number may be announced
+        ("a.mkv", [0, 1, 2], -(10**17), None, [1, 2, 3], 0),
+    ],
+)
+def test_frames_keep_their_numbers_and_lost_ones_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    times: list[float | None],
+    count: int,
+    most: int | None,
+    numbers: list[int],
+    lost: int,
+) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Damaged(times, count))
+    video = Video(Path(name), most)
+    assert [number for number, _ in video.numbered()] == numbers
+    assert (video.read, video.lost()) == (len(numbers), lost)
+
+
+def test_a_clip_that_has_lost_frames_is_said_to(tmp_path: Path) -> None:
+    """OpenCV does not tell that a frame of another size, or on a full disk, was not written."""
+
+    def add_two_sizes() -> None:
+        with clip(tmp_path / "clip.mp4", 25) as add:
+            add(frames()[0])
+            add(frames((20, 30))[1])
+
+    with pytest.raises(FailedError) as error:
+        add_two_sizes()
+    assert str(error.value) == (
+        f"{tmp_path / 'clip.mp4'} holds 1 of its 2 frames: the disk is full, or the frames differ in size."
+    )
+
+
+def test_a_clip_whose_name_is_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").mkdir()
+
+    def add_one() -> None:
+        with clip(tmp_path / "clip.mp4", 25) as add:
+            add(frames()[0])
+
+    with pytest.raises(FailedError, match=r"^Cannot write .*clip\.mp4: Is a directory\.$"):
+        add_one()
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]

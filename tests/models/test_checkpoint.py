@@ -196,6 +196,36 @@ def test_a_resume_may_stop_gradients_elsewhere(before: Path) -> None:
     assert list(checkpoint.rebuild(parse(Settings, SETTINGS | {"freeze": {"phases": phases}})).stops) == ["layer1"]
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export", "export torch", "load"])
+def test_weights_that_are_not_finite_are_refused_by_every_command(
+    before: Path, photos: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    written = torch.load(before)
+    written["model"]["decoder.classifier.bias"].fill_(float("nan"))
+    written["model"]["decoder.classifier.weight"][0, 0] = -float("inf")
+    torch.save(written, before)
+    expected = (
+        f"The checkpoint {before} cannot be used: 2 of its {len(written['model'])} tensors hold NaN or infinity: "
+        "decoder.classifier.weight, decoder.classifier.bias. The training run diverged, or the file is damaged. "
+        "Use another checkpoint."
+    )
+    if command == "load":
+        with pytest.raises(UserError) as error:
+            segtune.load(before)
+        assert str(error.value) == expected
+        return
+    more = {
+        "predict": [f"input={photos / 'images'}", f"output={before.parent / 'predictions'}"],
+        "evaluate": ["data=folder", f"data.root={photos}", f"run_dir={before.parent / 'scores'}", "train.workers=0"],
+        "export": [],
+        "export torch": ["format=torch"],
+    }[command]
+    name = command.split()[0]
+    assert main([name, f"checkpoint={before}", *more]) == 2
+    assert capsys.readouterr().err.strip() == f"segtune {name}: {expected}"
+    assert not list(before.parent.glob("predictions")) + list(before.parent.glob("*.onnx"))
+
+
 def test_a_model_that_does_not_fit_is_refused(before: Path) -> None:
     written = torch.load(before)
     del written["model"]["decoder.classifier.bias"]

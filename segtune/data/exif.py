@@ -1,0 +1,33 @@
+"""The orientation in the EXIF data of a photo."""
+
+import logging
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from segtune.data.orientation import as_orientation
+
+log = logging.getLogger(__name__)
+
+_ORIENTATION = 0x0112
+
+
+def exif_orientation(path: Path, image: Image.Image) -> int:
+    """Return how a photo is stored, 1 (upright) to 8; 1, and a warning, if its EXIF data cannot be read.
+
+    Args:
+        path: The file, for the warning.
+        image: The opened image.
+    """
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception as error:  # on damaged EXIF data Pillow raises nearly anything
+        _warn(path, f"{type(error).__name__}: {error}")
+        return 1
+    return as_orientation(value)
+
+
+@cache  # once a process, however often the photo is read
+def _warn(path: Path, reason: str) -> None:
+    log.warning("%s: its EXIF data cannot be read (%s), so it is used as it is stored, not rotated.", path, reason)

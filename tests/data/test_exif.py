@@ -1,0 +1,55 @@
+"""EXIF data that Pillow cannot parse cost a photo its orientation, not itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtune.data.exif import exif_orientation, log
+from segtune.data.images import read_photo
+
+
+def stored() -> np.ndarray:
+    """The left third red, the rest blue; 4 x 6."""
+    picture = np.full((4, 6, 3), (0, 0, 200), np.uint8)
+    picture[:, :2] = (255, 0, 0)
+    return picture
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpg", "tif"])
+@pytest.mark.parametrize("number", range(1, 9))
+def test_photos_are_turned_upright(tmp_path: Path, kind: str, number: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = number
+    options = {"lossless": True} if kind == "webp" else {"quality": 100, "subsampling": 0} if kind == "jpg" else {}
+    Image.fromarray(stored()).save(tmp_path / f"a.{kind}", exif=exif, **options)
+    rows = np.flip(stored(), {1: (), 2: 1, 3: (0, 1), 4: 0, 5: (), 6: 0, 7: (0, 1), 8: 1}[number])
+    upright = rows.swapaxes(0, 1) if number > 4 else rows
+    found = read_photo(tmp_path / f"a.{kind}")
+    assert found.shape == upright.shape
+    assert (found[..., 0] > 128).tolist() == (upright[..., 0] > 128).tolist()
+
+
+@pytest.mark.parametrize("kind", ["png", "webp"])
+@pytest.mark.parametrize("exif", [b"not exif at all", b"Exif\0\0garbage!", b"Exif\0\0XX*\0\x08\0\0\0"])
+def test_a_photo_with_damaged_exif_data_is_read_as_it_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, exif: bytes
+) -> None:
+    said = list[str]()
+    monkeypatch.setattr(log, "warning", lambda text, *values: said.append(text % values))
+    path = tmp_path / f"a.{kind}"
+    Image.fromarray(stored()).save(path, exif=exif, lossless=True)
+    for _ in range(2):
+        assert (read_photo(path) == stored()).all()
+    (warning,) = said
+    assert warning.startswith(f"{path}: its EXIF data cannot be read (SyntaxError: not a TIFF file")
+    assert warning.endswith("), so it is used as it is stored, not rotated.")
+
+
+def test_an_orientation_that_there_is_not_is_none(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 99
+    Image.fromarray(stored()).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        assert exif_orientation(tmp_path / "a.png", image) == 1
