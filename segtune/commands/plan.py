@@ -8,7 +8,7 @@ from rich.table import Table
 from segtune.config.command_settings import PlanSettings
 from segtune.config.schema import RunSettings
 from segtune.models.build import BuiltModel
-from segtune.models.start import build_start
+from segtune.models.start import ASSUMED, build_start, check_pretrained
 from segtune.runtime.console import print_table, say, set_up_logging
 from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import write_json
@@ -25,7 +25,12 @@ def plan(settings: PlanSettings) -> list[Facts]:
     set_up_logging()
     torch.manual_seed(settings.seed)
     compute = resolve_device(settings.train)
-    built = build_start(settings)
+    built = build_start(settings, assume_pretrained=True)
+    for line in built.restored.lines() if built.restored else ():
+        say(line)
+    check_pretrained(built, settings)
+    if built.weights.source == ASSUMED:
+        say(f"Pretrained weights are assumed (backbone.weights={settings.backbone.weights}): no value is needed here.")
     compute.place(built.model)
     height, width = settings.data.size
     say(

@@ -106,11 +106,8 @@ def _make_probe(
     network, summary = tapped.network, tapped.summary
     spec, wanted = summary.spec, settings.backbone.weights
     weights = load_weights(spec, network, wanted)
-    if weights.source is None and wanted != "none":
-        raise UserError(
-            f"No pretrained weights found for {spec.name}, and probing random weights says little. "
-            "Set backbone.weights=PATH, or backbone.weights=none to probe random weights all the same."
-        )
+    if weights.trouble:
+        raise UserError(f"backbone.weights={wanted}: {weights.trouble} A probe of them says little.")
     names = candidates(summary, network, settings.layers, weights.missing)
     if settings.layers is None and len(names) == MOST_CANDIDATES:
         say(f"{len(names)} evenly spaced layers are probed; layers=[re:.*] probes all.")

@@ -18,7 +18,7 @@ from segtune.evaluation.scoring import EvaluatedModel, read_groups, score
 from segtune.evaluation.selection import predicted_kind, score_of
 from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
-from segtune.models.start import build_start
+from segtune.models.start import build_start, check_pretrained
 from segtune.reporting.evaluation_report import Source, publish
 from segtune.reporting.evaluation_tables import show
 from segtune.reporting.wording import number
@@ -174,8 +174,9 @@ def _start(settings: Settings, folder: Path) -> BuiltModel:
         raise UserError(
             "Only some processes found pretrained weights. Set backbone.weights to a file that all can read."
         )
+    for line in built.restored.lines() if built.restored else ():
+        say(line)
+    check_pretrained(built, settings)
     if built.restored:
-        for line in built.restored.lines():
-            say(line)
         say(f"{shown(folder / 'restore.json')} will list all names.")
     return built

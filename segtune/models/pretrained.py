@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
@@ -27,11 +28,15 @@ TIMEOUT_SECONDS = 8.0
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """The result of `load_weights`: `source` is None for random weights; names are those of the uncut backbone."""
+    """The result of `load_weights`: `source` is None for random weights; names are those of the uncut backbone.
+
+    `trouble` says why there are none where pretrained ones were wanted, and how to get them.
+    """
 
     source: str | None
     missing: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    trouble: str = ""
 
 
 def load_weights(spec: BackboneSpec, network: nn.Module, weights: str) -> LoadedWeights:
@@ -40,7 +45,7 @@ def load_weights(spec: BackboneSpec, network: nn.Module, weights: str) -> Loaded
     Args:
         spec: The backbone's spec.
         network: What `spec.build()` returned.
-        weights: `none`, `auto` (local cache, else download, else random with a warning), `imagenet` (the same, but
+        weights: `none`, `auto` (local cache, else download, else random with `trouble`), `imagenet` (the same, but
             an error instead of random weights) or the path of a safetensors or `.pth` file.
 
     Raises:
@@ -49,21 +54,13 @@ def load_weights(spec: BackboneSpec, network: nn.Module, weights: str) -> Loaded
     if weights == "none":
         return LoadedWeights(None)
     if weights in ("auto", "imagenet"):
-        path, trouble = find_pretrained(spec.architecture)
-        if path is None and weights == "imagenet":
-            raise UserError(
-                f"backbone.weights=imagenet: no ImageNet weights for {spec.name}: {trouble}\n"
-                "Use a local file (backbone.weights=PATH), or train from random weights (backbone.weights=none)."
-            )
-        if path is None:
-            log.warning(
-                "No ImageNet weights for %s: %s\nThe backbone starts from RANDOM weights, so none of it is frozen. "
-                "Expect a lower Dice, or use a local file (backbone.weights=PATH).",
-                spec.name,
-                trouble,
-            )
-            return LoadedWeights(None)
-        return _load_file(spec, network, path)
+        path, reason = find_pretrained(spec.architecture)
+        if path:
+            return _load_file(spec, network, path)
+        trouble = f"no ImageNet weights for {spec.name}: {reason}\n{_ways_to_get(spec.architecture)}"
+        if weights == "imagenet":
+            raise UserError(f"backbone.weights=imagenet: {trouble}")
+        return LoadedWeights(None, trouble=trouble)
     path = Path(weights).expanduser()
     if not path.suffix and not path.exists():
         words = ("auto", "imagenet", "none")
@@ -154,24 +151,46 @@ def _rename(name: str, renames: Mapping[str, str]) -> str:
     return name
 
 
+def home_of(architecture: str) -> tuple[str, str]:
+    """Return where timm's ImageNet weights are: a repository of the hub, or a URL; both are empty if there are none."""
+    config = get_pretrained_cfg(architecture)
+    if config is None:
+        return "", ""
+    plain = architecture.partition(".")[0]  # the name may include the tag of its weights
+    repository = f"timm/{plain}.{config.tag}" if config.hf_hub_id == "timm/" else config.hf_hub_id
+    return (str(repository), "") if repository else ("", str(config.url or ""))
+
+
+def _ways_to_get(architecture: str) -> str:
+    """Return what a user can do who has no weights."""
+    repository, url = home_of(architecture)
+    if repository:
+        there = f"hf download {repository} model.safetensors"
+        cache = f" Or fill the cache {HF_HUB_CACHE} with a network: {there}."
+    else:
+        cache = f" Or put the file of {url} into {Path(torch.hub.get_dir()) / 'checkpoints'}." if url else ""
+    return (
+        f"Give a file of them: backbone.weights=PATH (.safetensors, .pth or .pt).{cache} "
+        "backbone.weights=none means random weights, on purpose."
+    )
+
+
 def find_pretrained(architecture: str) -> tuple[Path | None, str]:
     """Return timm's ImageNet weights, from the local caches or by download.
 
     Returns:
         The file and an empty text, or None and the reason. An unreachable server is given up within 15 s.
     """
-    config = get_pretrained_cfg(architecture)
-    if config is None:
+    repository, url = home_of(architecture)
+    if not repository and not url:
         return None, f"timm has none for {architecture}."
-    plain = architecture.partition(".")[0]  # the name may include the tag of its weights
-    repository = f"timm/{plain}.{config.tag}" if config.hf_hub_id == "timm/" else config.hf_hub_id
     if repository:
         cached = try_to_load_from_cache(repository, "model.safetensors")
         if isinstance(cached, str):
             return Path(cached), ""
         url, name = hf_hub_url(repository, "model.safetensors"), f"{repository.replace('/', '_')}.safetensors"
     else:
-        url, name = str(config.url), str(config.url).rsplit("/", 1)[-1]
+        name = url.rsplit("/", 1)[-1]
     local = Path(torch.hub.get_dir()) / "checkpoints" / name
     if local.is_file():
         return local, ""

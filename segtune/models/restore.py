@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segtune.config.model_settings import RestoreSettings
 from segtune.errors import UserError, nearest, some
+from segtune.models.architecture import BACKBONE, why_foreign
 from segtune.models.module_paths import matching
 from segtune.models.pretrained import match_tensors
 from segtune.models.state_dicts import BATCH_COUNTER, best_prefixes, check_types, read_state_dict
@@ -17,7 +18,7 @@ from segtune.models.tap_scale import PREFIX, restored_scales, with_scales
 
 log = logging.getLogger(__name__)
 
-_PARTS = ("backbone.", "decoder.")
+_PARTS = (BACKBONE, "decoder.")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Restored:
     """The report of a restore: names of the model's tensors; `unexpected` holds the file's names after renaming.
 
     `misshapen` maps a name to the file's shape and the model's. A batch counter that the file lacks is not `missing`.
+    `foreign` are tensors of another network's backbone that fit by chance and stay as they are; `warning` says so.
     The fields are written to `restore.json`, so their names stay.
     """
 
@@ -34,35 +36,45 @@ class Restored:
     unexpected: tuple[str, ...]
     misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
     excluded: tuple[str, ...]
+    foreign: tuple[str, ...] = ()
+    warning: str = ""
 
     def lines(self, most: int = 8) -> list[str]:
         """Return lines for the terminal: counts by part, then a line per kind that names up to `most` tensors."""
-        wanted = (*self.restored, *self.missing, *self.misshapen, *self.excluded)
+        wanted = (*self.restored, *self.missing, *self.misshapen, *self.excluded, *self.foreign)
         counts = [
             f"{part[:-1]} {_count(self.restored, part)} of {_count(wanted, part)} tensors"
             for part in _PARTS
             if _count(wanted, part)
         ]
         excluded = [f"  excluded ({len(self.excluded)}): {some(self.excluded, most)}"] if self.excluded else []
-        return [f"Restored from {self.source}: {', '.join(counts)}.", *self._misfits(most), *excluded]
+        warning = [f"warning: {self.warning}"] if self.warning else []
+        return [f"Restored from {self.source}: {', '.join(counts)}.", *warning, *self._misfits(most), *excluded]
 
     def _misfits(self, most: int) -> list[str]:
         shapes = [f"{name} (file {file}, model {model})" for name, (file, model) in self.misshapen.items()]
-        kinds = {"missing": self.missing, "unexpected": self.unexpected, "shape mismatch": shapes}
+        kinds = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "shape mismatch": shapes,
+            "of another network": self.foreign,
+        }
         return [f"  {kind} ({len(names)}): {some(names, most)}" for kind, names in kinds.items() if names]
 
 
-def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
+def restore(model: nn.Module, settings: RestoreSettings, backbone: str = "") -> Restored:
     """Copy the tensors of a file into a model, in place, after checking all of them; return the report.
 
     `restore.rename` is applied to the file's names first; of several matching prefixes the longest wins. A file without
     any `backbone.` or `decoder.` counts as the one part that `restore.scope` names. Values are converted to the model's
     type. The model's `mean` and `std` belong to its backbone and stay. The scale of a feature is restored with the
-    weights of the decoder that read it, as 1 if the file has none.
+    weights of the decoder that read it, as 1 if the file has none. Of a backbone that is another network
+    nothing is restored.
 
     Args:
         model: A model with the parts `backbone` and `decoder`.
         settings: Which file, which part, and what to exclude; `checkpoint` is set.
+        backbone: The name of the model's backbone; "" takes a file's backbone for the same network.
 
     Raises:
         UserError: The file cannot be read, a pattern or a rename matches nothing, no tensor fits, one that fits is not
@@ -87,13 +99,17 @@ def restore(model: nn.Module, settings: RestoreSettings) -> Restored:
     scales = restored_scales(model, match.fitting)
     found = with_scales(found, scales)
     scale_match = match_tensors(found, {name: present[name] for name in scales})
+    is_foreign, warning = why_foreign(path, backbone, names, {name: present[name] for name in wanted}, match.fitting)
+    left = {name for name in match.fitting if is_foreign and name.startswith(BACKBONE)}
     result = Restored(
         str(path),
-        restored=match.fitting + scale_match.fitting,
+        restored=tuple(name for name in match.fitting + scale_match.fitting if name not in left),
         missing=match.missing + scale_match.missing,
         unexpected=tuple(name for name in match.unexpected if name not in present and not name.startswith(others)),
         misshapen={**match.mismatched, **scale_match.mismatched},
         excluded=tuple(name for name in candidates if name in excluded),
+        foreign=tuple(name for name in match.fitting if name in left and not name.endswith(BATCH_COUNTER)),
+        warning=warning,
     )
     _check(result, settings, names, wanted)
     check_types(found, result.restored, path)
@@ -171,8 +187,10 @@ def _check(result: Restored, settings: RestoreSettings, names: Mapping[str, str]
     if all(name.endswith(BATCH_COUNTER) for name in result.restored):
         theirs = [name if name == ours else f"{name} (renamed {ours})" for ours, name in names.items()]
         shapes = f"; shape mismatch: {len(result.misshapen)}" if result.misshapen else ""
+        cause = f" {result.warning}" if result.warning else ""
         raise UserError(
-            f"Nothing of {result.source} can be restored: none of the {len(wanted)} tensors wanted fits{shapes}.\n"
+            f"Nothing of {result.source} can be restored: none of the {len(wanted)} tensors wanted fits{shapes}."
+            f"{cause}\n"
             f"  The file's {len(names)}: {some(theirs, 4)}\n"
             f"  Wanted: {some(wanted, 4)}\n"
             "Check restore.checkpoint and restore.scope, or map the file's names to ours with restore.rename."

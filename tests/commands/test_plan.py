@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from segtune.commands import plan as commands
 from segtune.commands.plan import tensor_lines
 from segtune.config.command_settings import PlanSettings
+from segtune.config.model_settings import RestoreSettings
 from segtune.config.parse import parse
 from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES
@@ -122,6 +123,29 @@ def test_random_weights_are_never_frozen() -> None:
     shown = commands.plan(settings("none", {"head": PHASES["head"]}))
     assert shown[0]["trainable"] == shown[0]["parameters"]
     assert shown[0]["step_flops"] == shown[0]["everything"]["step_flops"]
+
+
+def test_weights_are_assumed_and_not_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """There are none: the tests' caches are empty, and the network is off."""
+    shown = commands.plan(settings("auto", {"head": PHASES["head"]}))
+    assert shown[0]["trains"] == "decoder"
+    said = "Pretrained weights are assumed (backbone.weights=auto): no value is needed here."
+    out = capsys.readouterr().out
+    assert said in out
+    assert "warning" not in out
+
+
+def test_a_plan_shows_what_is_restored(weights: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of the backbone nothing, for it is of another network, as its settings say."""
+    chosen = settings(weights, {"head": PHASES["head"]})
+    tensors = build_start(chosen).model.state_dict()
+    del tensors["backbone.conv1.weight"]
+    torch.save({"settings": {"backbone": {"name": "resnet101"}}, "model": tensors}, tmp_path / "a.pt")
+    shown = commands.plan(replace(chosen, restore=RestoreSettings(str(tmp_path / "a.pt"))))
+    assert shown[0]["trains"] == "decoder"
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"Restored from {tmp_path / 'a.pt'}: backbone 0 of " in out
+    assert f"warning: {tmp_path / 'a.pt'} was trained with the backbone resnet101, not resnet50: its backbone" in out
 
 
 def test_everything_is_everything(weights: Path) -> None:

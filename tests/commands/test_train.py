@@ -15,6 +15,7 @@ from segtune.commands import train as command
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import Interrupted, UserError
+from segtune.models.pretrained import LoadedWeights
 
 SUMMARY = {"val_dice": 0.75, "best_epoch": 3, "seconds": 60.0}
 
@@ -104,12 +105,23 @@ def test_a_checkpoint_without_optimizer_is_not_resumed(
 def test_weights_that_only_some_processes_found_are_refused(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = SimpleNamespace(weights=SimpleNamespace(source=None), restored=None)
+    built = SimpleNamespace(weights=LoadedWeights(None), restored=None)
     monkeypatch.setattr(command, "build_start", lambda _: built)
     assert command._start(settings, tmp_path) is built
     monkeypatch.setattr(command.distributed, "gather", lambda value: [value, not value])
     with pytest.raises(UserError, match="Only some processes found pretrained weights"):
         command._start(settings, tmp_path)
+
+
+def test_data_of_ones_own_without_pretrained_weights_end_the_run_after_the_report(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = SimpleNamespace(lines=lambda: ["warning: of another network"])
+    built = SimpleNamespace(weights=LoadedWeights(None, trouble="no ImageNet weights"), restored=report)
+    monkeypatch.setattr(command, "build_start", lambda _: built)
+    with pytest.raises(UserError, match=r"^backbone\.weights=auto: no ImageNet weights$"):
+        command._start(settings, tmp_path)
+    assert capsys.readouterr().out == "warning: of another network\n"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ import segtune.models.pretrained
 from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.backbones.spec import BackboneSpec
-from segtune.models.pretrained import LoadedWeights, find_pretrained, load_weights
+from segtune.models.pretrained import LoadedWeights, find_pretrained, home_of, load_weights
 from segtune.models.state_dicts import read_state_dict
 
 TINY = BackboneSpec(
@@ -382,26 +382,41 @@ def test_imagenet_out_of_reach_is_an_error(publish: Publish, tmp_path: Path) -> 
         assert error_of(lambda: load_weights(TINY, TINY.build(), "imagenet")) == (
             "backbone.weights=imagenet: no ImageNet weights for tiny: not in the local cache, "
             f"and {url}/none.pth cannot be reached (File not found).\n"
-            "Use a local file (backbone.weights=PATH), or train from random weights (backbone.weights=none)."
+            "Give a file of them: backbone.weights=PATH (.safetensors, .pth or .pt). "
+            f"Or put the file of {url}/none.pth into {tmp_path / 'torch' / 'hub' / 'checkpoints'}. "
+            "backbone.weights=none means random weights, on purpose."
         )
 
 
-def test_auto_out_of_reach_warns_and_stays_random(
-    publish: Publish, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_auto_out_of_reach_stays_random_and_says_why(publish: Publish, tmp_path: Path) -> None:
     network = TINY.build()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with serving(tmp_path) as url:
         publish(f"{url}/none.pth")
-        assert load_weights(TINY, network, "auto") == LoadedWeights(None)
+        loaded = load_weights(TINY, network, "auto")
     assert holds(network, before)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert caplog.messages == [
-        f"No ImageNet weights for tiny: not in the local cache, "
-        f"and {url}/none.pth cannot be reached (File not found).\n"
-        "The backbone starts from RANDOM weights, so none of it is frozen. "
-        "Expect a lower Dice, or use a local file (backbone.weights=PATH)."
-    ]
+    assert loaded.source is None
+    assert loaded.trouble.startswith(
+        f"no ImageNet weights for tiny: not in the local cache, and {url}/none.pth cannot be reached (File not found)."
+        "\n"
+        "Give a file of them: backbone.weights=PATH"
+    )
+
+
+def test_how_to_get_weights(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for config, home, way in (
+        (
+            {"hf_hub_id": "timm/"},
+            ("timm/tiny_architecture.tag", ""),
+            "with a network: hf download timm/tiny_architecture.tag model.safetensors. ",
+        ),
+        ({"hf_hub_id": "their/net"}, ("their/net", ""), "with a network: hf download their/net model.safetensors. "),
+        ({}, ("", ""), "timm has none for tiny_architecture.\n"),
+    ):
+        publish(**config)
+        assert home_of(TINY.architecture) == home
+        assert way in load_weights(TINY, TINY.build(), "auto").trouble
 
 
 def test_server_that_never_answers_is_given_up(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,11 @@ from segtune.config.model_settings import BackboneSettings, DeepLabV3PlusSetting
 from segtune.config.training_settings import FreezeSettings, PhaseSettings
 from segtune.errors import UserError
 from segtune.models import build
+from segtune.models import start as module
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import BuiltModel
 from segtune.models.pretrained import LoadedWeights
-from segtune.models.start import build_start
+from segtune.models.start import ASSUMED, build_start, check_pretrained
 
 
 @pytest.fixture
@@ -27,11 +28,15 @@ def start(
     network_of("resnet50")  # kept from here on
     monkeypatch.setitem(BACKBONES, "resnet50", replace(BACKBONES["resnet50"], build=lambda: network_of("resnet50")))
 
-    def start(weights: str, **restore: object) -> tuple[BuiltModel, list[str]]:
+    def start(
+        weights: str, assume: bool = False, offline: bool = False, **restore: object
+    ) -> tuple[BuiltModel, list[str]]:
         asked: list[str] = []
 
         def load(_spec: object, _network: object, source: str) -> LoadedWeights:
             asked.append(source)
+            if source == "auto" and offline:
+                return LoadedWeights(None, trouble="no ImageNet weights: …")
             return LoadedWeights(None if source == "none" else f"from {source}")
 
         monkeypatch.setattr(build, "load_weights", load)
@@ -42,7 +47,7 @@ def start(
             freeze=FreezeSettings({"all": PhaseSettings(epochs=1, lr=0.1)}),
             restore=RestoreSettings(**restore),  # type: ignore[arg-type]
         )
-        return build_start(settings), asked  # type: ignore[arg-type]
+        return build_start(settings, assume_pretrained=assume), asked  # type: ignore[arg-type]
 
     return start
 
@@ -111,3 +116,81 @@ def test_weights_that_are_asked_for_by_name_are_loaded_first(start, tmp_path: Pa
 def test_a_file_that_is_not_there(start, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No weights file at"):
         start("none", checkpoint=str(tmp_path / "none.pth"))
+
+
+def xceptions(built: BuiltModel, path: Path) -> str:
+    """A checkpoint of Xception, of which the counters fit, a BatchNorm by chance, and the decoder."""
+    model = built.model.state_dict()
+    chance = ("backbone.bn1.", "decoder.")
+    fits = {name: tensor for name, tensor in model.items() if name.startswith(chance) or "num_batches" in name}
+    more = {f"backbone.block{n}.weight": torch.zeros(1) for n in range(99)}
+    torch.save({"settings": {"backbone": {"name": "xception"}}, "model": fits | more}, path)
+    return str(path)
+
+
+def test_a_backbone_of_another_network_is_as_if_nothing_were_restored(start, tmp_path: Path) -> None:
+    path = xceptions(start("none")[0], tmp_path / "a.pt")
+    built, asked = start("auto", checkpoint=path)
+    assert (asked, built.weights.source, built.new) == (["none", "auto"], "from auto", ())
+    report = built.restored
+    assert report is not None
+    assert not any(name.startswith("backbone.") for name in report.restored)
+    assert set(report.foreign) == {f"backbone.bn1.{n}" for n in ("weight", "bias", "running_mean", "running_var")}
+    total = sum(n.startswith("backbone.") and "num_batches" not in n for n in built.model.state_dict())
+    counts = f"4 of {total} tensors of resnet50 fit by name and shape"
+    assert report.warning == (
+        f"{path} was trained with the backbone xception, not resnet50: its backbone is not restored ({counts})."
+    )
+    assert f"warning: {report.warning}" in report.lines()
+    assert "  of another network (4): backbone.bn1.weight and 3 more" in report.lines(most=1)
+    with pytest.raises(UserError, match=r"Nothing of .* can be restored.* was trained with the backbone xception"):
+        start("auto", checkpoint=path, scope="backbone")
+
+
+def test_counters_alone_restore_no_backbone(start, tmp_path: Path) -> None:
+    model = start("none")[0].model.state_dict()
+    torch.save({n: t for n, t in model.items() if "num_batches" in n or n.startswith("decoder.")}, tmp_path / "a.pth")
+    built, asked = start("auto", checkpoint=str(tmp_path / "a.pth"))
+    assert (asked, built.weights.source) == (["none", "auto"], "from auto")
+
+
+def test_a_small_part_of_the_backbone_is_restored_on_top_of_its_weights(start, tmp_path: Path) -> None:
+    path = file_of(start("none")[0], tmp_path / "a.pth", "backbone.conv1", "backbone.layer1.0", "decoder.")
+    built, asked = start("auto", checkpoint=path)
+    assert (asked, built.weights.source, built.new) == (["none", "auto"], "from auto", ())
+    assert built.restored is not None
+    assert "backbone.conv1.weight" in built.restored.restored
+    built, _ = start("auto", offline=True, checkpoint=path)  # most of the backbone is random
+    assert (built.weights.source, built.weights.trouble) == (path, "no ImageNet weights: …")
+    assert "backbone.layer2.0.conv1" in built.new
+
+
+def test_a_plan_assumes_weights_that_there_are(start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for weights in ("auto", "imagenet"):
+        built, asked = start(weights, assume=True)
+        assert (asked, built.weights, built.new) == (["none"], LoadedWeights(ASSUMED), ("decoder",))
+    for weights in ("none", "a/file.pth"):
+        assert start(weights, assume=True)[1] == [weights]
+    path = file_of(built, tmp_path / "a.pth", "backbone.", "decoder.")
+    assert start("auto", assume=True, checkpoint=path)[0].weights.source == path
+    monkeypatch.setattr(module, "home_of", lambda _: ("", ""))  # timm knows the network, but has no weights of it
+    assert start("auto", assume=True)[1] == ["auto"]
+
+
+def test_data_of_ones_own_need_pretrained_weights(start, caplog: pytest.LogCaptureFixture) -> None:
+    for data in ("folder", "portraits"):
+        settings = SimpleNamespace(data=SimpleNamespace(name=data), backbone=BackboneSettings("resnet50"))
+        for built in (start("auto")[0], start("none")[0]):
+            check_pretrained(built, settings)  # type: ignore[arg-type]
+        assert not caplog.messages
+        built = start("auto", offline=True)[0]
+        if data == "folder":
+            with pytest.raises(UserError, match=r"^backbone\.weights=auto: no ImageNet weights: …$"):
+                check_pretrained(built, settings)  # type: ignore[arg-type]
+            continue
+        check_pretrained(built, settings)  # type: ignore[arg-type]
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert caplog.messages == [
+            "No ImageNet weights: …\nThe backbone starts from RANDOM weights, so none of it is frozen. Expect a lower "
+            "Dice. With data of your own this is an error."
+        ]
