@@ -107,6 +107,9 @@ ENTRIES: dict[str, Run | Tool | NotRun] = {
     "pip wheel --no-deps .": NotRun("test_wheel.py builds the wheel"),
     "tensorboard --logdir runs": NotRun("serves until it is stopped"),
     "python tools/throughput.py": Tool("test_throughput_compares_precisions_and_freezing"),
+    "SEGTUNE_SHARED=../shared python tools/gpu_check.py --workers 2 16 --json figures.json": Tool(
+        "test_gpu_check_runs_on_a_cpu_too"
+    ),
     "python tools/compare_runs.py A B": Tool("test_compare_runs_finds_one_bit"),
     "python tools/fault.py --signal KILL": Tool("test_fault_with_one_kill"),
     "python tools/fault.py --signal TERM": Tool("test_fault_with_one_kill"),
