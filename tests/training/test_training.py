@@ -18,7 +18,7 @@ from segtune.config.schema import Settings
 from segtune.losses import build_loss
 from segtune.metrics.overlap import counts, summarise
 from segtune.models.backbones.registry import BACKBONES
-from segtune.models.backbones.vgg16 import FullyConvolutionalVGG16
+from segtune.models.backbones.vgg16 import VGG16, FullyConvolutionalVGG16
 from segtune.models.build import build_model
 
 pytestmark = pytest.mark.slow
@@ -84,6 +84,28 @@ def test_the_loss_falls_from_the_first_steps_at_the_default_rate(name: str, deco
         optimizer.step()
     assert losses[0] == pytest.approx(math.log(2) + 0.7, abs=0.2)  # the discs fill a fifth: the Dice loss of 1/2 is 0.7
     assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.skipif("SEGTUNE_SHARED" not in os.environ, reason="SEGTUNE_SHARED names no folder with photos and weights")
+def test_new_fully_connected_layers_survive_the_first_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights file has no classifier, so fc6 and fc7 are new and train with the decoder: the loss was 5 at once."""
+    torch.manual_seed(0)
+    monkeypatch.setitem(BACKBONES, "vgg16", VGG16)
+    chosen = settings("backbone=vgg16", "decoder=fcn8s", f"backbone.weights={weights('vgg16')}")
+    model = build_model(chosen.backbone, chosen.taps, chosen.decoder).model.eval()
+    model.requires_grad_(False)
+    trained = [model.get_submodule(path) for path in ("backbone.fc6", "backbone.fc7", "decoder")]
+    images, masks = discs(4, 64)
+    optimizer = torch.optim.AdamW([p.requires_grad_(True) for part in trained for p in part.parameters()], lr=1e-3)
+    losses, loss_fn = list[float](), build_loss(chosen.loss)
+    for _ in range(8):
+        loss = loss_fn(model(images), masks)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert max(losses) < losses[0] + 0.3
+    assert losses[-1] < losses[0] - 0.2
 
 
 @pytest.mark.parametrize(("backbone", "decoder"), PAIRS)
