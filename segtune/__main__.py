@@ -56,6 +56,8 @@ def _run(arguments: list[str]) -> int:
         from segtune.errors import nearest
 
         hint = nearest(command, COMMANDS) or f" The commands are {', '.join(COMMANDS)}."
+        if inside := next((each for each in rest if each in COMMANDS), ""):
+            hint = f" The command comes first: python -m segtune {inside} …"
         print(f"segtune: there is no command '{command}'.{hint}", file=sys.stderr)
         return 2
     from segtune.cli import main as cli

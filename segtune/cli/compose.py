@@ -15,11 +15,12 @@ import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from segtune.cli.help import config_folder
 from segtune.cli.quoting import as_typed, check_texts, for_hydra
+from segtune.cli.short_names import apply_to_phases, long_name, say_unused
 from segtune.config.command_settings import SETTINGS, EvaluateSettings
 from segtune.config.data_settings import PORTRAITS_ROOT
 from segtune.config.renamed import new_name, with_new_names
@@ -57,7 +58,9 @@ def compose(
             f"`python -m segtune {command} --help` lists all settings."
         )
     # Hydra reads sys.argv itself, and accepts no flags between overrides.
-    overrides = [for_hydra(_renamed(each), SETTINGS[command]) for each in arguments if OVERRIDE.match(each)]
+    typed = [_renamed(each) for each in arguments if OVERRIDE.match(each)]
+    names = {each.lstrip("+").partition("=")[0] for each in typed}
+    overrides = [for_hydra(long_name(each, command, names), SETTINGS[command]) for each in typed]
     flags = [each for each in arguments if not OVERRIDE.match(each)]
     sys.argv = [f"segtune {command}", *flags, *(f"++{each}" if OPEN.match(each) else each for each in overrides)]
     OmegaConf.register_new_resolver("segtune.sweep_folder", _sweep_folder(), replace=True)
@@ -78,7 +81,7 @@ def compose(
             failed.append(error)
 
     try:
-        with _hydra_raises(), _root_means_folder():
+        with _hydra_raises(), _completed():
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(run)()
     finally:
         if command == "train" and sweeps:
@@ -102,10 +105,11 @@ def _hydra_raises() -> Iterator[None]:
 
 
 @contextmanager
-def _root_means_folder() -> Iterator[None]:
-    """Choose data=folder wherever Hydra composes, inside the block, settings that name a root but no kind of data.
+def _completed() -> Iterator[None]:
+    """Complete settings wherever Hydra composes, inside the block.
 
-    Each job of a sweep has overrides of its own, and --cfg shows what would run: only the loader sees them all.
+    A root without a kind of data means data=folder, and short names mean the settings of every phase. Each job of a
+    sweep has overrides of its own, and --cfg shows what would run: only the loader sees them all.
     """
     load = ConfigLoaderImpl.load_configuration
 
@@ -113,8 +117,12 @@ def _root_means_folder() -> Iterator[None]:
         self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], run_mode: RunMode, **more: bool
     ) -> DictConfig:
         config = load(self, config_name, overrides, run_mode, **more)
-        if run_mode == RunMode.RUN and _names_a_root(config, overrides):
-            return load(self, config_name, [*overrides, "data=folder"], run_mode, **more)
+        if run_mode != RunMode.RUN:
+            return config
+        if _names_a_root(config, overrides):
+            config = load(self, config_name, [*overrides, "data=folder"], run_mode, **more)
+        with open_dict(config):
+            apply_to_phases(config, overrides)
         return config
 
     ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[assignment, method-assign]
@@ -224,4 +232,5 @@ def to_plain(config: DictConfig, schema: type) -> dict[str, Any]:
     for name in used:  # in one of the user's files
         _announce(name, new_name(name))
     check_texts(plain, schema)
+    say_unused(plain, given)
     return plain

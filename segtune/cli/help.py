@@ -1,6 +1,8 @@
 """Help on settings, generated from the YAML files, and readable messages for Hydra's errors."""
 
 import re
+from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
+from segtune.config.renamed import SYNONYMS, timm_name
 from segtune.errors import nearest
 
 #: Hydra's own --hydra-help, without what does not work here.
@@ -20,6 +23,10 @@ HYDRA_HELP = """Hydra's flags, as in python -m segtune {command} [flag …] [set
   --info, -i [WHAT]        show how the settings were composed: all, config, defaults, defaults-tree, searchpath
 
 Hydra's shell completion does not work with segtune. See https://hydra.cc for more."""
+
+
+#: What asks for the help on a command.
+HELP_FLAGS = ("-h", "--help", "-help", "--h", "-?", "/?", "--usage")
 
 
 def config_folder() -> Path:
@@ -37,7 +44,9 @@ def settings_help(command: str) -> str:
         "Hydra's flags: -m runs a sweep over comma-separated values, --config-dir DIR adds a folder with your own",
         "groups, --cfg job shows the settings without running, --hydra-help lists the others.",
     ]
-    chosen = _groups(command)
+    if "freeze" in command_groups(command):
+        lines += ["", "Short names: epochs and lr (of every phase), batch_size, image_size."]
+    chosen = command_groups(command)
     if chosen:
         lines += ["", "Groups (the choice marked * is the default), then their settings:"]
     for group, choice in chosen.items():
@@ -61,23 +70,66 @@ def _indented(text: str, group: str) -> list[str]:
     return [f"  {prefix if line[:1].isalpha() else ''}{line}" for line in text.strip().splitlines() if line.strip()]
 
 
-def readable(error: Exception, command: str) -> str:
-    """Return Hydra's message reworded: what it got, what was expected, and what to do."""
+def readable(error: Exception, command: str, arguments: Sequence[str] = ()) -> str:
+    """Return Hydra's message reworded: what it got, what was expected, and what to do.
+
+    Args:
+        error: The error.
+        command: The command.
+        arguments: Its arguments, which say what is chosen of each group.
+    """
     message, lists = str(error).strip(), f"`python -m segtune {command} --help` lists all."
-    if match := re.search(r"Could not find '([\w/-]+)/([^']+)'", message):
+    if match := re.search(r"Could not find '([\w-]+)/([^']+)'", message):
         group, choice = match.groups()
         options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
         expected = f"Expected one of: {', '.join(options)}; or your own file with --config-dir."
-        more = f" For any other CNN of timm: backbone=timm backbone.name={choice}." if group == "backbone" else ""
+        more = (
+            f" For any other CNN of timm: backbone=timm backbone.name={timm_name(choice)}."
+            if group == "backbone"
+            else ""
+        )
         return f"{group}={choice}: there is no such choice.{nearest(choice, options)} {expected}{more}"
     if match := re.search(r"Could not override '([^'.]+)'\. No match in the defaults list", message):
-        return f"{match[1]}: there is no such group.{nearest(match[1], _groups(command))} {lists}"
+        if meant := SYNONYMS.get(match[1]):
+            return f"{match[1]}: there is no such group. Did you mean {meant}? {lists}"
+        return f"{match[1]}: there is no such group.{nearest(match[1], command_groups(command))} {lists}"
     if match := re.search(r"Could not override '([^']+)'", message):
-        known = {*_groups(command), *_setting_names(command)} - {match[1]}
+        if elsewhere := _of_another_choice(match[1], command, arguments):
+            return elsewhere
+        known = {*command_groups(command), *setting_names(command)} - {match[1]}
+        if (meant := SYNONYMS.get(match[1])) and (meant in known or "freeze" in command_groups(command)):
+            return f"{match[1]}: there is no such setting. Did you mean {meant}? {lists}"
         return f"{match[1]}: there is no such setting.{nearest(match[1], known)} {lists}"
     if match := re.match(r"Error parsing override '([^']*)'\s+missing EQUAL", message):
         return f"got {match[1]}; expected setting=value. {lists}"
     return message.splitlines()[0] if isinstance(error, OmegaConfBaseException) else message
+
+
+def _of_another_choice(name: str, command: str, arguments: Sequence[str]) -> str:
+    """Return the message that a setting belongs to other choices of its group; an empty text if it does not."""
+    group, _, key = name.partition(".")
+    default = command_groups(command).get(group)
+    if not default or not key:
+        return ""
+    given = [each.partition("=")[2] for each in arguments if each.startswith(f"{group}=")]
+    chosen = given[-1] if given else default
+    having = [
+        path.stem
+        for path in sorted((config_folder() / group).glob("*.yaml"))
+        if key.partition(".")[0] in (yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    ]
+    if not having or chosen in having:
+        return ""
+    choices = " and ".join(f"{group}={choice}" for choice in having)
+    return f"{name}: {group}={chosen} has no {key}; {choices} {'has' if len(having) == 1 else 'have'}." + _INSTEAD.get(
+        name, ""
+    )
+
+
+_INSTEAD = {
+    "optimizer.momentum": " What momentum is to SGD, the first of betas is to Adam: optimizer.betas=[0.9,0.999].",
+    "optimizer.betas": " What the first of betas is to Adam, momentum is to SGD: optimizer.momentum=0.9.",
+}
 
 
 def _files(command: str) -> list[str]:
@@ -89,11 +141,14 @@ def _defaults(name: str) -> list[Any]:
     return list(yaml.safe_load((config_folder() / f"{name}.yaml").read_text(encoding="utf-8")).get("defaults", ()))
 
 
-def _groups(command: str) -> dict[str, str]:
+@cache
+def command_groups(command: str) -> dict[str, str]:
     """Return a command's groups with their default choices."""
     entries = [entry for name in _files(command) for entry in _defaults(name) if isinstance(entry, dict)]
     return {k: str(v) for entry in entries for k, v in entry.items() if " " not in k}
 
 
-def _setting_names(command: str) -> list[str]:
+@cache
+def setting_names(command: str) -> list[str]:
+    """Return the dotted names of a command's settings, as far as its default choices have them."""
     return re.findall(r"^ +([a-z][\w.]*):", settings_help(command), flags=re.MULTILINE)

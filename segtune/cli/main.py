@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from segtune.cli.compose import compose
 from segtune.cli.help import HYDRA_HELP, readable, settings_help
 from segtune.cli.resume import resume
+from segtune.cli.spelling import asks_for_help, check_spelling
 from segtune.cli.tasks import TASKS, rank
 from segtune.errors import FailedError, Interrupted, LostError, UserError, out_of_memory, reason_of
 from segtune.runtime.wrapping import terminal_width, wrap
@@ -30,13 +31,14 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         arguments: What follows it on the command line.
         full_errors: Let errors through with their traceback.
     """
-    if "--help" in arguments or "-h" in arguments:
+    if asks_for_help(arguments):
         print(wrap(settings_help(command), terminal_width(sys.stdout)))
         return 0
     if "--hydra-help" in arguments:
         print(HYDRA_HELP.format(command=command))
         return 0
     try:
+        check_spelling(arguments, command)
         if command == "train" and any(re.match(r"\+*resume=", argument) for argument in arguments):
             resume(arguments)
         else:
@@ -44,7 +46,7 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if full_errors:
             raise
-        _complain(f"segtune {command}: {readable(error, command)}", at_once=isinstance(error, LostError))
+        _complain(f"segtune {command}: {readable(error, command, arguments)}", at_once=isinstance(error, LostError))
         return 2
     except FailedError as error:
         _complain(f"segtune {command}: {error}")

@@ -37,6 +37,14 @@ def resume(arguments: list[str]) -> None:
     if not isinstance(settings, dict) or "freeze" not in settings:
         raise UserError(f"{path} does not contain the settings of a run.")
     parse(Settings, settings)  # before any change, which relies on their structure
+    if "epochs" in given:
+        phases = list(settings["freeze"]["phases"])
+        if len(phases) > 1:
+            names = " or ".join(f"freeze.phases.{phase}.epochs" for phase in phases)
+            raise UserError(
+                f"epochs: this run has {len(phases)} phases, and those that are finished cannot change. Set {names}."
+            )
+        given["epochs"].key_or_group = f"freeze.phases.{phases[0]}.epochs"
     for override in given.values():
         _change(settings, override)
     line = shlex.join(["python", "-m", "segtune", "train", *arguments]) if given else ""

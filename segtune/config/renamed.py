@@ -1,4 +1,4 @@
-"""Settings that were renamed: the old names still work."""
+"""Settings that were renamed, whose old names still work, and names that other programs use."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -6,6 +6,21 @@ from typing import Any
 
 #: Old name to new, as dotted names; `*` stands for the name of any phase.
 RENAMED = {"average": "tta", "freeze.phases.*.cut": "freeze.phases.*.stop_gradient"}
+
+#: Names of other programs, and what they are called here.
+SYNONYMS = {
+    **dict.fromkeys(("learning_rate", "base_lr", "lr0"), "lr"),
+    **dict.fromkeys(("num_epochs", "max_epochs", "n_epochs", "epoch", "e"), "epochs"),
+    **dict.fromkeys(("batch", "bs", "b", "batchsize", "train_batch_size"), "batch_size"),
+    **dict.fromkeys(("imgsz", "img_size", "imgsize", "input_size", "resolution", "crop_size", "size"), "image_size"),
+    **dict.fromkeys(("num_workers", "n_workers", "j"), "train.workers"),
+    **dict.fromkeys(("gpu", "gpus", "cuda"), "train.device"),
+    **dict.fromkeys(("amp", "fp16", "mixed_precision"), "train.precision"),
+    **dict.fromkeys(("pretrained", "pretrain"), "backbone.weights"),
+    **dict.fromkeys(("arch", "encoder", "encoder_name"), "backbone"),
+    **dict.fromkeys(("data_dir", "data_root", "data_path", "dataset_dir", "root"), "data.root"),
+    **dict.fromkeys(("output_dir", "out_dir", "save_dir", "work_dir", "logdir"), "run_dir"),
+}
 
 
 def new_name(name: str) -> str:
@@ -58,3 +73,8 @@ def with_new_names(
     for key, value in old_ones.items():
         found[key] = {**found[key], **value} if isinstance(found.get(key), dict) else value
     return found, used
+
+
+def timm_name(name: str) -> str:
+    """Return the name of a timm network without what the Hugging Face Hub writes before it, such as `hf_hub:timm/`."""
+    return re.sub(r"^(https://huggingface\.co/|hf[_-]hub:)?(timm/)?", "", name)

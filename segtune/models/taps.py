@@ -5,6 +5,7 @@ deepest tap are dropped.
 """
 
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import DualGraphModule, create_feature_extractor, get_graph_node_names
 
 from segtune.errors import UserError, close_matches
+from segtune.models.backbones.registry import BACKBONES
 from segtune.models.backbones.spec import BackboneSpec
 from segtune.models.module_paths import within
 from segtune.models.receptive_field import PROBE_SIZE, Fields, dry_run, one_size
@@ -71,19 +73,29 @@ def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
     Raises:
         UserError: No layer has that name, or more than one; the message lists the nearest names.
     """
-    if meanings := spec.ambiguous.get(name):
-        raise UserError(
-            f"'{name}' of {spec.name} may mean {' or '.join(meanings)}: Keras numbers layers that have no name from 0 "
-            "or, in old versions, from 1. Use the layer's PyTorch name."
-        )
-    path = spec.aliases.get(name, name)
     nodes = nodes[1:]  # the first is the input image
-    for paths in ([path], spec.blocks.get(name, ())):
-        if inside := [node for node in nodes if within(node, paths)]:
-            return inside[-1]
-    known = [*spec.blocks, *spec.aliases, *nodes]
-    near = close_matches(name, known, 5, cutoff=0.5) or list(spec.blocks)
-    raise UserError(f"{spec.name} has no layer '{name}'. The nearest names: {', '.join(near)}.")
+    for each in (name, common_form(name)):
+        if meanings := spec.ambiguous.get(each):
+            raise UserError(
+                f"'{name}' of {spec.name} may mean {' or '.join(meanings)}: Keras numbers layers that have no name "
+                f"from 0 or, in old versions, from 1, which gives {meanings[0]}. Use the layer's PyTorch name."
+            )
+        path = spec.aliases.get(each, each)
+        for paths in ([path], spec.blocks.get(each, ()), [spec.others.get(each, each)]):
+            if inside := [node for node in nodes if within(node, paths)]:
+                return inside[-1]
+    near = close_matches(name, [*spec.blocks, *spec.aliases, *nodes], 5, cutoff=0.5) or list(spec.blocks)
+    other = [each.name for each in BACKBONES.values() if {*each.aliases, *each.others} & {name}]
+    hint = f" It is a layer of {' and '.join(other)}." if other else ""
+    raise UserError(f"{spec.name} has no layer '{name}'.{hint} The nearest names: {', '.join(near)}.")
+
+
+def common_form(name: str) -> str:
+    """Return a layer's name without what other programs write around it: `model.`, `vgg_16/conv3/`, `features[15]`."""
+    name = re.sub(r"\[(\d+)\]", r".\1", name)
+    name = re.sub(r"^(module\.|model\.|backbone\.|encoder\.|net\.)+", "", name)
+    name = re.sub(r"^(vgg_16|resnet_v1_50)/", "", name).removesuffix(":0").removesuffix("/Relu")
+    return re.sub(r"^conv\d/(conv\d_\d)$", r"\1", name)
 
 
 def cut(

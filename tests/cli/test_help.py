@@ -88,3 +88,39 @@ def test_the_help_marks_defaults_and_keeps_comments() -> None:
 )
 def test_hydras_errors_are_reworded(error: Exception, expected: str) -> None:
     assert readable(error, "train") == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("optimizer.momentum=0.9",),
+            "optimizer.momentum: optimizer=adamw has no momentum; optimizer=sgd has. What momentum is to SGD, the "
+            "first of betas is to Adam: optimizer.betas=[0.9,0.999].",
+        ),
+        (
+            ("optimizer=sgd", "optimizer.betas=[0.9,0.9]"),
+            "optimizer.betas: optimizer=sgd has no betas; optimizer=adam and optimizer=adamw have. What the first of "
+            "betas is to Adam, momentum is to SGD: optimizer.momentum=0.9.",
+        ),
+        (
+            ("decoder=fcn8s", "decoder.atrous_rates=[6,12,18]"),
+            "decoder.atrous_rates: decoder=fcn8s has no atrous_rates; decoder=deeplabv3plus has.",
+        ),
+        (("loss=bce", "loss.smooth=1"), "loss.smooth: loss=bce has no smooth; loss=dice and loss=dice_bce have."),
+        (
+            ("learning_rate=1",),
+            "learning_rate: there is no such setting. Did you mean lr? `python -m segtune train --help` lists all.",
+        ),
+        (
+            ("backbone=hf_hub:timm/convnext_tiny",),
+            "backbone=hf_hub:timm/convnext_tiny: there is no such choice. Expected one of: resnet50, timm, vgg16, "
+            "xception; or your own file with --config-dir. For any other CNN of timm: backbone=timm "
+            "backbone.name=convnext_tiny.",
+        ),
+    ],
+)
+def test_settings_of_other_choices_and_of_other_programs(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], expected: str
+) -> None:
+    assert message(capsys, "train", *arguments) == f"segtune train: {expected}"

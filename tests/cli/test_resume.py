@@ -244,3 +244,21 @@ def test_a_config_that_is_none_of_a_run(
     (tmp_path / "config.yaml").write_text(content)
     start = f"segtune train: {tmp_path / 'config.yaml'} {expected}"
     assert message(capsys, "train", f"resume={tmp_path}").startswith(start)
+
+
+def test_epochs_of_a_run_with_several_phases_need_the_phase(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message(capsys, "train", f"resume={first}", "epochs=3") == (
+        "segtune train: epochs: this run has 2 phases, and those that are finished cannot change. "
+        "Set freeze.phases.one.epochs or freeze.phases.two.epochs."
+    )
+
+
+def test_a_hand_edited_file_is_checked_before_it_is_changed(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = first / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("freeze:\n  phases:", "freeze:\n  phases: 3\nold:", 1), encoding="utf-8")
+    assert "freeze.phases: got 3; expected: a valid dictionary." in message(
+        capsys, "train", f"resume={first}", "freeze.phases.two.epochs=3"
+    )
+    config.write_bytes(b"\xff\xfe")
+    assert message(capsys, "train", f"resume={first}").startswith(f"segtune train: {config} is damaged: ")

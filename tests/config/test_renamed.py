@@ -7,10 +7,11 @@ import yaml
 
 from segtune.__main__ import main
 from segtune.cli import compose
+from segtune.cli.short_names import OF_PHASES, SHORT
 from segtune.commands import plan as commands_plan
 from segtune.config.command_settings import PlanSettings
 from segtune.config.parse import parse
-from segtune.config.renamed import new_name, with_new_names
+from segtune.config.renamed import SYNONYMS, new_name, timm_name, with_new_names
 from segtune.config.training_settings import FreezeSettings, PhaseSettings
 
 
@@ -109,3 +110,22 @@ def test_an_old_name_on_the_command_line_works_and_says_so_once(capsys: pytest.C
     out, err = capsys.readouterr()
     assert yaml.safe_load(out)["tta"] == {"flips": True, "scales": [1.0]}
     assert err == "The setting average.flips is now called tta.flips; the old name still works.\n"
+
+
+def test_synonyms_are_short_names_or_settings_of_train() -> None:
+    assert set(SYNONYMS.values()) <= {
+        *(*SHORT, *OF_PHASES, "backbone", "train.workers", "train.device", "train.precision", "backbone.weights"),
+        *("data.root", "run_dir"),
+    }
+    assert SYNONYMS["learning_rate"] == "lr"
+
+
+def test_names_of_the_hub_are_timms() -> None:
+    for name in (
+        "timm/resnet18",
+        "hf_hub:timm/resnet18",
+        "hf-hub:timm/resnet18",
+        "https://huggingface.co/timm/resnet18",
+    ):
+        assert timm_name(name) == "resnet18"
+    assert timm_name("hf_hub:me/net") == "me/net"

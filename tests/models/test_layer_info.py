@@ -181,7 +181,7 @@ def test_costs_of_two_branches_count_what_they_share_once() -> None:
             "xception",
             "add_3",
             "'add_3' of xception may mean block3.add or block4.add: Keras numbers layers that have no name from 0 or, "
-            "in old versions, from 1. Use the layer's PyTorch name.",
+            "in old versions, from 1, which gives block3.add. Use the layer's PyTorch name.",
         ),
         (
             "resnet50",

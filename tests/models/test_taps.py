@@ -16,7 +16,7 @@ from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES, spec_of
 from segtune.models.decoders.registry import DECODERS
 from segtune.models.dilation import set_output_stride
-from segtune.models.taps import FeatureInfo, StopGradient, cut, resolve
+from segtune.models.taps import FeatureInfo, StopGradient, common_form, cut, resolve
 
 NetworkOf = Callable[[str], nn.Module]
 
@@ -364,3 +364,31 @@ def test_a_network_made_for_one_size(name: str, tap: str) -> None:
             f"{name} cannot take images of 128 x 160 pixels. A network made for one size only, as most vision "
             "transformers are, cannot be used."
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("model.layer3.5.act2", "layer3.5.act2"),
+        ("backbone.layer3", "layer3"),
+        ("module.encoder.layer3[5].act2", "layer3.5.act2"),
+        ("features[15]", "features.15"),
+        ("vgg_16/conv3/conv3_3", "conv3_3"),
+        ("vgg_16/pool3", "pool3"),
+        ("resnet_v1_50/block1/unit_2/bottleneck_v1/conv3", "block1/unit_2/bottleneck_v1/conv3"),
+        ("conv3_3/Relu:0", "conv3_3"),
+        ("block9_sepconv3_act", "block9_sepconv3_act"),
+    ],
+)
+def test_what_other_programs_write_around_a_name(name: str, form: str) -> None:
+    assert common_form(name) == form
+
+
+def test_names_of_other_programs_are_taken_or_explained() -> None:
+    nodes = ["x", "features.15", "features.16", "fc6"]
+    for name, node in {"vgg_16/conv3/conv3_3": "features.15", "pool3": "features.16", "model.fc6": "fc6"}.items():
+        assert resolve(name, nodes, BACKBONES["vgg16"]) == node
+    with pytest.raises(UserError, match=r"^'activation_40' of resnet50 may mean layer3\.5\.act3 or layer4\.0\.act1: "):
+        resolve("activation_40", nodes, BACKBONES["resnet50"])
+    with pytest.raises(UserError, match=r"^vgg16 has no layer 'block14_sepconv2_act'\. It is a layer of xception\. "):
+        resolve("block14_sepconv2_act", nodes, BACKBONES["vgg16"])

@@ -3,7 +3,7 @@
 import timm
 from torch import nn
 
-from segtune.models.backbones.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec
+from segtune.models.backbones.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, ambiguous, unambiguous
 
 
 def _resnet50() -> nn.Module:
@@ -29,6 +29,38 @@ def _resnet50_layout() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     return blocks, aliases
 
 
+def _numbered() -> dict[str, list[str]]:
+    """Return the layers that old versions of Keras only numbered, in the order of their numbers."""
+    units = [f"layer{stage}.{unit}" for stage, depth in enumerate(_RESNET50_DEPTHS, start=1) for unit in range(depth)]
+    return {
+        "activation": ["act1", *(f"{unit}.act{k}" for unit in units for k in (1, 2, 3))],
+        "add": [f"{unit}.add" for unit in units],
+        "max_pooling2d": ["maxpool"],
+    }
+
+
+def _old_names() -> dict[str, str]:
+    """Return the names of Caffe and of old versions of Keras, such as `res4f_branch2c`, and TF-slim's."""
+    names = {"bn_conv1": "bn1", "conv1_relu": "act1", "pool1": "maxpool"}
+    for stage, depth in enumerate(_RESNET50_DEPTHS, start=1):
+        for unit, letter in zip(range(depth), "abcdef", strict=False):
+            path, block = f"layer{stage}.{unit}", f"{stage + 1}{letter}"
+            for k, branch in enumerate("abc", start=1):
+                names |= {
+                    f"res{block}_branch2{branch}": f"{path}.conv{k}",
+                    f"bn{block}_branch2{branch}": f"{path}.bn{k}",
+                }
+            names |= {f"res{block}_branch2{branch}_relu": f"{path}.act{k}" for k, branch in ((1, "a"), (2, "b"))}
+            names |= {f"res{block}": f"{path}.act3", f"res{block}_relu": f"{path}.act3"}
+            if unit == 0:
+                names |= {f"res{block}_branch1": f"{path}.downsample.0", f"bn{block}_branch1": f"{path}.downsample.1"}
+            if unit + 1 < depth or stage == len(_RESNET50_DEPTHS):  # TF-slim's last unit of a block has its stride
+                slim = f"block{stage}/unit_{unit + 1}/bottleneck_v1"
+                names |= {slim: f"{path}.act3", f"{slim}/conv1": f"{path}.act1", f"{slim}/conv2": f"{path}.act2"}
+                names |= {f"{slim}/conv3": f"{path}.bn3"}
+    return names
+
+
 RESNET50 = BackboneSpec(
     "resnet50",
     _resnet50,
@@ -36,5 +68,7 @@ RESNET50 = BackboneSpec(
     IMAGENET_MEAN,
     IMAGENET_STD,
     *_resnet50_layout(),
+    ambiguous=ambiguous(_numbered()),
+    others=_old_names() | unambiguous(_numbered()),
     stages=("act1", "layer1", "layer2", "layer3", "layer4"),
 )

@@ -43,19 +43,23 @@ class FullyConvolutionalVGG16(nn.Module):
 _VGG16_CONVOLUTIONS = (2, 2, 3, 3, 3)
 
 
-def _vgg16_layout() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    blocks, aliases, index = {}, {}, 0
+def _vgg16_layout() -> tuple[dict[str, tuple[str, ...]], dict[str, str], dict[str, str]]:
+    blocks, aliases, others, index = {}, {}, dict[str, str](), 0
     for block, convolutions in enumerate(_VGG16_CONVOLUTIONS, start=1):
         layers = 2 * convolutions + 1
         blocks[f"block{block}"] = tuple(f"features.{i}" for i in range(index, index + layers))
         for conv in range(convolutions):
             # A Keras convolution includes its ReLU.
-            aliases[f"block{block}_conv{conv + 1}"] = f"features.{index + 2 * conv + 1}"
+            relu = f"features.{index + 2 * conv + 1}"
+            aliases[f"block{block}_conv{conv + 1}"] = relu
+            others |= {f"conv{block}_{conv + 1}": relu, f"relu{block}_{conv + 1}": relu}
         index += layers
-        aliases[f"block{block}_pool"] = f"features.{index - 1}"
+        aliases[f"block{block}_pool"] = others[f"pool{block}"] = f"features.{index - 1}"
     blocks["fc"] = ("fc6", "relu6", "drop6", "fc7", "relu7", "drop7")
-    return blocks, aliases | {"fc1": "relu6", "fc2": "relu7"}
+    return blocks, aliases | {"fc1": "relu6", "fc2": "relu7"}, others
 
+
+_LAYOUT = _vgg16_layout()
 
 VGG16 = BackboneSpec(
     "vgg16",
@@ -63,7 +67,9 @@ VGG16 = BackboneSpec(
     "vgg16",
     IMAGENET_MEAN,
     IMAGENET_STD,
-    *_vgg16_layout(),
+    blocks=_LAYOUT[0],
+    aliases=_LAYOUT[1],
+    others=_LAYOUT[2],
     stages=("features.3", "features.8", "features.15", "features.22", "features.29", "drop7"),
     # timm's and torchvision's names of the hidden fully connected layers
     renames={"pre_logits.fc1.": "fc6.", "pre_logits.fc2.": "fc7.", "classifier.0.": "fc6.", "classifier.3.": "fc7."},

@@ -5,7 +5,7 @@ from typing import Any, cast
 import timm
 from torch import nn
 
-from segtune.models.backbones.spec import BackboneSpec
+from segtune.models.backbones.spec import BackboneSpec, ambiguous, unambiguous
 
 
 def _xception() -> nn.Module:
@@ -35,9 +35,7 @@ def _xception_layout() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
             index += 2
         if units == 2:
             aliases[f"block{n + 1}_pool"] = f"block{n}.rep.{index}"
-    for keras, paths in _xception_unnamed().items():  # only the first and the last mean one layer, however counted
-        aliases |= {keras: paths[0], f"{keras}_{len(paths)}": paths[-1]}
-    return blocks, aliases
+    return blocks, aliases | unambiguous(_xception_unnamed())
 
 
 #: Blocks of Xception whose shortcut is a convolution.
@@ -53,14 +51,6 @@ def _xception_unnamed() -> dict[str, list[str]]:
     }
 
 
-def _xception_ambiguous() -> dict[str, tuple[str, ...]]:
-    return {
-        f"{keras}_{n}": (paths[n - 1], paths[n])
-        for keras, paths in _xception_unnamed().items()
-        for n in range(1, len(paths))
-    }
-
-
 XCEPTION = BackboneSpec(
     "xception",
     _xception,
@@ -68,6 +58,6 @@ XCEPTION = BackboneSpec(
     (0.5,) * 3,
     (0.5,) * 3,
     *_xception_layout(),
-    ambiguous=_xception_ambiguous(),
+    ambiguous=ambiguous(_xception_unnamed()),
     stages=("act2", "block2.rep.0", "block3.rep.0", "block12.rep.0", "act4"),
 )

@@ -66,6 +66,8 @@ def test_every_name_of_keras_is_known_and_no_other(name: str, layers_of: LayersO
         numbered[kind] = numbered.get(kind, 0) + 1
     # Keras counts from 0 and leaves the 0 out; old versions counted from 1. Where both have a name, it is ambiguous.
     assert set(spec.aliases) - own == {n for kind, count in numbered.items() for n in (kind, f"{kind}_{count}")}
+    if name == "resnet50":  # whose layers have names today, but had numbers in old versions
+        numbered |= {"activation": 49, "add": 16}
     assert set(spec.ambiguous) == {f"{kind}_{n}" for kind, count in numbered.items() for n in range(1, count)}
     assert set(layers) <= {*spec.aliases, *spec.ambiguous}
 

@@ -132,3 +132,32 @@ def test_a_name_that_timm_does_not_know(name: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         spec_of(name)
     assert str(caught.value) == f"backbone.name={name}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("timm/xception", "xception"),
+        ("timm/resnet18.a1_in1k", "resnet18.a1_in1k"),
+        ("hf_hub:timm/resnet18.a1_in1k", "resnet18.a1_in1k"),
+        ("hf-hub:timm/resnet18", "resnet18"),
+        ("https://huggingface.co/timm/resnet18.a1_in1k", "resnet18.a1_in1k"),
+    ],
+)
+def test_names_of_the_hub(name: str, expected: str) -> None:
+    assert spec_of(name).name == expected
+
+
+def test_networks_of_others_on_the_hub() -> None:
+    with pytest.raises(UserError) as error:
+        spec_of("hf_hub:someone/net")
+    assert str(error.value) == (
+        "backbone.name=hf_hub:someone/net: of the networks on the Hugging Face Hub, segtune can build those of timm/. "
+        "Name the architecture of this one as timm does, and its weights by backbone.weights=PATH."
+    )
+
+
+@pytest.mark.parametrize("spec", BACKBONES.values(), ids=BACKBONES)
+def test_names_of_other_programs_lead_to_layers(spec: BackboneSpec) -> None:
+    nodes = nodes_of(build_meta(spec))
+    assert not {name: path for name, path in spec.others.items() if path not in nodes}

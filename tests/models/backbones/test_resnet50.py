@@ -20,3 +20,19 @@ def test_keras_names_by_hand() -> None:
     units = [sum(f"conv{stage}_block{unit}_out" in RESNET50.aliases for unit in range(1, 9)) for stage in (2, 3, 4, 5)]
     assert units == [3, 4, 6, 3]
     assert not any(name.endswith("block2_0_conv") for name in RESNET50.aliases)  # a shortcut per stage
+
+
+def test_names_of_caffe_old_keras_and_tf_slim_by_hand() -> None:
+    for name, path in {
+        "res2a_branch1": "layer1.0.downsample.0",
+        "res4f_branch2c": "layer3.5.conv3",
+        "bn5c_branch2a": "layer4.2.bn1",
+        "res4f": "layer3.5.act3",
+        "activation_49": "layer4.2.act3",
+        "add_16": "layer4.2.add",
+        "max_pooling2d_1": "maxpool",
+        "block1/unit_2/bottleneck_v1/conv3": "layer1.1.bn3",
+    }.items():
+        assert RESNET50.others[name] == path
+    assert RESNET50.ambiguous["activation_40"] == ("layer3.5.act3", "layer4.0.act1")
+    assert "block3/unit_6/bottleneck_v1" not in RESNET50.others  # TF-slim's has the stride of the next block

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models.feature_extraction import get_graph_node_names
 
 from segtune.models.backbones.registry import BACKBONES
-from segtune.models.backbones.spec import BackboneSpec
+from segtune.models.backbones.spec import BackboneSpec, ambiguous, unambiguous
 
 SPECS = pytest.mark.parametrize("spec", BACKBONES.values(), ids=BACKBONES)
 
@@ -47,3 +47,9 @@ def test_blocks_are_in_the_order_of_depth(spec: BackboneSpec) -> None:
     inside = [index for index in along if index is not None]
     assert inside == sorted(inside)
     assert set(inside) == set(range(len(spec.blocks)))
+
+
+def test_numbered_layers_that_mean_one_or_two() -> None:
+    numbered = {"add": ["a", "b", "c"], "pool": ["p"]}
+    assert unambiguous(numbered) == {"add": "a", "add_3": "c", "pool": "p", "pool_1": "p"}
+    assert ambiguous(numbered) == {"add_1": ("a", "b"), "add_2": ("b", "c")}

@@ -37,3 +37,9 @@ def test_keras_names_by_hand() -> None:
     assert VGG16.aliases["block5_pool"] == "features.30"
     assert VGG16.aliases["fc2"] == "relu7"
     assert VGG16.blocks["block2"] == tuple(f"features.{n}" for n in range(5, 10))
+
+
+def test_names_of_caffe_by_hand() -> None:
+    for name, path in {"conv3_3": "features.15", "relu3_3": "features.15", "pool4": "features.23"}.items():
+        assert VGG16.others[name] == path
+    assert len(VGG16.others) == 2 * 13 + 5
