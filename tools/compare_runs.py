@@ -25,6 +25,7 @@ def differences(one: Path, other: Path) -> list[str]:
         contents = [load(folder, name) for folder in (one, other)]
         for content in contents:
             content["settings"]["run_dir"] = content["settings"]["train"]["workers"] = None
+            content.get("data", {})["folder"] = None  # where the runs were started
             content["state"] = _without_times(content["state"])
         found += [f"{name}{place}" for place in _unlike(contents[0], contents[1])]
     names = {str(path.relative_to(folder)) for folder in (one, other) for path in folder.glob("samples/*")}

@@ -8,6 +8,7 @@ from pathlib import Path
 from segtune.config.command_settings import EvaluateSettings, EvaluationDataSettings
 from segtune.config.data_settings import PORTRAITS_ROOT, DataSettings
 from segtune.config.schema import Settings
+from segtune.data.record import DataRecord
 from segtune.data.sources.base import Pair
 from segtune.data.sources.folder import find_pairs
 from segtune.data.splits import find_splits, load_splits, look_for_data
@@ -59,7 +60,7 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
             there = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
             raise UserError(f"data.split={first.data.split} has no images. The splits: {there}.")
         for checkpoint in checkpoints:
-            _warn_of_known(checkpoint.name, checkpoint.settings, first.data, pairs)
+            _warn_of_known(checkpoint, first.data, pairs)
         tune = splits.get("val", []) if settings.tune and first.data.split != "val" else []
         source = Source(command, asdict(checkpoints[0].settings), first.model.features, None, [])
         with memory_advice(settings.train, first.data.evaluation_size, compute):
@@ -80,19 +81,26 @@ def _data_of_training(given: EvaluationDataSettings, checkpoints: Sequence[Check
     Raises:
         UserError: Its folder is not there, or the checkpoints were trained on different data.
     """
-    roots = [Path(checkpoint.settings.data.root).expanduser().absolute() for checkpoint in checkpoints]
+    if all(
+        each.settings.data.name == "portraits" and each.settings.data.root == PORTRAITS_ROOT for each in checkpoints
+    ):
+        return replace(given, name="portraits", root=PORTRAITS_ROOT)  # drawn when missing
+    roots = [_root_of(checkpoint) for checkpoint in checkpoints]
     if len({root.resolve() for root in roots}) > 1:
         places = " and ".join(f"{each.name} on {root}" for each, root in zip(checkpoints, roots, strict=True))
         raise UserError(f"The checkpoints were trained on different data: {places}. Set data.root to compare them.")
-    trained = checkpoints[0].settings.data
-    if trained.name == "portraits" and trained.root == PORTRAITS_ROOT:  # drawn when missing
-        return replace(given, name="portraits", root=PORTRAITS_ROOT)
     if not os.path.isdir(roots[0]):
         raise UserError(
             f"{checkpoints[0].name} was trained on the data in {roots[0]}, which is not a folder here. "
             "Set data.root to the folder where these data are now, or to other data to evaluate on."
         )
     return replace(given, name="folder", root=str(roots[0]))
+
+
+def _root_of(checkpoint: Checkpoint) -> Path:
+    """Return the folder of the data that a model was trained on."""
+    began = DataRecord.parse(checkpoint.data, checkpoint.name).folder if checkpoint.data else ""
+    return Path(began, os.path.expanduser(checkpoint.settings.data.root)).absolute()
 
 
 def _check_truths(models: Sequence[EvaluatedModel]) -> None:
@@ -109,16 +117,30 @@ def _check_truths(models: Sequence[EvaluatedModel]) -> None:
         )
 
 
-def _warn_of_known(name: str, trained: Settings, data: DataSettings, pairs: Sequence[Pair]) -> None:
-    """Warn if a model was trained on some of the images: without split lists each seed splits a folder differently."""
-    if data.name != trained.data.name or Path(data.root).resolve() != Path(trained.data.root).resolve():
-        return
+def _warn_of_known(checkpoint: Checkpoint, data: DataSettings, pairs: Sequence[Pair]) -> None:
+    """Warn if a model was trained on some of the images, or chosen by its scores on them.
+
+    Their contents decide, whatever their names and lists are now.
+    """
+    if checkpoint.data is None:
+        known = {"train": _known_by_name(checkpoint.settings, data, pairs)}
+    else:
+        known = DataRecord.parse(checkpoint.data, checkpoint.name).known(pairs)
+    for split, what in (("train", "was trained on"), ("val", "is the best epoch by its scores on")):
+        if names := known.get(split):
+            say(
+                f"{checkpoint.name} {what} {len(names)} of these {len(pairs)} images ({some(names)}): "
+                "its scores are optimistically biased."
+            )
+
+
+def _known_by_name(trained: Settings, data: DataSettings, pairs: Sequence[Pair]) -> list[str]:
+    """Return the images that a model was trained on, for a checkpoint that does not record them."""
+    roots = [Path(each.root).expanduser().resolve() for each in (data, trained.data)]
+    if roots[0] != roots[1]:
+        return []
     try:
         known = {pair.name for pair in find_splits(trained.data, trained.seed)[0]["train"]}
     except UserError:
-        return  # the folder has changed since training
-    if shared := [pair.name for pair in pairs if pair.name in known]:
-        say(
-            f"{name} was trained on {len(shared)} of these {len(pairs)} images ({some(shared)}): "
-            "its scores are optimistically biased."
-        )
+        return []  # the folder has changed since training
+    return [pair.name for pair in pairs if pair.name in known]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from segtune.config.schema import Settings
+from segtune.data.record import DataRecord
 from segtune.data.sources.base import Pair
 from segtune.data.splits import load_splits, look_for_data
 from segtune.errors import Interrupted, StoppedError, UserError
@@ -31,6 +32,7 @@ from segtune.runtime.paths import refuse_data_folder
 from segtune.training.loop import fit
 from segtune.training.phase_summary import announce, facts
 from segtune.training.phases import plan_phases
+from segtune.training.resume_rules import check_data, check_settings
 from segtune.training.run_folder import EVALUATED, TRAINED, check_run_folder, lock_run_folder, read_command
 
 
@@ -56,17 +58,13 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
         if settings.resume is None:
             refuse_data_folder(folder, settings.data.root)
         with lock_run_folder(folder, resume=settings.resume is not None):
-            last = folder / "checkpoints" / "last.pt"
-            begun = distributed.on_rank_zero(lambda: settings.resume is not None and last.exists())
-            resumed = Checkpoint.load(last) if begun else None
-            if resumed and (resumed.state is None or resumed.optimizer is None):
-                raise UserError(
-                    f"{last} has no optimizer state, so the run cannot be resumed: this run did not write it."
-                )
+            resumed = _last_of(folder, settings) if settings.resume is not None else None
             distributed.on_rank_zero(lambda: look_for_data(settings.data, settings.seed, settings.train.workers))
             torch.manual_seed(settings.seed)
             built = resumed.rebuild(settings) if resumed else _start(settings, folder)
             splits = load_splits(settings.data, settings.seed, settings.train)
+            if resumed:
+                _check_same_data(resumed, splits, settings.data.root)
             read_groups(settings.data, splits["val"])  # finds its errors before training
             say(
                 f"{settings.backbone.name} + {settings.decoder.name} on {compute}; {len(splits['train'])} training "
@@ -92,6 +90,48 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
                 ) from error
     say(f"The run is in {shown(folder)}: the model is checkpoints/best.pt, its report is report.html.")
     return summary
+
+
+def _last_of(folder: Path, settings: Settings) -> Checkpoint | None:
+    """Return the checkpoint from which a run resumes; None if the run ended before it wrote the first one.
+
+    Raises:
+        UserError: It cannot be used, the settings have changed, or `best.pt`, which the run needs at its end, is gone.
+    """
+    last, best = (folder / "checkpoints" / name for name in ("last.pt", "best.pt"))
+    there = distributed.on_rank_zero(lambda: [path.exists() for path in (last, best)])
+    if there == [False, True]:
+        raise UserError(
+            f"{last} is missing, so the run cannot be resumed. A new run can begin with the weights of its best epoch: "
+            f"restore.checkpoint={best}."
+        )
+    if not there[0]:
+        return None
+    resumed = Checkpoint.load(last)
+    if resumed.state is None or resumed.optimizer is None:
+        raise UserError(f"{last} has no optimizer state, so the run cannot be resumed: this run did not write it.")
+    check_settings(asdict(resumed.settings), asdict(settings), str(folder / "config.yaml"))
+    if resumed.state.best_epoch:
+        if not there[1]:
+            raise UserError(
+                f"{best} is missing: it holds epoch {resumed.state.best_epoch}, the best so far, and the run ends "
+                f"with its evaluation. Put it back, or begin a new run with the weights of the last epoch: "
+                f"restore.checkpoint={last}."
+            )
+        Checkpoint.load(best)  # so that damage is noticed now, and not after hours of training
+    return resumed
+
+
+def _check_same_data(resumed: Checkpoint, splits: Mapping[str, Sequence[Pair]], root: str) -> None:
+    """Check that a run resumes with the data that it began with.
+
+    Raises:
+        UserError: They have changed.
+    """
+    if resumed.data is None:  # of an earlier version
+        say(f"{resumed.name} has no record of its data, so it is not checked that they are the same.")
+        return
+    check_data(DataRecord.parse(resumed.data, resumed.name).splits, DataRecord.of(splits).splits, root)
 
 
 def _fit(

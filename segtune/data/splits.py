@@ -46,22 +46,24 @@ def find_splits(
 def build_splits(
     settings: DataSettings, seed: int, workers: int, progress: Progress | None = None, *, whole: bool = False
 ) -> dict[str, list[Pair]]:
-    """Return checked splits of the data, and print warnings. With `whole` there is one split, `all`.
+    """Return checked splits of the data, with checksums, and print warnings. With `whole` there is one split, `all`.
 
     Raises:
         UserError: The data has errors; all are listed.
     """
     splits, problems = find_splits(settings, seed, progress, whole=whole)
-    problems += check_data(
+    seen, found = check_data(
         splits, foreground(settings), workers=max(1, workers), max_value=settings.max_value, progress=progress
     )
+    problems += found
     errors = [problem for problem in problems if problem.level == "error"]
     if errors:
         root = Path(settings.root).expanduser()
         raise UserError(f"The data in {root} cannot be used:\n{report(errors)}")
     if problems:
         say(report(problems))
-    return splits
+    checked = {one.pair.name: one.pair for one in seen}
+    return {split: [checked[pair.name] for pair in pairs] for split, pairs in splits.items()}
 
 
 def look_for_data(settings: DataSettings, seed: int, workers: int, *, whole: bool = False) -> None:

@@ -39,6 +39,7 @@ class Checkpoint:
         model: The model's tensors by name.
         state: The progress of the training run; None if the file has none.
         optimizer: The states of optimizer, schedule and gradient scaler; None if training cannot resume from the file.
+        data: Names and checksums of the images that the run trains and validates on; None in older files.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Checkpoint:
     model: Mapping[str, Tensor]
     state: State | None = None
     optimizer: Mapping[str, Any] | None = None
+    data: Mapping[str, Any] | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> "Checkpoint":
@@ -86,6 +88,7 @@ class Checkpoint:
             model=content["model"],
             state=state,
             optimizer=content.get("movers"),
+            data=content.get("data"),
         )
 
     @classmethod
@@ -95,10 +98,13 @@ class Checkpoint:
         settings: Settings,
         state: State | None = None,
         optimizer: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
     ) -> "Checkpoint":
         """Return a checkpoint of a model; its tensors are the model's own, not copies."""
         taps = {role: feature.node for role, feature in built.model.features.items()}
-        return cls("", settings, taps, built.weights.source, built.new, built.model.state_dict(), state, optimizer)
+        return cls(
+            "", settings, taps, built.weights.source, built.new, built.model.state_dict(), state, optimizer, data
+        )
 
     def save(self, path: Path) -> None:
         """Write tensors and plain values, atomically.
@@ -114,6 +120,7 @@ class Checkpoint:
             "model": self.model,
             "state": asdict(self.state) if self.state else None,
             "movers": self.optimizer,
+            "data": self.data,
         }
         with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save({entry: value for entry, value in content.items() if value is not None}, file)
@@ -205,6 +212,7 @@ _ENTRIES: Mapping[str, tuple[str, bool, Callable[[Any], bool]]] = {
     "model": ("the tensors by name", True, partial(_is_dict_of, kind=Tensor)),
     "state": ("the run's state by name", False, partial(_is_dict_of, kind=object)),
     "movers": ("the states of optimizer, schedule and scaler by name", False, _is_optimizer),
+    "data": ("the record of the data by name", False, partial(_is_dict_of, kind=object)),
 }
 
 

@@ -12,6 +12,7 @@ import torch
 from segtune.config.schema import Settings
 from segtune.data.dataset import build_dataset
 from segtune.data.loader import EpochBatches, make_loader
+from segtune.data.record import DataRecord
 from segtune.data.sources.base import Pair
 from segtune.errors import Interrupted
 from segtune.evaluation.evaluator import Evaluation, Evaluator
@@ -87,8 +88,10 @@ def fit(
         run = Run(
             settings, built, folder, compute, state, loader, batches, evaluator, None, phases, facts, on_phase, stopped
         )
+        run.data = DataRecord.of(splits).plain()
         if distributed.rank() == 0:  # all settings are checked: from here on the run writes its files
             write_settings(folder, asdict(settings), command)
+            write_json(folder / "data.json", run.data)
             if built.restored:
                 write_json(folder / "restore.json", asdict(built.restored))
             run.recorder = EpochRecorder(folder, state.rows)

@@ -1,13 +1,15 @@
 """What may change when a run resumes. These checks need names and plain values only, so they are fast."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from segtune.errors import UserError
+from segtune.errors import UserError, some
 
 #: Settings that may change when a run resumes; those of phases by their last part.
-MAY_CHANGE = ("train.device", "train.workers", "checkpoint.minutes")
+MAY_CHANGE = ("data.root", "data.groups", "train.device", "train.workers", "checkpoint.minutes")
 MAY_CHANGE_OF_PHASES = ("epochs", "steps", "patience")
+#: Settings that say where a run is, or follow from data.root: they may differ, though not on the command line.
+_OF_PLACE = ("resume", "run_dir", "data.name")
 
 _ADD = "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}"
 
@@ -26,7 +28,7 @@ def check_change(override: str, name: str, phases: Collection[str], *, changes: 
         UserError: The setting may not change, or the run has no such phase.
     """
     *groups, key = name.split(".")
-    of_phase = len(groups) == 3 and groups[:2] == ["freeze", "phases"] and key in MAY_CHANGE_OF_PHASES
+    of_phase = _is_of_phase(name)
     new_phase = groups == ["freeze", "phases"] and key not in phases
     if not (adds and new_phase) and not (changes and (name in MAY_CHANGE or of_phase)):
         raise UserError(
@@ -36,6 +38,85 @@ def check_change(override: str, name: str, phases: Collection[str], *, changes: 
         )
     if of_phase and groups[2] not in phases:
         raise UserError(f"{name}: the run has no phase {groups[2]}; it has {', '.join(phases)}.")
+
+
+def _is_of_phase(name: str) -> bool:
+    """Return whether a setting is one of those of phases that may change."""
+    *groups, key = name.split(".")
+    return len(groups) == 3 and groups[:2] == ["freeze", "phases"] and key in MAY_CHANGE_OF_PHASES
+
+
+def check_settings(had: Mapping[str, Any], now: Mapping[str, Any], path: str) -> None:
+    """Check that a run's settings are those that it has trained with, but for what may change.
+
+    Args:
+        had: The settings in its checkpoint.
+        now: Those in its `config.yaml`, which somebody may have edited.
+        path: That file.
+
+    Raises:
+        UserError: Others have changed.
+    """
+    before, after = dict(_flat(had)), dict(_flat(now))
+    changed = [
+        f"  {name}: {before.get(name)!r} in training, {after.get(name)!r} now"
+        for name in {**before, **after}
+        if before.get(name) != after.get(name) and not _may_differ(name, had, now)
+    ]
+    if changed:
+        raise UserError(
+            "\n".join([f"Settings in {path} have changed since the run was saved:", *changed])
+            + "\nA resumed run keeps its settings, so that it ends as if it had not been interrupted. "
+            "Put them back, or begin a new run with the new ones (restore.checkpoint=RUN/checkpoints/last.pt starts "
+            "from the weights)."
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _may_differ(name: str, had: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    if name in (*MAY_CHANGE, *_OF_PLACE) or _is_of_phase(name):
+        return True
+    groups = name.split(".")  # whole phases, and their order, are checked by check_phases
+    both = had["freeze"]["phases"].keys() & now["freeze"]["phases"].keys()
+    return groups[:2] == ["freeze", "phases"] and groups[2] not in both
+
+
+def check_data(had: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]], root: str) -> None:
+    """Check that a run's data are those that it has trained on.
+
+    Args:
+        had: By split and name, the checksums of photo and mask in its checkpoint.
+        now: Those of the data in the folder `root`.
+        root: The setting `data.root`.
+
+    Raises:
+        UserError: Some were added, removed or changed.
+    """
+    changes = [f"  {split}: {'; '.join(found)}" for split in had if (found := _changes(had[split], now[split]))]
+    if changes:
+        raise UserError(
+            "\n".join([f"The data in {root} have changed since the run began:", *changes])
+            + "\nA resumed run needs the data that it began with. Put them back, name the folder that holds them "
+            "(data.root=…), or begin a new run (restore.checkpoint=RUN/checkpoints/last.pt starts from the weights)."
+        )
+
+
+def _changes(had: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    parts = [(had[name].split(), now[name].split(), name) for name in had if name in now]
+    kinds = {
+        "added": [name for name in now if name not in had],
+        "removed": [name for name in had if name not in now],
+        "with another photo": [name for before, after, name in parts if before[:1] != after[:1]],
+        "with another mask": [name for before, after, name in parts if before[1:2] != after[1:2]],
+    }
+    return [f"{len(names)} {kind} ({some(names)})" for kind, names in kinds.items() if names]
 
 
 def check_phases(had: Mapping[str, Any], now: Mapping[str, Any], over: int) -> None:

@@ -177,6 +177,7 @@ class Run:
     on_phase: OnPhase
     stopped: Callable[[], bool]
     proven: str = ""  # the phase whose gradients have been checked
+    data: Mapping[str, Any] | None = None  # the record of its data
 
     @property
     def model(self) -> nn.Module:
@@ -215,5 +216,5 @@ class Run:
         """
         if distributed.rank() == 0:
             check_run_folder(self.folder)
-            checkpoint = Checkpoint.of(self.built, self.settings, self.state, optimizer)
+            checkpoint = Checkpoint.of(self.built, self.settings, self.state, optimizer, self.data)
             checkpoint.save(self.folder / "checkpoints" / name)

@@ -1,5 +1,6 @@
 """Resuming from the command line: what may change, and what keeps a run's folder whole."""
 
+import json
 import os
 import resource
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from segtune.__main__ import main
 from segtune.commands import train as commands
@@ -70,8 +72,9 @@ def test_a_finished_run_can_become_longer(first: Path, tmp_path: Path, change: s
 
 KEEPS = (
     "a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
-    "train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of unfinished phases, such as "
-    "freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+    "data.root, data.groups, train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of "
+    "unfinished phases, such as freeze.phases.all.epochs; and phases may be added: "
+    "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
 )
 
 
@@ -85,6 +88,7 @@ KEEPS = (
         (("+freeze.phases.two={epochs: 1, lr: 1}",), f"+freeze.phases.two={{epochs: 1, lr: 1}}: {KEEPS}"),
         (("+train.workers=1",), f"+train.workers=1: {KEEPS}"),
         (("data=portraits",), f"data=portraits: {KEEPS}"),
+        (("data.name=portraits",), f"data.name=portraits: {KEEPS}"),
         (("freeze.phases.tow.epochs=3",), "freeze.phases.tow.epochs: the run has no phase tow; it has one, two."),
         (
             ("freeze.phases.one.epochs=3",),
@@ -110,6 +114,82 @@ def test_what_a_resumed_run_cannot_become(
     before = everything_in(first)
     assert message(capsys, "train", f"resume={first}", *arguments) == f"segtune train: {expected}"
     assert everything_in(first) == before  # so that a resume without them still works
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("named", [".", "./", "../first", "checkpoints", "checkpoints/last.pt", "config.yaml"])
+def test_a_run_is_found_from_inside_and_by_its_files(first: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    """Its data were named relative to the folder where it began."""
+    monkeypatch.chdir(first)
+    assert main(["train", f"resume={named}"]) == 0
+
+
+@pytest.mark.trains
+def test_another_checkpoint_is_not_resumed(capsys: pytest.CaptureFixture[str], first: Path) -> None:
+    best = first / "checkpoints" / "best.pt"
+    assert message(capsys, "train", f"resume={best}") == (
+        f"segtune train: resume={best}: a run is resumed from its last.pt, by the name of its folder. A new run can "
+        f"begin with the weights of best.pt: restore.checkpoint={best}."
+    )
+
+
+@pytest.mark.trains
+def test_data_may_move_but_not_change(
+    capsys: pytest.CaptureFixture[str], home: Path, first: Path, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(home / "photos", tmp_path / "moved")
+    assert main(["train", f"resume={first}", f"data.root={moved}"]) == 0
+    assert yaml.safe_load((first / "config.yaml").read_text())["data"]["root"] == str(moved)
+    before = everything_in(first)
+    trained = sorted(json.loads((first / "data.json").read_text())["train"])
+    shutil.copy(moved / "masks" / f"{trained[0]}.png", moved / "masks" / f"{trained[1]}.png")
+    (moved / "images" / f"{trained[2]}.jpg").rename(moved / "images" / "new.jpg")
+    (moved / "masks" / f"{trained[2]}.png").rename(moved / "masks" / "new.png")
+    capsys.readouterr()
+    text = message(capsys, "train", f"resume={first}")
+    assert text.startswith(f"segtune train: The data in {moved} have changed since the run began:\n  train: ")
+    for change in (f"1 removed ({trained[2]})", f"1 with another mask ({trained[1]})"):
+        assert change in text
+    assert everything_in(first) == before
+    for place in ("gone", tmp_path / "first" / "config.yaml"):
+        expected = f"segtune train: data.root={place} is not a folder (current folder: {home})."
+        assert message(capsys, "train", f"resume={first}", f"data.root={place}").startswith(expected)
+
+
+@pytest.mark.trains
+def test_a_config_that_was_edited_is_refused(capsys: pytest.CaptureFixture[str], first: Path) -> None:
+    path = first / "config.yaml"
+    path.write_text(path.read_text().replace("weight_decay: 0.0001", "weight_decay: 0.01"))
+    assert message(capsys, "train", f"resume={first}").splitlines()[:2] == [
+        f"segtune train: Settings in {path} have changed since the run was saved:",
+        "  optimizer.weight_decay: 0.0001 in training, 0.01 now",
+    ]
+    path.write_text(path.read_text().replace("weight_decay: 0.01", "weight_decoy: 0.01"))
+    assert message(capsys, "train", f"resume={first}").startswith(f"segtune train: {path} cannot be used. One setting")
+
+
+@pytest.mark.trains
+def test_a_missing_checkpoint_is_noticed_first(capsys: pytest.CaptureFixture[str], first: Path, tmp_path: Path) -> None:
+    best, last = (first / "checkpoints" / name for name in ("best.pt", "last.pt"))
+    content = best.read_bytes()
+    best.unlink()
+    assert message(capsys, "train", f"resume={first}").startswith(f"segtune train: {best} is missing: it holds epoch ")
+    best.write_bytes(content[:1000])
+    assert message(capsys, "train", f"resume={first}").startswith(f"segtune train: Cannot read the checkpoint {best}: ")
+    best.write_bytes(content)
+    last.unlink()
+    assert message(capsys, "train", f"resume={first}").startswith(f"segtune train: {last} is missing, so the run")
+
+
+@pytest.mark.trains
+def test_a_run_of_an_earlier_version_has_no_record_of_its_data(capsys: pytest.CaptureFixture[str], first: Path) -> None:
+    last = first / "checkpoints" / "last.pt"
+    content = torch.load(last)
+    del content["data"]
+    torch.save(content, last)
+    (first / "data.json").unlink()
+    assert main(["train", f"resume={first}"]) == 0
+    assert f"{last} has no record of its data, so it is not checked" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -236,7 +316,13 @@ def test_resume_in_settings_of_ones_own_is_refused(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [("a: [", "is damaged: "), ("a: 1", "does not contain the settings of a run."), ("", "does not contain")],
+    [
+        ("a: [", "is damaged: "),
+        ("a: 2001-99-99", "is damaged: "),
+        ("a: 1", "does not contain the settings of a run."),
+        ("", "does not contain"),
+        ("freeze: 3", "cannot be used. "),
+    ],
 )
 def test_a_config_that_is_none_of_a_run(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str, expected: str

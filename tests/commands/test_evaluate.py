@@ -232,6 +232,26 @@ def test_pictures_the_model_was_trained_on_are_named(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate(run, photos, tmp_path / "all", "data.split=all")
+    out = capsys.readouterr().out
+    assert "was trained on 6 of these 16 images (p00, p01, p02, p03, p04 and 1 more)" in out
+    assert "is the best epoch by its scores on 4 of these 16 images (p06, p07, p08, p09): its scores are" in out
+    for part in ("images", "masks"):  # a copy of one, under another name, without lists
+        (tmp_path / "other" / part).mkdir(parents=True)
+        for old, new in (("p01", "new"), ("p10", "p02")):
+            shutil.copy(photos / part / f"{old}.png", tmp_path / "other" / part / f"{new}.png")
+    evaluate(run, tmp_path / "other", tmp_path / "copy", "data.split=all")
+    out = capsys.readouterr().out
+    assert "was trained on 1 of these 2 images (new): its scores are optimistically biased" in out
+    assert "best epoch by" not in out
+
+
+def test_a_checkpoint_of_an_earlier_version_knows_its_images_by_name(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(run / "checkpoints" / "best.pt")
+    del content["data"]
+    torch.save(content, tmp_path / "old.pt")
+    evaluate(run, photos, tmp_path / "all", f"checkpoint={tmp_path}/old.pt", "data.split=all", "tune=false")
     assert "was trained on 6 of these 16 images (p00, p01, p02, p03, p04 and 1 more)" in capsys.readouterr().out
 
 

@@ -3,13 +3,14 @@
 import pytest
 
 from segtune.errors import UserError
-from segtune.training.resume_rules import check_change, check_length, check_phases
+from segtune.training.resume_rules import check_change, check_data, check_length, check_phases, check_settings
 
 PHASES = ("head", "all")
 KEEPS = (
     ": a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
-    "train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of unfinished phases, such as "
-    "freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+    "data.root, data.groups, train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of "
+    "unfinished phases, such as freeze.phases.all.epochs; and phases may be added: "
+    "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
 )
 
 
@@ -17,6 +18,9 @@ KEEPS = (
     ("name", "ways"),
     [
         ("train.workers", {"changes"}),
+        ("data.root", {"changes"}),
+        ("data.groups", {"changes"}),
+        ("data.name", set()),
         ("checkpoint.minutes", {"changes"}),
         ("freeze.phases.all.epochs", {"changes"}),
         ("freeze.phases.all.steps", {"changes"}),
@@ -92,3 +96,65 @@ def test_a_phase_that_ended_within_an_epoch_becomes_no_longer() -> None:
         "freeze.phases.all: this phase ended after 5 steps, within an epoch, so it cannot be extended. "
         "Add a phase: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
     )
+
+
+def settings(**more: object) -> dict:
+    values = {
+        "seed": 0,
+        "data": {"root": "photos", "image_size": [64, 96]},
+        "train": {"workers": 2, "batch_size": 8},
+        "freeze": {"phases": {"head": {"lr": 1.0, "epochs": 2}, "all": {"lr": 0.1, "epochs": 3}}},
+        "run_dir": None,
+    }
+    return values | more
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        settings(),
+        settings(run_dir="elsewhere", train={"workers": 0, "batch_size": 8}),
+        settings(data={"root": "moved", "image_size": [64, 96]}),
+        settings(
+            freeze={"phases": {"head": {"lr": 1.0, "epochs": 2}, "all": {"lr": 0.1, "epochs": 9}, "late": {"lr": 1}}}
+        ),
+    ],
+)
+def test_some_settings_may_have_changed(now: dict) -> None:
+    check_settings(settings(), now, "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (
+            settings(seed=1, data={"root": "a", "image_size": [64, 64]}),
+            ["seed: 0 in training, 1 now", "data.image_size: [64, 96] in training, [64, 64] now"],
+        ),
+        (settings(train={"workers": 2}), ["train.batch_size: 8 in training, None now"]),
+        (
+            settings(freeze={"phases": {"head": {"lr": 1.0, "epochs": 2}, "all": {"lr": 0.2, "epochs": 3}}}),
+            ["freeze.phases.all.lr: 0.1 in training, 0.2 now"],
+        ),
+    ],
+)
+def test_other_settings_that_have_changed_are_named(now: dict, expected: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        check_settings(settings(), now, "config.yaml")
+    first, *changes, last = str(caught.value).splitlines()
+    assert first == "Settings in config.yaml have changed since the run was saved:"
+    assert [change.strip() for change in changes] == expected
+    assert last.startswith("A resumed run keeps its settings")
+
+
+def test_data_that_have_changed_are_named() -> None:
+    had = {"train": {"a": "1 1 1", "b": "2 2 2", "c": "3 3 3", "d": "4 4 4"}, "val": {"e": "5 5 5"}}
+    check_data(had, had, "photos")
+    now = {"train": {"a": "1 1 1", "b": "9 2 9", "c": "3 9 3", "e": "5 5 5"}, "val": {"x": "6 6 6", "y": "7 7 7"}}
+    with pytest.raises(UserError) as caught:
+        check_data(had, now, "photos")
+    assert str(caught.value).splitlines()[:3] == [
+        "The data in photos have changed since the run began:",
+        "  train: 1 added (e); 1 removed (d); 1 with another photo (b); 1 with another mask (c)",
+        "  val: 2 added (x, y); 1 removed (e)",
+    ]

@@ -22,8 +22,8 @@ def check_data(
     workers: int,
     max_value: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Problem]:
-    """Read every pair once and return all problems.
+) -> tuple[list[SampleStats], list[Problem]]:
+    """Read every pair once and return statistics of the readable ones, and all problems.
 
     Errors: unreadable files, photos that are too small or their own masks, photo and mask of different size, mask
     values that `foreground` does not cover, training masks that are all empty or all full, an image in two splits.
@@ -39,7 +39,7 @@ def check_data(
         progress: Called in this thread after each pair with the number of pairs done and in all.
     """
     seen, problems = scan(splits, foreground, workers=workers, max_value=max_value, progress=progress)
-    return problems + judge(seen, foreground, max_value)
+    return seen, problems + judge(seen, foreground, max_value)
 
 
 def judge(seen: Sequence[SampleStats], foreground: Foreground, max_value: int | None = None) -> list[Problem]:

@@ -17,6 +17,7 @@ from segtune.data.checks.grey_edges import areas_and_edges
 from segtune.data.images import ImageError, read_photo
 from segtune.data.labels import Foreground, Mask, Value
 from segtune.data.orientation import SIDEWAYS, size_mismatch
+from segtune.data.record import with_checksums
 from segtune.data.sources.base import Pair, Problem
 from segtune.data.value_range import ValueRange, measure_range
 
@@ -188,6 +189,7 @@ def _scan_pair(
     of_mask = float(inside.mean()), stats, float(border), *areas_and_edges(mask, values)
     of_files = orientations, (loaded.frames, loaded_mask.frames), measure_range(loaded.samples, max_value)
     facts = *of_mask, *of_files
+    pair = with_checksums(pair, checksum.digest())
     return [SampleStats(split, pair, checksum.digest(), photo.shape[:2], tuple(values), *facts)], problems
 
 

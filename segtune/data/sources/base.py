@@ -1,6 +1,6 @@
 """Pairs of image and mask, and problems: what every data source returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +13,15 @@ from segtune.data.labels import Mask
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo and its mask; `name` is their common file stem. Their methods hide the file format."""
+    """A photo and its mask; `name` is their common file stem. Their methods hide the file format.
+
+    `checksums` are those of the contents, once these have been read: see `segtune.data.record`.
+    """
 
     name: str
     photo: Path
     mask: Path
+    checksums: str = field(default="", compare=False, repr=False)
 
     def load_photo(self) -> Photo:
         """Return the photo with all its bits, and what its file says of it.

@@ -44,7 +44,7 @@ def half(*values: int, dtype: type = np.uint8) -> np.ndarray:
 
 
 def problems(rule: object = "auto", invert: bool = False, **splits: list[Pair]) -> list[str]:
-    return [str(problem) for problem in check_data(splits, Foreground(rule, invert), workers=2)]
+    return [str(problem) for problem in check_data(splits, Foreground(rule, invert), workers=2)[1]]
 
 
 @pytest.mark.parametrize("value", [1, 255, 128])

@@ -1,0 +1,61 @@
+"""The record of what a run learns from: contents decide, not names."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtune.config.data_settings import DataSettings
+from segtune.data.record import DataRecord
+from segtune.data.sources.base import Pair
+from segtune.data.splits import build_splits
+from segtune.errors import UserError
+
+
+def write(root: Path, name: str, number: int, suffix: str = "png") -> None:
+    photo = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+    for part, array in (("images", photo), ("masks", np.eye(16, k=number, dtype=np.uint8))):
+        (root / part).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(root / part / f"{name}.{suffix}")
+
+
+def checked(root: Path) -> dict[str, list[Pair]]:
+    return build_splits(DataSettings("folder", str(root), val_share=0.3, test_share=0.2), 0, 1)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> DataRecord:
+    for number in range(10):
+        write(tmp_path / "first", f"p{number}", number)
+    return DataRecord.of(checked(tmp_path / "first"))
+
+
+def test_names_and_checksums_of_train_and_val(record: DataRecord, tmp_path: Path) -> None:
+    assert {split: len(files) for split, files in record.splits.items()} == {"train": 5, "val": 3}
+    name, checksums = next(iter(record.splits["train"].items()))
+    files = [(tmp_path / "first" / part / f"{name}.png").read_bytes() for part in ("images", "masks")]
+    assert checksums.split()[:2] == [hashlib.blake2b(content, digest_size=16).hexdigest() for content in files]
+    assert len(checksums.split()[2]) == 32
+    assert DataRecord.parse(record.plain(), "a.pt") == record
+
+
+def test_images_are_known_by_their_contents(record: DataRecord, tmp_path: Path) -> None:
+    """As copies under other names, in another lossless format, or with another mask; not by their names."""
+    trained, chosen = sorted(record.splits["train"]), sorted(record.splits["val"])
+    write(tmp_path / "other", "copy", int(trained[0][1:]))
+    write(tmp_path / "other", "bitmap", int(trained[1][1:]), "bmp")
+    write(tmp_path / "other", "chosen", int(chosen[0][1:]))
+    Image.fromarray(np.tri(16, dtype=np.uint8)).save(tmp_path / "other" / "masks" / "chosen.png")
+    for number, name in enumerate((trained[2], "new1", "new2"), start=20):
+        write(tmp_path / "other", name, number)
+    pairs = [pair for split in checked(tmp_path / "other").values() for pair in split]
+    known = {split: sorted(names) for split, names in record.known(pairs).items()}
+    assert known == {"train": ["bitmap", "copy"], "val": ["chosen"]}
+
+
+@pytest.mark.parametrize("damage", [{"folder": 1}, {"train": None}, {"val": {"a": 1}}, {"train": {1: "a"}}])
+def test_a_damaged_record_is_an_error(damage: dict) -> None:
+    with pytest.raises(UserError, match=r"a\.pt: the record of its data is damaged: expected checksums"):
+        DataRecord.parse({"folder": "/home", "train": {"a": "x"}, "val": {}} | damage, "a.pt")
