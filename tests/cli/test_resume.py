@@ -294,8 +294,8 @@ def test_a_run_whose_checkpoint_holds_code_is_not_resumed(
     torch.save(torch.load(last) | {"extra": Payload(target)}, last)
     before = everything_in(first)
     assert message(capsys, "train", f"resume={first}") == (
-        f"segtune train: Cannot read the checkpoint {last}: it is damaged, or was written by another "
-        "program (UnpicklingError).\n"
+        f"segtune train: Cannot read the checkpoint {last}: it would run commands when loaded (posix.system). "
+        "Nothing was run. Do not load it elsewhere.\n"
         "Expected a file that `segtune train` wrote, such as RUN/checkpoints/best.pt."
     )
     assert not target.exists()
