@@ -14,6 +14,10 @@ class LostError(UserError):
     """Another process of the run has ended or cannot be reached."""
 
 
+class WriteError(UserError):
+    """A file cannot be written."""
+
+
 class FailedError(Exception):
     """A command ran, but its result is a failure: exit code 1."""
 

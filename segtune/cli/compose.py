@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from segtune.cli.failures import as_failure
 from segtune.cli.help import config_folder
 from segtune.cli.quoting import as_typed, check_texts, for_hydra
 from segtune.cli.short_names import apply_to_phases, long_name, say_unused
@@ -79,6 +80,12 @@ def compose(
             if full_errors or HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             failed.append(error)
+        except Exception as error:
+            if full_errors or (failure := as_failure(error)) is None:
+                raise
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise failure from error
+            failed.append(failure)
 
     try:
         with _hydra_raises(), _completed():

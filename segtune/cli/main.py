@@ -9,15 +9,13 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from segtune.cli.compose import compose
+from segtune.cli.failures import as_failure
 from segtune.cli.help import HYDRA_HELP, readable, settings_help
 from segtune.cli.resume import resume
 from segtune.cli.spelling import asks_for_help, check_spelling
 from segtune.cli.tasks import TASKS, rank
-from segtune.errors import FailedError, Interrupted, LostError, UserError, out_of_memory, reason_of
+from segtune.errors import FailedError, Interrupted, LostError, UserError
 from segtune.runtime.wrapping import terminal_width, wrap
-
-#: What helps where a command ran out of memory and does not say more.
-ADVICE = "Try smaller images (data.image_size; for predict image_size or tile), a smaller train.batch_size, or a GPU."
 
 #: Seconds that processes other than rank 0 wait before they print an error that rank 0 may print too.
 PATIENCE = 5
@@ -52,9 +50,9 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         _complain(f"segtune {command}: {error}")
         return 1
     except Exception as error:
-        if full_errors or not out_of_memory(error):
+        if full_errors or (failure := as_failure(error)) is None:
             raise
-        _complain(f"segtune {command}: out of memory: {reason_of(error)}. {ADVICE}")
+        _complain(f"segtune {command}: {failure}")
         return 1
     except Interrupted as interrupted:
         if _number() == 0:

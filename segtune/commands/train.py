@@ -14,7 +14,7 @@ from segtune.config.schema import Settings
 from segtune.data.record import DataRecord
 from segtune.data.sources.base import Pair
 from segtune.data.splits import load_splits, look_for_data
-from segtune.errors import Interrupted, StoppedError, UserError
+from segtune.errors import Interrupted, StoppedError, UserError, WriteError
 from segtune.evaluation.scoring import EvaluatedModel, read_groups, score
 from segtune.evaluation.selection import predicted_kind, score_of
 from segtune.models.build import BuiltModel
@@ -78,8 +78,8 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
                     f"{str(error) or 'Stopped; everything is saved.'} "
                     f"To resume: python -m segtune train resume={shown(folder)}"
                 ) from error
-            except StoppedError as error:
-                raise StoppedError(f"{error}\n{_saved(folder)}") from error
+            except (StoppedError, WriteError) as error:
+                raise type(error)(f"{error}\n{_saved(folder)}") from error
             say(_best(summary))
             try:
                 with memory_advice(settings.train, settings.data.evaluation_size, compute):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtune.errors import FailedError, UserError
+from segtune.runtime.write_errors import naming_write_errors, why
 
 _DEFAULT_FPS = 25.0  # where a source reports no frame rate
 
@@ -115,7 +116,8 @@ def clip(path: Path, rate: float) -> Iterator[Callable[[NDArray[np.uint8]], None
         nonlocal writer, added
         height, width = (length // 2 * 2 for length in frame.shape[:2])
         if writer is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with naming_write_errors(str(path)):
+                path.parent.mkdir(parents=True, exist_ok=True)
             writer = cv2.VideoWriter(str(hidden), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
             if not writer.isOpened():
                 writer = None
@@ -142,7 +144,7 @@ def _rename(hidden: Path, path: Path) -> None:
         hidden.replace(path)
     except OSError as error:
         hidden.unlink(missing_ok=True)
-        raise FailedError(f"Cannot write {path}: {error.strerror or error}.") from error
+        raise FailedError(f"Cannot write {path}: {why(error)}") from error
 
 
 def _frames_in(path: Path) -> int:

@@ -7,12 +7,12 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from segtune.errors import UserError
+from segtune.runtime.write_errors import naming_write_errors
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -33,25 +33,22 @@ def replacing(path: Path) -> Iterator[Path]:
         UserError: The file cannot be written; the old one is untouched.
     """
     temporary = None
+    then = "The old file is untouched." if os.path.isfile(path) else ""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files readable by their owner only
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save raises a RuntimeError on a full disk
-        reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise UserError(
-            f"Cannot write {path}: {reason}\n"
-            "The old file is untouched. If the disk is full, free some space; a run can then be resumed."
-        ) from error
+        with naming_write_errors(str(path), then):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes files readable by their owner only
+            temporary.replace(path)
     finally:
         if temporary:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:

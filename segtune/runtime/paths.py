@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from segtune.errors import UserError, some
+from segtune.runtime.write_errors import why
 
 
 def find_folder(setting: str, path: str | Path, advice: str = "") -> Path:
@@ -169,5 +170,5 @@ def new_folder(path: Path) -> Path:
                 folder.mkdir()  # of several processes only one succeeds
                 return folder
     except OSError as error:
-        raise UserError(f"Cannot create the folder {path}: {error.strerror or error}.") from error
+        raise UserError(f"Cannot create the folder {path}: {why(error)}") from error
     raise UserError(f"Cannot create the folder {path}: there are {len(names)} of this name.")

@@ -13,6 +13,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from segtune.errors import FailedError, UserError, some
 from segtune.runtime import distributed
 from segtune.runtime.files import write_atomically
+from segtune.runtime.write_errors import why
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def _take(lock: BaseFileLock, folder: Path, *, resume: bool) -> None:
             f"Another process is training in {folder}. Wait for it, or choose another folder (run_dir=…)."
         ) from error
     except OSError as error:
-        raise UserError(f"Cannot write to the run's folder {folder}: {error.strerror or error}.") from error
+        raise UserError(f"Cannot write to the run's folder {folder}: {why(error)}") from error
 
 
 #: What a run has written when it has trained, and when its best model has been evaluated.

@@ -222,4 +222,4 @@ def test_memory_that_runs_out_is_a_message_in_every_command(
     monkeypatch.setattr(cli, "compose", full)
     assert main([command]) == 1
     out, err = capsys.readouterr()
-    assert "".join((out, err)).startswith(f"segtune {command}: out of memory: CUDA error: out of memory. Try smaller")
+    assert "".join((out, err)).startswith(f"segtune {command}: Out of memory: CUDA error: out of memory. Try smaller")

@@ -267,11 +267,12 @@ def test_a_disk_that_is_full_keeps_the_last_checkpoint(
         patch.setattr(Checkpoint, "save", cramped)
         text = message(capsys, "train", *TRAINING, f"run_dir={run}")
     last = run / "checkpoints" / "last.pt"
-    assert text.startswith(f"segtune train: Cannot write {last}: ")
-    assert "File too large" in text.splitlines()[0]
-    assert text.splitlines()[1] == (
-        "The old file is untouched. If the disk is full, free some space; a run can then be resumed."
-    )
+    assert text.splitlines() == [
+        f"segtune train: Cannot write {last}: the file would be larger than allowed (File too large): look at the "
+        "limit of this shell (ulimit -f) or of the file system, or write elsewhere.",
+        "The old file is untouched.",
+        f"The last save is good. To go on from it: python -m segtune train resume={run}",
+    ]
     assert Checkpoint.load(last).state.epoch == 1
     assert sorted(path.name for path in last.parent.iterdir()) == ["best.pt", "last.pt"]
     assert main(["train", f"resume={run}"]) == 0

@@ -419,8 +419,8 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
     with pytest.raises(UserError) as error:
         checkpoint.save(path)
     assert str(error.value) == (
-        f"Cannot write {path}: [Errno 28] No space left on device\n"
-        "The old file is untouched. If the disk is full, free some space; a run can then be resumed."
+        f"Cannot write {path}: the disk is full (No space left on device): free some space, or write elsewhere.\n"
+        "The old file is untouched."
     )
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["last.pt"]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from segtune.data.sources.portrait_colours import Array, any_colour, axes, cloth, mix, noise
 from segtune.data.sources.portrait_scene import Canvas, Person, ellipse, limb, smooth
 from segtune.errors import UserError
+from segtune.runtime.write_errors import why
 
 VERSION = "1"  # increases whenever the images change
 SPLITS = {"train": 400, "val": 48, "test": 48}
@@ -150,7 +151,7 @@ def make_portraits(root: Path, progress: Callable[[int, int], None] | None = Non
     except OSError as error:
         if not _complete(root):
             raise UserError(
-                f"Cannot write the built-in portraits to {root}: {error}. Set data.root to a writable folder."
+                f"Cannot write the built-in portraits to {root}: {why(error)} Set data.root to a writable folder."
             ) from error
 
 
