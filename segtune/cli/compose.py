@@ -81,10 +81,9 @@ def compose(
                 raise
             failed.append(error)
         except Exception as error:
-            if full_errors or (failure := as_failure(error)) is None:
+            failure = None if full_errors or HydraConfig.get().mode == RunMode.MULTIRUN else as_failure(error)
+            if failure is None:
                 raise
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise failure from error
             failed.append(failure)
 
     try:
@@ -210,7 +209,7 @@ def command_line(command: str) -> str:
     config = HydraConfig.get()
     sweep = config.mode == RunMode.MULTIRUN
     overrides = [as_typed(override.removeprefix("++"), SETTINGS[command]) for override in config.overrides.task]
-    kept = [override for override in overrides if not (sweep and override.startswith("run_dir="))]
+    kept = [override for override in overrides if not (sweep and override.startswith(("run_dir=", "resume=")))]
     mine = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
     return shlex.join(["python", "-m", "segtune", command, *(f"--config-dir={path}" for path in mine), *kept])
 

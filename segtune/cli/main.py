@@ -13,8 +13,9 @@ from segtune.cli.failures import as_failure
 from segtune.cli.help import HYDRA_HELP, readable, settings_help
 from segtune.cli.resume import resume
 from segtune.cli.spelling import asks_for_help, check_spelling
-from segtune.cli.tasks import TASKS, rank
+from segtune.cli.tasks import AUTO, TASKS, rank
 from segtune.errors import FailedError, Interrupted, LostError, UserError
+from segtune.runtime.interrupts import interrupting
 from segtune.runtime.wrapping import terminal_width, wrap
 
 #: Seconds that processes other than rank 0 wait before they print an error that rank 0 may print too.
@@ -36,11 +37,8 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         print(HYDRA_HELP.format(command=command))
         return 0
     try:
-        check_spelling(arguments, command)
-        if command == "train" and any(re.match(r"\+*resume=", argument) for argument in arguments):
-            resume(arguments)
-        else:
-            compose(command, arguments, TASKS[command], rank, full_errors=full_errors)
+        with interrupting():
+            _run(command, arguments, full_errors=full_errors)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if full_errors:
             raise
@@ -60,9 +58,18 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         return 130
     except KeyboardInterrupt:
         if _number() == 0:
-            print("Stopped. Everything after the last save is lost.", file=sys.stderr)
+            print("Stopped.", file=sys.stderr)
         return 130
     return 0
+
+
+def _run(command: str, arguments: list[str], *, full_errors: bool) -> None:
+    check_spelling(arguments, command)
+    given = [match[1] for argument in arguments if (match := re.fullmatch(r"\+*resume=(.*)", argument))]
+    if command == "train" and given and given != [AUTO]:
+        resume(arguments)
+    else:
+        compose(command, arguments, TASKS[command], rank, full_errors=full_errors)
 
 
 def _complain(text: str, *, at_once: bool = False) -> None:

@@ -24,21 +24,28 @@ from segtune.config.data_settings import DataSettings
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError
-from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder, is_folder
+from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder, is_file, is_folder
+
+#: The value of `resume` that begins a run, or goes on with the one that is there.
+AUTO = "auto"
 
 # Each task imports its command last: PyTorch takes seconds, and wrong settings and paths are reported before.
 
 
 def _train(config: DictConfig) -> float:
     settings = parse(Settings, to_plain(config, Settings))
-    if settings.resume:
+    if settings.resume not in (None, AUTO):
         raise UserError("resume must be given on the command line: python -m segtune train resume=RUN")
+    if settings.resume and not settings.run_dir:
+        raise UserError("resume=auto needs run_dir=…: the folder in which to begin the run, or to go on with it.")
     find_data(settings.data)
     with output_folder(settings, f"{settings.backbone.name}_{settings.decoder.name}") as folder:
+        begun = settings.resume is not None and is_file(folder / "config.yaml")
+        settings = replace(settings, resume=str(folder) if begun else None)
         from segtune.commands.train import train
         from segtune.evaluation.selection import score_of
 
-        return score_of(train(settings, folder, command_line("train")))
+        return score_of(train(settings, folder, command_line("train"), **({"unless_finished": True} if begun else {})))
 
 
 def _evaluate(config: DictConfig) -> None:

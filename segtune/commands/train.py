@@ -1,8 +1,10 @@
 """The command `train`: train, evaluate the best model, and report."""
 
 import gc
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -36,10 +38,11 @@ from segtune.training.resume_rules import check_data, check_settings
 from segtune.training.run_folder import EVALUATED, TRAINED, check_run_folder, lock_run_folder, read_command
 
 
-def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]:
+def train(settings: Settings, folder: Path, command: str = "", *, unless_finished: bool = False) -> dict[str, Any]:
     """Train or resume a run, evaluate its best model on the validation images, and return the run's summary.
 
-    `command` is the command line that repeats the run; it is saved with the settings.
+    `command` is the command line that repeats the run; it is saved with the settings. With `unless_finished` a run that
+    is complete stays as it is.
 
     Raises:
         UserError: Settings, data or weights cannot be used, or another process trains in the folder.
@@ -57,8 +60,11 @@ def train(settings: Settings, folder: Path, command: str = "") -> dict[str, Any]
         folder = distributed.on_rank_zero(lambda: folder)
         if settings.resume is None:
             refuse_data_folder(folder, settings.data.root)
-        with lock_run_folder(folder, resume=settings.resume is not None):
+        with lock_run_folder(folder, resume=settings.resume is not None), _stop_told(folder):
             resumed = _last_of(folder, settings) if settings.resume is not None else None
+            if unless_finished and resumed and (done := _finished(settings, folder, resumed)):
+                say(f"The run in {shown(folder)} is finished; there is nothing to do. {_best(done)}")
+                return done
             distributed.on_rank_zero(lambda: look_for_data(settings.data, settings.seed, settings.train.workers))
             torch.manual_seed(settings.seed)
             built = resumed.rebuild(settings) if resumed else _start(settings, folder)
@@ -186,6 +192,39 @@ def _conclude(
     check_run_folder(folder, (*TRAINED, *EVALUATED))
     show(scored.facts)
     say(f"Wrote evaluation.json, per_image.csv and report.html to {shown(folder)}.")
+
+
+@contextmanager
+def _stop_told(folder: Path) -> Iterator[None]:
+    """Say what is left of a run that is stopped outside its steps, where it cannot be saved."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as error:
+        resume = f"python -m segtune train resume={shown(folder)}"
+        if (folder / "checkpoints" / "last.pt").exists():
+            raise Interrupted(f"Stopped. Everything after the last save is lost. To resume: {resume}") from error
+        begin = resume if (folder / "config.yaml").exists() else "the same command"
+        raise Interrupted(f"Stopped before the first step, so there is nothing to save. To begin: {begin}") from error
+
+
+def _finished(settings: Settings, folder: Path, last: Checkpoint) -> dict[str, Any] | None:
+    """Return the summary of a run if it is complete with these settings, otherwise None."""
+
+    def read() -> dict[str, Any] | None:
+        if last.state is None or last.state.step or last.settings.freeze != settings.freeze:
+            return None
+        if not all((folder / name).is_file() for name in (*TRAINED, *EVALUATED)):
+            return None
+        try:
+            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+            same = len(last.state.rows) == summary["epochs"] and list(summary["phases"]) == list(settings.freeze.phases)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+        return summary if same else None
+
+    return distributed.on_rank_zero(read)
 
 
 def _saved(folder: Path) -> str:

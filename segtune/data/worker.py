@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from segtune.data.dataset import SegmentationDataset
 from segtune.errors import UserError, out_of_memory
+from segtune.runtime.interrupts import stop_numbers
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -81,9 +82,8 @@ def _shared(value: Any) -> Any:
 def start_worker(_: int) -> None:
     """Set up a worker process."""
     # Ctrl-C, a closed terminal and a batch system reach all processes, but the main one must stop first and end these.
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in stop_numbers():
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))  # the second one ends it
     if hasattr(os, "setpgrp"):
         os.setpgrp()

@@ -90,7 +90,8 @@ def write_settings(folder: Path, settings: Mapping[str, Any], command: str = "")
     """
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
     kept = read_command(folder)
-    command = f"{kept} && {command}" if kept and command else kept or command
+    if kept:
+        command = kept if not command or command in kept.split(" && ") else f"{kept} && {command}"
     if "\n" in command or "\r" in command:
         command = ""  # a line break would end the comment
     write_atomically(folder / "config.yaml", (f"# {command}\n{text}" if command else text).encode())

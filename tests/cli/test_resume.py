@@ -17,6 +17,7 @@ import yaml
 from segtune.__main__ import main
 from segtune.commands import train as commands
 from segtune.models.checkpoint import Checkpoint
+from segtune.training.run_folder import EVALUATED
 from tests.cli.conftest import SMALL, discs, message
 
 STEADY = ("optimizer.schedule=constant", "optimizer.warmup=0")  # a longer phase has then the same rates at the start
@@ -349,3 +350,41 @@ def test_a_hand_edited_file_is_checked_before_it_is_changed(first: Path, capsys:
     )
     config.write_bytes(b"\xff\xfe")
     assert message(capsys, "train", f"resume={first}").startswith(f"segtune train: {config} is damaged: ")
+
+
+@pytest.mark.trains
+def test_one_command_begins_goes_on_and_ends(
+    capsys: pytest.CaptureFixture[str], first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With resume=auto it may be queued again and again: SIGUSR1 stops it, and when all is done it does nothing."""
+    run, save = tmp_path / "run", Checkpoint.save
+    again = ["train", *TRAINING, f"run_dir={run}", "resume=auto"]
+
+    def then_warn(content: Checkpoint, path: Path) -> None:
+        save(content, path)
+        if path.name == "last.pt" and content.state.rows:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", then_warn)
+        assert main(again) == 130
+    resume = f"Stopped; everything is saved. To resume: python -m segtune train resume={run}"
+    assert resume in capsys.readouterr().err
+    assert main(again) == 0
+    assert_same_end(run, first)
+    for name in EVALUATED:  # which is left out here
+        shutil.copy(first / name, run)
+    before = everything_in(run)
+    capsys.readouterr()
+    assert main(again) == 0
+    assert f"The run in {run} is finished; there is nothing to do." in capsys.readouterr().out
+    assert everything_in(run) == before
+    shutil.rmtree(run / "checkpoints")  # as if it had ended before its first save
+    assert main(again) == 0
+    assert_same_end(run, first)
+
+
+def test_auto_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert message(capsys, "train", *TRAINING, "resume=auto") == (
+        "segtune train: resume=auto needs run_dir=…: the folder in which to begin the run, or to go on with it."
+    )

@@ -144,3 +144,29 @@ def test_data_of_ones_own_without_pretrained_weights_end_the_run_after_the_repor
 )
 def test_what_is_claimed_of_the_best_epoch(found: dict[str, Any], expected: str) -> None:
     assert command._best(SUMMARY | found) == expected
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ([], "Stopped before the first step, so there is nothing to save. To begin: the same command"),
+        (
+            ["config.yaml"],
+            "Stopped before the first step, so there is nothing to save. To begin: python -m segtune train resume=run",
+        ),
+        (
+            ["config.yaml", "checkpoints/last.pt"],
+            "Stopped. Everything after the last save is lost. To resume: python -m segtune train resume=run",
+        ),
+    ],
+)
+def test_a_stop_outside_the_steps_says_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[str], expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in there:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).touch()
+    with pytest.raises(Interrupted) as stopped, command._stop_told(tmp_path / "run"):
+        raise KeyboardInterrupt
+    assert str(stopped.value) == expected

@@ -177,8 +177,7 @@ def test_a_wish_to_stop_is_heard_while_a_batch_does_not_come(
     loader, asked = troubled(pairs, "hangs"), list[float]()
     given = list(loader.until(lambda waited: asked.append(waited) or (len(asked) > 3 and waited > 0.3)))
     assert len(given) == 2
-    assert len(warned) == 1
-    assert warned[0].startswith("No batch has come for 0 s")
+    assert warned[-1].startswith("No batch has come for 0 s")
     for process in multiprocessing.active_children():
         process.kill()
 

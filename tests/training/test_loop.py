@@ -467,7 +467,7 @@ def test_a_wish_to_stop_is_heard_while_the_loader_waits(
     assert "To resume: python -m segtune train resume=" in str(stopped.value)
     state = Checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt").state
     assert state is not None
-    assert state["step"] == (1 if accumulate == 1 else 0)
+    assert state.step == (1 if accumulate == 1 else 0)
     commands.train(replace(chosen, resume=str(tmp_path / "run")), tmp_path / "run")
     if accumulate == 1:
         assert_same_end(finished[0], tmp_path / "run")
