@@ -1,6 +1,7 @@
 """Augmentation by any transform of albumentations named in the settings, checked before training."""
 
 import inspect
+import math
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -97,6 +98,15 @@ def _check_arguments(where: str, arguments: object, valid: list[str]) -> None:
     for name in arguments:
         if name not in valid:
             raise UserError(f"{where}: got the argument {name!r}; expected {', '.join(valid)}.")
+        if not _is_finite(arguments[name]):
+            raise UserError(f"{where}.{name}: got {arguments[name]!r}; expected finite numbers.")
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether all numbers of an argument are finite: albumentations takes some that are not."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _construct(where: str, kind: type[A.BasicTransform], arguments: Mapping[str, Any]) -> A.BasicTransform:

@@ -148,6 +148,15 @@ def test_wrong_arguments_are_named() -> None:
     )
 
 
+def test_numbers_that_are_not_finite_are_named() -> None:
+    """Albumentations takes them, and the images become nonsense."""
+    nan = float("nan")
+    for limit in (nan, [-0.1, nan], float("inf")):
+        assert error((64, 64), None, {"RandomBrightnessContrast": {"brightness_limit": limit}}) == (
+            f"augment.transforms.RandomBrightnessContrast.brightness_limit: got {limit!r}; expected finite numbers."
+        )
+
+
 def test_wrong_values_are_named() -> None:
     assert error((64, 64), None, {"HorizontalFlip": {"p": 2}}) == (
         "augment.transforms.HorizontalFlip: p=2: Input should be less than or equal to 1"
