@@ -62,6 +62,36 @@ class _Thinning(nn.Conv2d):
         return F.conv2d(x[..., ::rows, ::columns], self.weight, self.bias)
 
 
+class _Padded(nn.Conv2d):
+    """A convolution that keeps the size, also of maps so small that some of its weights only meet padding.
+
+    In bfloat16 on CPUs oneDNN leaves the gradient of these weights uninitialised, instead of setting it to 0: they are
+    whatever lies in memory, up to infinity.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C, H, W)."""
+        size = x.shape[-2:]
+        if torch.compiler.is_exporting() or min(size) > max(self.kernel_size) // 2:
+            return super().forward(x)
+        rows, columns = (
+            (torch.arange(kernel, device=x.device) - kernel // 2).abs() < side
+            for kernel, side in zip(self.kernel_size, size, strict=True)
+        )
+        weight: Tensor = self.weight.where(rows[:, None] & columns, 0)  # its gradient is 0 elsewhere, whatever comes
+        convolved: Tensor = self._conv_forward(x, weight, self.bias)
+        return convolved
+
+    @staticmethod
+    def fits(layer: nn.Module) -> bool:
+        """Return whether a layer may be of this class."""
+        if type(layer) is not nn.Conv2d or layer.padding_mode != "zeros":
+            return False
+        half = tuple(kernel // 2 for kernel in layer.kernel_size)
+        plain = layer.stride == layer.dilation == (1, 1) and layer.groups == 1
+        return plain and max(half) > 1 and layer.padding == half and all(kernel % 2 for kernel in layer.kernel_size)
+
+
 def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
     """Return the node of the traced backbone that a tap names.
 
@@ -107,8 +137,8 @@ def cut(
 ) -> tuple[nn.Module, dict[str, FeatureInfo]]:
     """Return a backbone cut behind its deepest tap, and its features.
 
-    In-place activations are switched off first, so that no tap is overwritten by the layer behind it, and 1 x 1
-    convolutions of the input image are computed differently, with the same values.
+    In-place activations are switched off first, so that no tap is overwritten by the layer behind it. Some convolutions
+    are computed differently, with the same values: 1 x 1 ones of the input image, and wide ones of small maps.
 
     Args:
         network: The whole backbone; its modules are taken over.
@@ -129,6 +159,8 @@ def cut(
             module.inplace = False  # type: ignore[assignment]
         if type(module) is nn.Conv2d and module.in_channels == 3 and module.kernel_size == (1, 1):
             module.__class__ = _Thinning
+        elif _Padded.fits(module):
+            module.__class__ = _Padded
     options = tracer_options(network, spec)
     nodes = get_graph_node_names(network, options, suppress_diff_warning=True)[0]
     if found is None:

@@ -16,7 +16,8 @@ from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES, spec_of
 from segtune.models.decoders.registry import DECODERS
 from segtune.models.dilation import set_output_stride
-from segtune.models.taps import FeatureInfo, StopGradient, common_form, cut, resolve
+from segtune.models.taps import FeatureInfo, StopGradient, _Padded, common_form, cut, resolve
+from segtune.models.tracing import tracer_options
 
 NetworkOf = Callable[[str], nn.Module]
 
@@ -61,7 +62,8 @@ def test_taps_of_conf_are_what_their_comments_say(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     name = path.stem.split("_")[0]
     trunk, features = cut_meta(name, yaml.safe_load(text))
-    nodes = get_graph_node_names(trunk, suppress_diff_warning=True)[0]
+    options = tracer_options(trunk, BACKBONES[name])
+    nodes = get_graph_node_names(trunk, options, suppress_diff_warning=True)[0]
     lines = text.splitlines()
     assert len(lines) == len(features)
     for line, (role, feature) in zip(lines, features.items(), strict=True):
@@ -392,3 +394,32 @@ def test_names_of_other_programs_are_taken_or_explained() -> None:
         resolve("activation_40", nodes, BACKBONES["resnet50"])
     with pytest.raises(UserError, match=r"^vgg16 has no layer 'block14_sepconv2_act'\. It is a layer of xception\. "):
         resolve("block14_sepconv2_act", nodes, BACKBONES["vgg16"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 5), (1, 3), (4, 4), (7, 7)])
+def test_weights_that_only_meet_padding_get_a_gradient_of_0(size: tuple[int, int], dtype: torch.dtype) -> None:
+    """In bfloat16 some CPUs give them what lies in memory."""
+    torch.manual_seed(0)
+    layer, plain = _Padded(512, 128, 7, padding=3), nn.Conv2d(512, 128, 7, padding=3)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.rand(2, 512, *size)
+    memory = torch.full((2 * layer.weight.numel(),), 1e30)
+    del memory  # what is freed is often what comes next
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        y = layer(x)
+    expected = plain(x)
+    torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
+    y.float().square().sum().backward()
+    expected.square().sum().backward()
+    found, wanted = layer.weight.grad, plain.weight.grad
+    assert found is not None
+    assert wanted is not None
+    assert float((found - wanted).norm() / wanted.norm()) < 0.02
+    met = [torch.tensor([abs(place - 3) < side for place in range(7)]) for side in size]
+    assert not found[:, :, ~(met[0][:, None] & met[1])].any()
+
+
+def test_wide_convolutions_of_a_cut_network_are_such(network_of: NetworkOf) -> None:
+    trunk, _ = cut(network_of("vgg16"), {"high": "drop7"}, BACKBONES["vgg16"])
+    assert {name for name, layer in trunk.named_modules() if type(layer) is _Padded} == {"fc6"}
