@@ -1,9 +1,10 @@
 """The settings of each command."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, field, fields, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from segtune.config.data_settings import PORTRAITS_ROOT, DataSettings
@@ -54,8 +55,16 @@ class ScoringSettings(DeviceSettings):
 
 
 def _without_steps(value: Any) -> Any:
-    """What the group `train` says of training steps means nothing here."""
-    return without_fields_of(value, [TrainSettings], ScoringSettings)
+    """What the group `train` says of training steps means nothing here, but must not be nonsense."""
+    kept = without_fields_of(value, [TrainSettings], ScoringSettings)
+    if isinstance(value, Mapping):
+        try:
+            TypeAdapter(TrainSettings).validate_python({name: value[name] for name in value.keys() - kept.keys()})
+        except ValidationError as error:
+            problem = error.errors()[0]
+            expected = problem["msg"].removeprefix("Input should be ")
+            raise ValueError(f"{problem['loc'][0]}: got {problem['input']!r}; expected {expected}") from None
+    return kept
 
 
 GroupTrain = Annotated[ScoringSettings, BeforeValidator(_without_steps)]

@@ -105,3 +105,19 @@ def test_evaluate_refuses(changes: dict[str, Any], text: str) -> None:
 def test_predict_refuses(name: str, value: object) -> None:
     with pytest.raises(UserError, match=f"{name}: got {value}; expected: "):
         parse(PredictSettings, {"checkpoint": "a", "input": "b", "train": {}, name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("clip", "word", "a valid number, unable to parse string as a number"),
+        ("accumulate", -1, "greater than or equal to 1"),
+        ("sync_batchnorm", [1], "a valid boolean"),
+    ],
+)
+def test_settings_of_training_steps_are_ignored_but_not_if_they_are_wrong(name: str, value: Any, expected: str) -> None:
+    given = {"checkpoint": "best.pt", "input": "photos", "train": {"batch_size": 2, "clip": 0.5}}
+    assert parse(PredictSettings, given).train.batch_size == 2
+    with pytest.raises(UserError) as caught:
+        parse(PredictSettings, {**given, "train": {name: value}})
+    assert str(caught.value) == f"One setting is wrong:\n  train: {name}: got {value!r}; expected {expected}."
