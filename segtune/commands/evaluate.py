@@ -36,13 +36,13 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     set_up_logging()
     given = settings.checkpoint
     names = [given] if isinstance(given, str) else list(given)
-    if settings.data.root is not None and settings.data.name != "portraits":
-        find_pairs(Path(settings.data.root).expanduser())  # before models are loaded
     checkpoints = [Checkpoint.load(name) for name in names]
     if not settings.data.named:
         settings = replace(settings, data=_data_of_training(settings.data, checkpoints))
     data = settings.data.completed(checkpoints[0].settings.data)
     refuse_data_folder(folder, data.root)
+    if data.name == "folder":
+        find_pairs(Path(data.root).expanduser(), data.mask_name)  # before models are built
     seed = checkpoints[0].settings.seed if settings.seed is None else settings.seed
     compute = resolve_device(settings.train)
     with distributed.process_group(compute.device):

@@ -18,6 +18,7 @@ from segtune.config.types import (
     DataName,
     EmptyRule,
     Fraction,
+    MaskName,
     MaxValue,
     Positive,
     Scale,
@@ -79,6 +80,7 @@ class EvaluationDataSettings:
 
     name: DataName | None = None
     root: str | None = None
+    mask_name: MaskName | None = None
     foreground: ForegroundRule | None = None
     invert: bool | None = None
     image_size: Size | None = None

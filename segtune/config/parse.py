@@ -1,5 +1,6 @@
 """Parse plain nested values into validated settings; all problems are reported at once, by setting."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -39,7 +40,7 @@ def _describe(error: ValidationError, schema: dict[str, Any], noun: str) -> Iter
         each["discriminator"]["mapping"] for part in properties for each in part.values() if "discriminator" in each
     ]
     expected: dict[str, tuple[Any, list[str]]] = {}
-    for problem in error.errors(include_url=False):
+    for problem in _of_the_items(error.errors(include_url=False)):
         # Parts of the location that name a choice of type, not a setting, are left out; numbers are places in a list.
         parts = [
             f"[{p}]" if isinstance(p, int) else p
@@ -57,12 +58,33 @@ def _describe(error: ValidationError, schema: dict[str, Any], noun: str) -> Iter
         elif kind == "value_error" and isinstance(value, Mapping):
             yield f"{name}: {message}." if name else f"{message}."
         else:
-            expected.setdefault(name, (value, []))[1].append(message.partition(", unable")[0])
+            expected.setdefault(name, (value, []))[1].append(
+                _LENGTH.sub(r"a list of \1", message.partition(", unable")[0])
+            )
     for name, (value, messages) in expected.items():
         got = repr(value)
         got = got if len(got) <= _LONGEST else f"{got[:_LONGEST]}…"
         yield f"{name}: got {got}; expected: {', or '.join(dict.fromkeys(messages))}."
 
+
+def _of_the_items(problems: Sequence[Any]) -> Iterator[Any]:
+    """Yield problems without those of a whole list of which items fail, and of items that some choice of type takes."""
+    failing: dict[Any, dict[Any, set[int]]] = {}  # by a setting's location and its choices of type: the items
+    for problem in problems:
+        place = problem["loc"]
+        if place and isinstance(place[-1], int):
+            failing.setdefault(place[:-2], {}).setdefault(place[-2:-1], set()).add(place[-1])
+    for problem in problems:
+        place = problem["loc"]
+        if place and isinstance(place[-1], int):
+            of_all = set.intersection(*failing[place[:-2]].values())
+            if not of_all or place[-1] in of_all:
+                yield problem
+        elif not (isinstance(problem["input"], list) and place[:-1] in failing):
+            yield problem
+
+
+_LENGTH = re.compile("List should have (.* items?) after validation")
 
 #: Problems that a message shows, and characters of a wrong value.
 _MOST, _LONGEST = 30, 200

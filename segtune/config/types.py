@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 Positive = Annotated[float, Field(gt=0)]
@@ -25,6 +25,15 @@ EmptyMaskRule = Literal["background", "smooth", "skip"]
 OptimizerName = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["cosine", "poly", "constant"]
 WarmUp = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _with_a_star(value: str) -> str:
+    if value.count("*") != 1 or "/" in value:
+        raise ValueError("a name without extension in which one * stands for the photo's, such as *_mask")
+    return value
+
+
+MaskName = Annotated[str, AfterValidator(_with_a_star)]
 
 
 def without_fields_of(value: Any, others: Iterable[type], own: type | None) -> Any:

@@ -32,7 +32,7 @@ def find_splits(
     root = Path(settings.root).expanduser()
     if settings.name == "portraits":
         make_portraits(root, progress)
-    pairs, problems = find_pairs(root)
+    pairs, problems = find_pairs(root, settings.mask_name)
     splits = {"all": pairs}
     if not whole:
         fractions = settings.val_share, settings.test_share

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from segtune.errors import UserError
 from segtune.models.backbones.spec import BackboneSpec
 from segtune.models.dilation import set_output_stride
+from segtune.models.input_size import too_small
 from segtune.models.module_paths import within
 from segtune.models.receptive_field import Fields
 from segtune.models.taps import resolve
@@ -121,10 +122,8 @@ def describe_network(network: nn.Module, spec: BackboneSpec, size: tuple[int, in
     try:
         reader.read()
     except Exception as error:  # a forward pass can raise anything
-        raise UserError(
-            f"{spec.name} cannot take images of {size[0]} x {size[1]} pixels. Set a larger data.image_size; "
-            "a network made for one size only, as most vision transformers are, cannot be used."
-        ) from error
+        words = too_small(size, partial(_reads, graph), "data.image_size")
+        raise UserError(f"{spec.name} {words}") from error
     nodes = [node for node in graph.graph.nodes if node in names]
     needed = _needed(nodes)
     node_macs = np.array([reader.macs.get(node, 0) for node in nodes], np.int64)
@@ -150,6 +149,14 @@ def describe_network(network: nn.Module, spec: BackboneSpec, size: tuple[int, in
     total = sum(parameter.numel() for parameter in network.parameters())
     every = tuple(names[node] for node in nodes)
     return BackboneSummary(spec, tuple(layers), total, int(node_macs.sum()), every, node_macs, needed[tapped])
+
+
+def _reads(graph: fx.GraphModule, side: int) -> bool:
+    try:
+        fx.Interpreter(graph).run(torch.empty(1, 3, side, side, device="meta"))
+    except Exception:  # a forward pass can raise anything
+        return False
+    return True
 
 
 def without_values(network: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from segtune.models.decoders.layers import resize, tolerate_single_values
+from segtune.models.input_size import check_size
 from segtune.models.tap_scale import TapScale
 from segtune.models.taps import FeatureInfo
 
@@ -39,10 +40,19 @@ class SegmentationModel(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of images; see the class."""
+        """Return the logits of images; see the class.
+
+        Raises:
+            UserError: The backbone does not take images of this size.
+        """
         x = (images.float() - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
-        logits = resize(self.decoder(self.scale(self.backbone(x))).float(), images.shape[-2:])
+        try:
+            features = self.backbone(x)
+        except RuntimeError as error:
+            check_size(self.backbone, images, error)
+            raise
+        logits = resize(self.decoder(self.scale(features)).float(), images.shape[-2:])
         if logits.shape[1] == 2:  # in float32: the difference of two can overflow in float16
             logits = logits[:, 1:] - logits[:, :1]
         return logits

@@ -1,6 +1,8 @@
 """Parsing plain values: every problem is reported, by the dotted name of its setting."""
 
+import copy
 from dataclasses import field
+from typing import Any
 
 import pytest
 from pydantic.dataclasses import dataclass
@@ -8,8 +10,10 @@ from pydantic.dataclasses import dataclass
 from segtune.config.loss_settings import BCESettings, DiceSettings, LossSettings
 from segtune.config.model_settings import DecoderSettings
 from segtune.config.parse import parse
+from segtune.config.schema import Settings
 from segtune.config.types import STRICT, Count
 from segtune.errors import UserError
+from tests.models.test_checkpoint import SETTINGS
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -85,3 +89,38 @@ def test_losses_of_earlier_files_name_the_options_of_all() -> None:
     assert parse(Choices, values).loss == BCESettings()
     with pytest.raises(UserError, match=r"loss\.smoth: there is no such setting\. Did you mean smooth\?"):
         parse(Choices, {"decoder": {"name": "fcn8s"}, "loss": {"name": "dice", "smoth": 5}})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("data.image_size", [256, 10], "data.image_size[1]: got 10; expected: greater than or equal to 32."),
+        (
+            "data.image_size",
+            [1, 2, 3],
+            "data.image_size: got [1, 2, 3]; expected: a valid integer, or a list of at most 2 items, not 3.",
+        ),
+        (
+            "data.foreground",
+            [1, "x"],
+            "data.foreground[1]: got 'x'; expected: a valid integer, or a colour, such as '#ff8000'.",
+        ),
+        ("optimizer.betas", [0.9, 2], "optimizer.betas[1]: got 2; expected: less than or equal to 1."),
+        ("decoder.atrous_rates", [6, 12, -1], "decoder.atrous_rates[2]: got -1; expected: greater than or equal to 1."),
+        (
+            "freeze.phases.all.backbone",
+            ["block1", {"a": 1}],
+            "freeze.phases.all.backbone[1]: got {'a': 1}; expected: a valid string.",
+        ),
+    ],
+)
+def test_the_failing_item_of_a_list_is_named(setting: str, value: Any, expected: str) -> None:
+    values: dict[str, Any] = copy.deepcopy(SETTINGS)
+    *groups, key = setting.split(".")
+    place = values
+    for group in groups:
+        place = place[group]
+    place[key] = value
+    with pytest.raises(UserError) as error:
+        parse(Settings, values)
+    assert str(error.value) == f"One setting is wrong:\n  {expected}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segtune.data.images import EXTENSIONS
 from segtune.data.sources.base import Pair, Problem
+from segtune.data.sources.mask_names import photo_of, shared_pattern
 from segtune.errors import UserError, some
 from segtune.runtime.paths import find_data_folder
 
@@ -34,8 +35,12 @@ _ALIASES = {
 }
 
 
-def find_pairs(root: Path) -> tuple[list[Pair], list[Problem]]:
+def find_pairs(root: Path, mask_name: str | None = None) -> tuple[list[Pair], list[Problem]]:
     """Return pairs of files in `root/images` and `root/masks` with the same stem.
+
+    Args:
+        root: The folder of the data set.
+        mask_name: The stem of a mask where it differs; `*` stands for that of its photo, as in `*_mask`.
 
     Returns:
         The pairs sorted by name, and the problems: files without a partner and two files with one stem (errors), files
@@ -46,7 +51,17 @@ def find_pairs(root: Path) -> tuple[list[Pair], list[Problem]]:
     """
     problems: list[Problem] = []
     photos, masks = (_by_stem(_folder(root, name), problems) for name in ("images", "masks"))
+    stems, strange = list(masks), [path for mask, path in masks.items() if photo_of(mask, mask_name) is None]
+    masks = {photo: path for mask, path in masks.items() if (photo := photo_of(mask, mask_name)) is not None}
+    problems += [Problem("error", _where(path), f"data.mask_name={mask_name} does not fit it") for path in strange]
     if not photos.keys() & masks.keys():
+        if (pattern := shared_pattern(photos, stems)) not in (None, mask_name):
+            value = "null" if pattern == "*" else f"'{pattern}'"
+            raise UserError(
+                f"No photo in {root} has a mask: images/ contains {_contents(root / 'images')}; masks/ contains "
+                f"{_contents(root / 'masks')}. Masks are named {pattern}, where * is the name of the photo: set "
+                f"data.mask_name={value}"
+            )
         raise UserError(
             f"No photo in {root} has a mask: images/ contains {_contents(root / 'images')}; masks/ contains "
             f"{_contents(root / 'masks')}. Photo and mask must have the same name up to the extension, directly "
@@ -54,7 +69,7 @@ def find_pairs(root: Path) -> tuple[list[Pair], list[Problem]]:
             f"Extensions: {' '.join(sorted(EXTENSIONS))}."
         )
     for name in sorted(photos.keys() - masks.keys()):
-        text = f"photo without mask: {_missing(root / 'masks', name)}"
+        text = f"photo without mask: {_missing(root / 'masks', (mask_name or '*').replace('*', name))}"
         problems.append(Problem("error", _where(photos[name]), text))
     for name in sorted(masks.keys() - photos.keys()):
         text = f"mask without photo: {_missing(root / 'images', name)}"

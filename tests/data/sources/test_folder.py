@@ -78,10 +78,49 @@ def test_missing_folders_name_what_is_there(tmp_path: Path) -> None:
 
 
 def test_no_pair_at_all_shows_both_folders(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"images/p{i}.jpg" for i in range(7)), "masks/p0_mask.png")
+    touch(tmp_path, *(f"images/p{i}.jpg" for i in range(7)), "masks/q0.png")
     assert error(find_pairs, tmp_path) == (
         f"No photo in {tmp_path} has a mask: images/ contains p0.jpg, p1.jpg, p2.jpg, p3.jpg, p4.jpg and 2 more; "
-        "masks/ contains p0_mask.png. Photo and mask must have the same name up to the extension, directly in "
+        "masks/ contains q0.png. Photo and mask must have the same name up to the extension, directly in "
         "these folders, "
         "such as images/a.jpg and masks/a.png. Extensions: .bmp .jpeg .jpg .png .tif .tiff .webp."
     )
+
+
+@pytest.mark.parametrize(
+    ("masks", "pattern"),
+    [
+        (["img1_mask", "img2_mask"], "*_mask"),
+        (["mask_img1", "mask_img2", "mask_img10"], "mask_*"),
+        (["a-img1.gt", "a-img2.gt"], "a-*.gt"),
+        (["img10_m"], "*_m"),
+    ],
+)
+def test_what_all_masks_share_is_a_setting_that_the_message_names(
+    tmp_path: Path, masks: list[str], pattern: str
+) -> None:
+    touch(tmp_path, "images/img1.jpg", "images/img2.jpg", "images/img10.jpg", *(f"masks/{mask}.png" for mask in masks))
+    assert error(find_pairs, tmp_path).endswith(
+        f". Masks are named {pattern}, where * is the name of the photo: set data.mask_name='{pattern}'"
+    )
+    pairs, problems = find_pairs(tmp_path, pattern)
+    assert [(pair.name, pair.mask.stem) for pair in pairs] == [
+        (pair.name, pattern.replace("*", pair.name)) for pair in pairs
+    ]
+    assert len(pairs) == len(masks)
+    assert all(problem.level == "error" for problem in problems)
+    assert len(problems) == 3 - len(masks)
+
+
+def test_a_mask_name_that_does_not_fit(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "images/b.jpg", "masks/a.png", "masks/b.png", "masks/c_mask.png")
+    assert error(find_pairs, tmp_path, "*_mask").endswith(
+        ". Masks are named *, where * is the name of the photo: set data.mask_name=null"
+    )
+    touch(tmp_path, "images/c.jpg")
+    assert [str(problem) for problem in find_pairs(tmp_path, "*_mask")[1]] == [
+        "error: masks/a.png: data.mask_name=*_mask does not fit it",
+        "error: masks/b.png: data.mask_name=*_mask does not fit it",
+        "error: images/a.jpg: photo without mask: no masks/a_mask.*",
+        "error: images/b.jpg: photo without mask: no masks/b_mask.*",
+    ]
