@@ -27,7 +27,7 @@ from segtune.config.data_settings import PORTRAITS_ROOT
 from segtune.config.renamed import new_name, with_new_names
 from segtune.config.schema import Settings
 from segtune.errors import FailedError, UserError, nearest
-from segtune.runtime.paths import new_folder
+from segtune.runtime.paths import expanded, new_folder
 
 #: Overrides of mappings that users may extend: Hydra refuses new keys unless the override is marked with ++.
 OVERRIDE = re.compile(r"~|\+*\w[\w@/.:-]*=")
@@ -191,7 +191,7 @@ def output_folder(settings: Settings | EvaluateSettings, name: str) -> Iterator[
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         yield Path(HydraConfig.get().runtime.output_dir)
     elif settings.run_dir:
-        yield Path(settings.run_dir).expanduser()
+        yield expanded(settings.run_dir, "run_dir")
     else:
         of_command = re.sub(r"[^\w.-]", "_", name)  # the name of a network may hold slashes
         path = Path("runs", f"{_time()}_{of_command}")

@@ -15,6 +15,7 @@ from segtune.cli.tasks import find_data
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError
+from segtune.runtime.paths import expanded
 from segtune.training.resume_rules import check_change
 
 
@@ -56,7 +57,7 @@ def _run_folder(text: str) -> Path:
     Raises:
         UserError: There is no run, or the file is a checkpoint other than the last.
     """
-    path = Path(text).expanduser()
+    path = expanded(text, "resume")
     if os.path.isfile(path):
         if path.name not in ("last.pt", "config.yaml"):
             raise UserError(

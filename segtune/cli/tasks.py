@@ -24,7 +24,7 @@ from segtune.config.data_settings import DataSettings
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError
-from segtune.runtime.paths import find_checkpoint, find_data_folder, find_folder, is_file, is_folder
+from segtune.runtime.paths import expanded, find_checkpoint, find_data_folder, find_folder, is_file, is_folder
 
 #: The value of `resume` that begins a run, or goes on with the one that is there.
 AUTO = "auto"
@@ -124,7 +124,7 @@ def _report(config: DictConfig) -> None:
 def _found(checkpoint: str) -> str:
     """Return a checkpoint's path as given or, of a run's folder, the path of its best checkpoint."""
     file = find_checkpoint(checkpoint)
-    return str(file) if is_folder(Path(checkpoint).expanduser()) else checkpoint
+    return str(file) if is_folder(expanded(checkpoint)) else checkpoint
 
 
 def find_data(data: DataSettings | EvaluationDataSettings) -> None:

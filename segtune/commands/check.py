@@ -24,7 +24,7 @@ from segtune.models.layer_info import LayerInfo
 from segtune.models.tapped import build_tapped
 from segtune.runtime.console import counting, print_table, say, set_up_logging, shown
 from segtune.runtime.files import write_atomically, write_json
-from segtune.runtime.paths import find_data_folder, refuse_data_folder
+from segtune.runtime.paths import expanded, find_data_folder, refuse_data_folder
 
 Splits = dict[str, list[Pair]]
 
@@ -42,7 +42,7 @@ def check(settings: CheckSettings, folder: Path) -> Facts:
         UserError: The settings cannot be used.
     """
     set_up_logging()
-    root = Path(settings.data.root).expanduser()
+    root = expanded(settings.data.root)
     refuse_data_folder(folder, root)
     if settings.data.name == "folder":
         find_data_folder(root)

@@ -22,7 +22,7 @@ from segtune.runtime import distributed
 from segtune.runtime.console import say, set_up_logging, shown
 from segtune.runtime.device import resolve_device
 from segtune.runtime.memory import memory_advice
-from segtune.runtime.paths import refuse_data_folder
+from segtune.runtime.paths import expanded, refuse_data_folder
 
 
 def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Facts:
@@ -42,7 +42,7 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     data = settings.data.completed(checkpoints[0].settings.data)
     refuse_data_folder(folder, data.root)
     if data.name == "folder":
-        find_pairs(Path(data.root).expanduser(), data.mask_name)  # before models are built
+        find_pairs(expanded(data.root), data.mask_name)  # before models are built
     seed = checkpoints[0].settings.seed if settings.seed is None else settings.seed
     compute = resolve_device(settings.train)
     with distributed.process_group(compute.device):
@@ -136,7 +136,7 @@ def _warn_of_known(checkpoint: Checkpoint, data: DataSettings, pairs: Sequence[P
 
 def _known_by_name(trained: Settings, data: DataSettings, pairs: Sequence[Pair]) -> list[str]:
     """Return the images that a model was trained on, for a checkpoint that does not record them."""
-    roots = [Path(each.root).expanduser().resolve() for each in (data, trained.data)]
+    roots = [expanded(each.root).resolve() for each in (data, trained.data)]
     if roots[0] != roots[1]:
         return []
     try:

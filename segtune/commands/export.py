@@ -19,6 +19,7 @@ from segtune.inference.onnx_model import need
 from segtune.models.checkpoint import Checkpoint
 from segtune.runtime.console import say, set_up_logging
 from segtune.runtime.files import replacing
+from segtune.runtime.paths import expanded
 
 
 def export(settings: ExportSettings) -> Path:
@@ -29,8 +30,8 @@ def export(settings: ExportSettings) -> Path:
         FailedError: PyTorch cannot export the model, or the result deviates; no file is written then.
     """
     set_up_logging()
-    source = Path(settings.checkpoint).expanduser()
-    target = Path(settings.output).expanduser() if settings.output else source.with_suffix(ENDINGS[settings.format])
+    source = expanded(settings.checkpoint, "checkpoint")
+    target = expanded(settings.output, "output") if settings.output else source.with_suffix(ENDINGS[settings.format])
     _check_target(target, source, overwrite=settings.overwrite)
     if settings.format == "onnx":
         need("onnx", "onnxscript", "onnxruntime")

@@ -1,7 +1,5 @@
 """The command `plan`: show what each phase trains, freezes and costs, without data."""
 
-from pathlib import Path
-
 import torch
 from rich.table import Table
 
@@ -12,6 +10,7 @@ from segtune.models.start import ASSUMED, build_start, check_pretrained
 from segtune.runtime.console import print_table, say, set_up_logging
 from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import write_json
+from segtune.runtime.paths import expanded
 from segtune.training.phase_summary import Facts, announce, cost_of, estimated, everything, facts, measured
 from segtune.training.phases import Phase, plan_phases
 
@@ -57,7 +56,7 @@ def plan(settings: PlanSettings) -> list[Facts]:
             say("\n".join(tensor_lines(built, phase, settings, compute)))
         shown.append({"phase": phase.name} | of_phase)
     if settings.output:
-        write_json(Path(settings.output).expanduser(), {"phases": shown})
+        write_json(expanded(settings.output, "output"), {"phases": shown})
         say(f"Wrote {settings.output}.")
     return shown
 

@@ -23,6 +23,7 @@ from segtune.inference.predictor import Prediction, Predictor, load_as
 from segtune.inference.tally import Tally, count, reason
 from segtune.inference.video import Video, clip
 from segtune.runtime.console import bar, say, set_up_logging
+from segtune.runtime.paths import expanded
 
 #: The kinds of output, each in a folder of its own, with their file endings.
 ENDINGS = {"masks": ".png", "probabilities": ".png", "overlays": ".jpg"}
@@ -44,7 +45,7 @@ def predict(settings: PredictSettings) -> None:
     kinds = [kind for kind in ENDINGS if getattr(settings, kind)]
     if not kinds:
         raise UserError(f"All outputs are off. Set at least one of {', '.join(f'{kind}=true' for kind in ENDINGS)}.")
-    output = Path(settings.output).expanduser()
+    output = expanded(settings.output, "output")
     video = find_video(settings.input)
     if video is None and settings.frames:
         raise UserError(f"frames={settings.frames} is for a video or a camera, but input={settings.input} is neither.")

@@ -1,7 +1,5 @@
 """The command `report`: write a leaderboard of the runs in a folder."""
 
-from pathlib import Path
-
 from segtune.config.command_settings import ReportSettings
 from segtune.errors import UserError, some
 from segtune.reporting.charts import leaderboard_chart
@@ -9,6 +7,7 @@ from segtune.reporting.html import render
 from segtune.reporting.leaderboard import RunResult, differing, find_runs, leaderboard_tables, link_to
 from segtune.runtime.console import print_table, say, set_up_logging, shown
 from segtune.runtime.files import write_atomically
+from segtune.runtime.paths import expanded
 from segtune.runtime.versions import versions
 
 
@@ -19,7 +18,7 @@ def report(settings: ReportSettings) -> list[RunResult]:
         UserError: There is no finished run.
     """
     set_up_logging()
-    folder = Path(settings.folder).expanduser()
+    folder = expanded(settings.folder)
     runs, unfinished, damaged = find_runs(folder)
     if not runs:
         more = f" Unfinished: {some(map(str, unfinished))}." if unfinished else ""
@@ -28,7 +27,7 @@ def report(settings: ReportSettings) -> list[RunResult]:
             "folder such as multirun/2026-01-31_12-00-00 or runs."
         )
     names_of_settings = differing([run.settings for run in runs])
-    path = Path(settings.output).expanduser() if settings.output else folder / "report.html"
+    path = expanded(settings.output, "output") if settings.output else folder / "report.html"
     names = {run.folder: str(run.folder.relative_to(folder)) for run in runs}
     page = {
         "folder": folder,

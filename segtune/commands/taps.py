@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from segtune.probing.tap_search import field_of
 from segtune.reporting.network_plot import draw_network
 from segtune.runtime.console import compact_table, print_table, say, set_up_logging
 from segtune.runtime.files import csv_text
+from segtune.runtime.paths import expanded
 
 
 def row(layer: LayerInfo, summary: BackboneSummary, role: str) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def taps(settings: TapsSettings) -> list[dict[str, Any]]:
     roles = {layer.name: role for role, layer in chosen.items()}
     rows = [row(layer, summary, roles.get(layer.name, "")) for layer in summary.layers]
     if settings.picture:
-        draw_network(Path(settings.picture).expanduser(), summary, chosen, settings.data.size)
+        draw_network(expanded(settings.picture, "picture"), summary, chosen, settings.data.size)
     if settings.format == "json":
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     elif settings.format == "csv":

@@ -1,6 +1,7 @@
 """The orientation in the EXIF data of a photo."""
 
 import logging
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from segtune.data.orientation import as_orientation
 log = logging.getLogger(__name__)
 
 _ORIENTATION = 0x0112
+_EMPTY = 20  # the most bytes of EXIF data without any entry
+
+# Pillow does not say of which file; `exif_orientation` does.
+warnings.filterwarnings("ignore", "Corrupt EXIF data", module=r"PIL\.")
 
 
 def exif_orientation(path: Path, image: Image.Image) -> int:
@@ -21,11 +26,13 @@ def exif_orientation(path: Path, image: Image.Image) -> int:
         image: The opened image.
     """
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        exif = image.getexif()
     except Exception as error:  # on damaged EXIF data Pillow raises nearly anything
         _warn(path, f"{type(error).__name__}: {error}")
         return 1
-    return as_orientation(value)
+    if not exif and len(image.info.get("exif", b"")) > _EMPTY:
+        _warn(path, "it holds no entry that is whole")
+    return as_orientation(exif.get(_ORIENTATION, 1))
 
 
 @cache  # once a process, however often the photo is read

@@ -16,7 +16,7 @@ from segtune.data.sources.portraits import make_portraits
 from segtune.errors import UserError, some
 from segtune.runtime import distributed
 from segtune.runtime.console import counting, say
-from segtune.runtime.paths import special_kind
+from segtune.runtime.paths import expanded, special_kind
 
 Progress = Callable[[int, int], None]
 
@@ -29,7 +29,7 @@ def find_splits(
     Raises:
         UserError: There is no data, or it cannot be split.
     """
-    root = Path(settings.root).expanduser()
+    root = expanded(settings.root)
     if settings.name == "portraits":
         make_portraits(root, progress)
     pairs, problems = find_pairs(root, settings.mask_name)
@@ -58,7 +58,7 @@ def build_splits(
     problems += found
     errors = [problem for problem in problems if problem.level == "error"]
     if errors:
-        root = Path(settings.root).expanduser()
+        root = expanded(settings.root)
         raise UserError(f"The data in {root} cannot be used:\n{report(errors)}")
     if problems:
         say(report(problems))
@@ -83,7 +83,7 @@ def look_for_data(settings: DataSettings, seed: int, workers: int, *, whole: boo
 
 def data_line(settings: DataSettings, splits: dict[str, list[Pair]]) -> str:
     """Return a line that names a data set and the number of its images, in all and by split."""
-    root = Path(settings.root).expanduser().absolute()
+    root = expanded(settings.root).absolute()
     count = sum(map(len, splits.values()))
     sizes = ", ".join(f"{split} {len(pairs)}" for split, pairs in splits.items())
     return f"Data: {settings.name} {root}, {count} image{'' if count == 1 else 's'}" + (f" ({sizes})" if sizes else "")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from segtune.config.command_settings import EvaluateSettings, TTASettings
 from segtune.config.data_settings import DataSettings
@@ -31,6 +30,7 @@ from segtune.runtime import distributed
 from segtune.runtime.console import say
 from segtune.runtime.device import Device
 from segtune.runtime.files import without_nan
+from segtune.runtime.paths import expanded
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _settings_of(evaluated: EvaluatedModel, result: Evaluation) -> Facts:
         "loss": result.loss,
         "split": evaluated.data.split,
         "checkpoint": evaluated.name,
-        "data": str(Path(evaluated.data.root).expanduser().resolve()),
+        "data": str(expanded(evaluated.data.root).resolve()),
         "foreground": evaluated.data.foreground,
         "invert": evaluated.data.invert,
         "max_value": evaluated.data.max_value,
@@ -146,7 +146,9 @@ def read_groups(data: DataSettings, pairs: Sequence[Pair]) -> dict[str, Labels]:
     Raises:
         UserError: The table is invalid.
     """
-    return groups_of_table(Path(data.groups).expanduser(), [pair.name for pair in pairs], say) if data.groups else {}
+    return (
+        groups_of_table(expanded(data.groups, "data.groups"), [pair.name for pair in pairs], say) if data.groups else {}
+    )
 
 
 def _groups(data: DataSettings, result: Evaluation) -> dict[str, Labels]:

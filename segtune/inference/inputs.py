@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segtune.data.images import EXTENSIONS
 from segtune.errors import UserError
-from segtune.runtime.paths import special_kind
+from segtune.runtime.paths import expanded, special_kind
 
 VIDEOS = frozenset({".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 
@@ -40,7 +40,7 @@ def find_video(text: str) -> int | Path | None:
         if not number.isdecimal():
             raise UserError(f"input={text}: expected a camera by its number, such as camera:0.")
         return int(number)
-    path = Path(text).expanduser()
+    path = expanded(text, "input")
     return path if path.suffix.lower() in VIDEOS and path.is_file() else None
 
 
@@ -58,7 +58,7 @@ def find_images(text: str, own: Collection[Path] = (), others: Counter[str] | No
     others = Counter() if others is None else others
     if not text.strip():
         raise UserError("input is empty. Expected a photo, a folder, a pattern, a video, or camera:0.")
-    path, results = Path(text).expanduser(), {os.path.realpath(folder) for folder in own}
+    path, results = expanded(text, "input"), {os.path.realpath(folder) for folder in own}
     if path.is_file():
         return [Source(path, path.stem)]
     if path.is_dir():

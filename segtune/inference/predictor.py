@@ -20,6 +20,7 @@ from segtune.inference.tta import Network, with_tta
 from segtune.metrics.overlap import logit_of
 from segtune.models.checkpoint import Checkpoint
 from segtune.runtime.device import Device, resolve_device
+from segtune.runtime.paths import expanded
 
 File = str | PathLike[str]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -147,7 +148,7 @@ def load_as(settings: PredictSettings) -> Predictor:
             f"tile={settings.tile} predicts an image at its own size, image_size={settings.image_size} at a fixed one: "
             "set only one of them."
         )
-    path = Path(settings.checkpoint).expanduser()
+    path = expanded(settings.checkpoint, "checkpoint")
     compute = resolve_device(settings.train)
     exported = path.suffix.lower() == ".onnx"
     network, size, threshold, max_value = _exported(path) if exported else _trained(path, compute)

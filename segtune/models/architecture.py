@@ -7,35 +7,32 @@ import torch
 from torch import Tensor
 
 from segtune.models.backbones.registry import BACKBONES
-from segtune.models.state_dicts import BATCH_COUNTER
 from segtune.runtime.paths import find_model_file
 
 BACKBONE = "backbone."
 
 
 def why_foreign(
-    path: Path, name: str, found: Collection[str], wanted: Mapping[str, Tensor], fitting: Collection[str]
+    path: Path, name: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fitting: Collection[str]
 ) -> tuple[bool, str]:
     """Return whether the backbone in a file is another network than a model's, and what to tell of it, if anything.
 
-    A checkpoint of segtune names its backbone: another one is foreign unless every wanted tensor fits. Other files are
-    foreign where less than half of the tensors fit, of the file's or of those wanted, whichever are fewer. Counters of
-    batches are of every BatchNorm, so they prove nothing.
+    A checkpoint of segtune names its backbone: another one is foreign unless every wanted weight fits. Other files are
+    foreign where less than half of the weights fit, of the file's or of those wanted, whichever are fewer. Only weights
+    of layers prove something: vectors, as those of BatchNorm, fit between many networks.
 
     Args:
         path: The file, whose tensors have been read.
         name: The name of the model's backbone; "" for no check.
-        found: The names of the file's tensors, as the model would name them.
+        found: The file's tensors by the names that the model would give them.
         wanted: The model's tensors to restore.
         fitting: The names of those that fit by name and shape.
     """
-    file, own, fits = (
-        [tensor for tensor in names if tensor.startswith(BACKBONE) and not tensor.endswith(BATCH_COUNTER)]
-        for names in (found, wanted, fitting)
-    )
+    file, own = layer_weights(found), layer_weights(wanted)
+    fits = own & set(fitting)
     if not name or not file or not own:
         return False, ""
-    counts = f"{len(fits)} of {len(own)} tensors of {name} fit by name and shape"
+    counts = f"{len(fits)} of {len(own)} weights of {name} fit by name and shape"
     theirs = backbone_in(path)
     if theirs and _plain(theirs) == _plain(name):
         return False, ""
@@ -47,6 +44,11 @@ def why_foreign(
     if 2 * len(fits) < min(len(file), len(own)):
         return True, f"The backbone in {path} is another network than {name}: it is not restored ({counts})."
     return False, ""
+
+
+def layer_weights(tensors: Mapping[str, Tensor]) -> set[str]:
+    """Return the names of a backbone's tensors of two or more dimensions: the weights of its layers."""
+    return {name for name, tensor in tensors.items() if name.startswith(BACKBONE) and tensor.ndim > 1}
 
 
 def backbone_in(path: Path) -> str:

@@ -20,7 +20,7 @@ from segtune.models.progress import State
 from segtune.models.tap_scale import with_scales
 from segtune.models.tensor_files import read_file, unusable
 from segtune.runtime.files import replacing
-from segtune.runtime.paths import find_checkpoint
+from segtune.runtime.paths import expanded, find_checkpoint
 
 #: Increased whenever the meaning of a checkpoint's entries changes.
 FORMAT = 2
@@ -80,7 +80,7 @@ class Checkpoint:
             raise UserError(f"The state of the run in the checkpoint {file} cannot be used. {error}") from error
         weights = content["weights"]
         return cls(
-            name=str(path) if file == Path(path).expanduser() else str(file),
+            name=str(path) if file == expanded(path) else str(file),
             settings=settings,
             taps=content["taps"],
             source=weights["source"],

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from segtune.errors import UserError, nearest, some
 from segtune.models.backbones.spec import BackboneSpec
 from segtune.models.state_dicts import BATCH_COUNTER, best_prefixes, check_types, read_state_dict, same_numbers
+from segtune.runtime.paths import expanded
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ def load_weights(spec: BackboneSpec, network: nn.Module, weights: str) -> Loaded
         if weights == "imagenet":
             raise UserError(f"backbone.weights=imagenet: {trouble}")
         return LoadedWeights(None, trouble=trouble)
-    path = Path(weights).expanduser()
+    path = expanded(weights, "backbone.weights")
     if not path.suffix and not path.exists():
         words = ("auto", "imagenet", "none")
         raise UserError(
@@ -86,8 +88,9 @@ def _load_file(spec: BackboneSpec, network: nn.Module, path: Path) -> LoadedWeig
             f"{len(missing)} are missing ({some(missing, 6)}), {len(unused)} are unexpected ({some(unused, 6)})."
             + "".join(
                 f"\n  shape mismatch: {name}: got {file} from the file; expected {own}"
-                for name, (file, own) in match.mismatched.items()
+                for name, (file, own) in islice(match.mismatched.items(), 6)
             )
+            + (f"\n  and {more} more" if (more := len(match.mismatched) - 6) > 0 else "")
         )
     check_types(found, match.fitting, path)
     network.load_state_dict({name: found[name] for name in match.fitting}, strict=False)

@@ -15,6 +15,7 @@ from segtune.models.module_paths import matching
 from segtune.models.pretrained import match_tensors
 from segtune.models.state_dicts import BATCH_COUNTER, best_prefixes, check_types, read_state_dict
 from segtune.models.tap_scale import PREFIX, restored_scales, with_scales
+from segtune.runtime.paths import expanded
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def restore(model: nn.Module, settings: RestoreSettings, backbone: str = "") -> 
     if not wanted:
         raise UserError(f"restore.exclude leaves nothing to restore of restore.scope={settings.scope}.")
 
-    path = Path(settings.checkpoint).expanduser()
+    path = expanded(settings.checkpoint, "restore.checkpoint")
     content = read_state_dict(path, "restore.checkpoint")
     names = _our_names(content, {name: present[name] for name in wanted}, settings, path)
     found = {name: content[theirs] for name, theirs in names.items()}
@@ -99,7 +100,7 @@ def restore(model: nn.Module, settings: RestoreSettings, backbone: str = "") -> 
     scales = restored_scales(model, match.fitting)
     found = with_scales(found, scales)
     scale_match = match_tensors(found, {name: present[name] for name in scales})
-    is_foreign, warning = why_foreign(path, backbone, names, {name: present[name] for name in wanted}, match.fitting)
+    is_foreign, warning = why_foreign(path, backbone, found, {name: present[name] for name in wanted}, match.fitting)
     left = {name for name in match.fitting if is_foreign and name.startswith(BACKBONE)}
     result = Restored(
         str(path),

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from segtune.config.schema import RunSettings
 from segtune.errors import UserError
+from segtune.models.architecture import layer_weights
 from segtune.models.backbones.registry import spec_of
 from segtune.models.build import BuiltModel, build_model, gradient_stops
 from segtune.models.module_paths import owners, within
@@ -69,18 +70,19 @@ def _build(settings: RunSettings, weights: str) -> BuiltModel:
 
 
 def _restored(built: BuiltModel, settings: RunSettings) -> tuple[BuiltModel, float]:
-    """Return a model with the tensors of a file, and which fraction of the backbone's they are.
+    """Return a model with the tensors of a file, and which fraction of the weights of the backbone's layers they are.
 
-    BatchNorm's counters restore nothing: they say nothing about a network.
+    Without any, the backbone counts as random: what else fits, such as BatchNorm's vectors, restores no network.
     """
     report = restore(built.model, settings.restore, settings.backbone.name)
-    restored = set(report.restored)
-    names = [name for name in built.model.state_dict() if not name.endswith(BATCH_COUNTER)]
-    of_backbone = [name in restored for name in names if name.startswith("backbone.")]
+    restored, tensors = set(report.restored), built.model.state_dict()
+    weights_of_layers = layer_weights(tensors)
+    share = len(weights_of_layers & restored) / len(weights_of_layers)
+    names = [name for name in tensors if not name.endswith(BATCH_COUNTER)]
     lacking = {name.rpartition(".")[0] for name in names if name not in restored}
     weights, new = built.weights, built.new
-    if weights.source is None and any(of_backbone):
+    if weights.source is None and share:
         weights, new = LoadedWeights(report.source, trouble=weights.trouble), ("backbone", "decoder")
     measure_scale(built.model, pretrained=weights.source is not None, keep=restored)
     left = [path for path in owners(built.model) if path in lacking and within(path, new)]
-    return replace(built, weights=weights, new=tuple(left), restored=report), sum(of_backbone) / len(of_backbone)
+    return replace(built, weights=weights, new=tuple(left), restored=report), share

@@ -19,25 +19,30 @@ def find_folder(setting: str, path: str | Path, advice: str = "") -> Path:
     Raises:
         UserError: It is empty or does not exist; the message ends with `advice`.
     """
-    folder = _expanded(setting, path)
+    if not str(path):
+        raise UserError(f"{setting} is empty. Set it to a path; the current folder is a dot: {setting}=.")
+    folder = expanded(path, setting)
     if not os.path.isdir(folder):  # Path.is_dir raises an error where a folder above must not be read
         text = f"{setting}={folder} is not a folder (current folder: {Path.cwd()})."
         raise UserError(f"{text} {advice}".rstrip())
     return folder
 
 
-def _expanded(setting: str, path: str | Path) -> Path:
-    """Return the path that a setting names, with ~ expanded.
+def expanded(path: str | Path, setting: str = "") -> Path:
+    """Return a path with ~ expanded.
+
+    Args:
+        path: The path.
+        setting: The setting that names it, for the message.
 
     Raises:
-        UserError: It is empty, or begins with a user who does not exist.
+        UserError: It begins with a user who does not exist.
     """
-    if not str(path):
-        raise UserError(f"{setting} is empty. Set it to a path; the current folder is a dot: {setting}=.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{setting}={path}: there is no home folder of {Path(path).parts[0]}.") from error
+        named = f"{setting}={path}" if setting else str(path)
+        raise UserError(f"{named}: there is no home folder of {Path(path).parts[0]}.") from error
 
 
 def find_data_folder(root: str | Path) -> Path:
@@ -78,7 +83,7 @@ def refuse_data_folder(run_dir: Path, root: str | Path) -> None:
     Raises:
         UserError: `run_dir` is the data set's folder `root`, or in its images/ or masks/.
     """
-    here, data = run_dir.resolve(), Path(root).expanduser().resolve()
+    here, data = run_dir.resolve(), expanded(root).resolve()
     if here == data or any(here.is_relative_to(data / name) for name in ("images", "masks")):
         raise UserError(f"run_dir={run_dir} is inside the data set, which is never changed. Set another run_dir.")
 
@@ -89,7 +94,7 @@ def find_checkpoint(path: str | Path) -> Path:
     Raises:
         UserError: It does not exist; the message names other checkpoints in its folder.
     """
-    file = Path(path).expanduser()
+    file = expanded(path, "checkpoint")
     if is_folder(file):
         return _best_of(file, "checkpoint")
     if not is_file(file):
@@ -107,7 +112,7 @@ def find_model_file(setting: str, path: str | Path, otherwise: str) -> Path:
     Raises:
         UserError: It does not exist, which the text `otherwise` says.
     """
-    file = Path(path).expanduser()
+    file = expanded(path, setting)
     if is_folder(file):
         return _best_of(file, setting)
     if not is_file(file):

@@ -1,6 +1,7 @@
 """EXIF data that Pillow cannot parse cost a photo its orientation, not itself."""
 
 from pathlib import Path
+from warnings import filterwarnings
 
 import numpy as np
 import pytest
@@ -45,6 +46,25 @@ def test_a_photo_with_damaged_exif_data_is_read_as_it_is_stored(
     (warning,) = said
     assert warning.startswith(f"{path}: its EXIF data cannot be read (SyntaxError: not a TIFF file")
     assert warning.endswith("), so it is used as it is stored, not rotated.")
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpg"])
+def test_exif_data_that_end_too_early_are_said_by_the_name_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, kind: str
+) -> None:
+    said = list[str]()
+    monkeypatch.setattr(log, "warning", lambda text, *values: said.append(text % values))
+    filterwarnings("ignore", "Corrupt EXIF data", module=r"PIL\.")  # as the module does; each test begins without
+    whole = b"Exif\0\0MM\0*\0\0\0\x08\0\x00"  # without any entry, which is no damage
+    for name, exif in (("whole", whole), ("damaged", whole[:-2] + b"\xff\xff" + 30 * b"\xff")):
+        path = tmp_path / f"{name}.{kind}"
+        Image.fromarray(stored()).save(path, exif=exif)
+        assert read_photo(path).shape == (4, 6, 3)
+    assert said == [
+        f"{path}: its EXIF data cannot be read (it holds no entry that is whole), so it is used as it is stored, "
+        "not rotated."
+    ]
+    assert not recwarn.list
 
 
 def test_an_orientation_that_there_is_not_is_none(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def xceptions(built: BuiltModel, path: Path) -> str:
     model = built.model.state_dict()
     chance = ("backbone.bn1.", "decoder.")
     fits = {name: tensor for name, tensor in model.items() if name.startswith(chance) or "num_batches" in name}
-    more = {f"backbone.block{n}.weight": torch.zeros(1) for n in range(99)}
+    more = {f"backbone.block{n}.weight": torch.zeros(1, 1) for n in range(99)}
     torch.save({"settings": {"backbone": {"name": "xception"}}, "model": fits | more}, path)
     return str(path)
 
@@ -136,8 +136,8 @@ def test_a_backbone_of_another_network_is_as_if_nothing_were_restored(start, tmp
     assert report is not None
     assert not any(name.startswith("backbone.") for name in report.restored)
     assert set(report.foreign) == {f"backbone.bn1.{n}" for n in ("weight", "bias", "running_mean", "running_var")}
-    total = sum(n.startswith("backbone.") and "num_batches" not in n for n in built.model.state_dict())
-    counts = f"4 of {total} tensors of resnet50 fit by name and shape"
+    total = sum(n.startswith("backbone.") and tensor.ndim > 1 for n, tensor in built.model.state_dict().items())
+    counts = f"0 of {total} weights of resnet50 fit by name and shape"
     assert report.warning == (
         f"{path} was trained with the backbone xception, not resnet50: its backbone is not restored ({counts})."
     )
@@ -147,11 +147,13 @@ def test_a_backbone_of_another_network_is_as_if_nothing_were_restored(start, tmp
         start("auto", checkpoint=path, scope="backbone")
 
 
-def test_counters_alone_restore_no_backbone(start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["num_batches", "running", "bn"])
+def test_vectors_and_counters_alone_restore_no_backbone(start, tmp_path: Path, kind: str) -> None:
     model = start("none")[0].model.state_dict()
-    torch.save({n: t for n, t in model.items() if "num_batches" in n or n.startswith("decoder.")}, tmp_path / "a.pth")
+    torch.save({n: t for n, t in model.items() if kind in n or n.startswith("decoder.")}, tmp_path / "a.pth")
     built, asked = start("auto", checkpoint=str(tmp_path / "a.pth"))
     assert (asked, built.weights.source) == (["none", "auto"], "from auto")
+    assert start("none", checkpoint=str(tmp_path / "a.pth"))[0].weights.source is None
 
 
 def test_a_small_part_of_the_backbone_is_restored_on_top_of_its_weights(start, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from segtune.errors import UserError
 from segtune.runtime.paths import (
+    expanded,
     find_checkpoint,
     find_data_folder,
     find_folder,
@@ -98,3 +99,18 @@ def test_model_files_and_run_folders(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "hub" / "model.safetensors").touch()
     with pytest.raises(UserError, match=r"Name one of the files below it: .*/hub/model\.safetensors\.$"):
         find_model_file("backbone.weights", tmp_path / "hub", "")
+
+
+def test_a_home_folder_of_nobody() -> None:
+    path = "~no_such_user_1/x"
+    none = "there is no home folder of ~no_such_user_1."
+    for call, begin in (
+        (lambda: expanded(path), path),
+        (lambda: expanded(path, "run_dir"), f"run_dir={path}"),
+        (lambda: find_checkpoint(path), f"checkpoint={path}"),
+        (lambda: find_model_file("backbone.weights", path, ""), f"backbone.weights={path}"),
+    ):
+        with pytest.raises(UserError) as caught:
+            call()
+        assert str(caught.value) == f"{begin}: {none}"
+    assert expanded("~") == Path.home()
