@@ -68,7 +68,10 @@ def test_a_folder_that_cannot_be_created_is_explained(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     with pytest.raises(UserError) as error:
         new_folder(tmp_path / "runs" / "now")
-    assert str(error.value) == f"Cannot create the folder {tmp_path / 'runs' / 'now'}: File exists."
+    assert str(error.value) == (
+        f"Cannot create the folder {tmp_path / 'runs' / 'now'}: a part of the path is a file, not a folder "
+        "(File exists): move it away, or choose another path."
+    )
 
 
 @pytest.mark.parametrize(
