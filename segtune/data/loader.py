@@ -8,9 +8,11 @@ import queue
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -83,7 +85,6 @@ class BatchLoader:
 
     def __init__(self, dataset: SegmentationDataset, batches: EpochBatches, workers: int, pin_memory: bool) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        _end_workers_at_exit()
         self.dataset, self.batches, self.pin_memory = dataset, batches, pin_memory
         self.loader = self._loader(min(workers, cores))
         self.thread: threading.Thread | None = None
@@ -155,7 +156,10 @@ class BatchLoader:
             # What they need is tried first: a data loader that has failed half-way prints a traceback when it is freed.
             tried: list[Any] = [multiprocessing.Queue() for _ in range(self.loader.num_workers + 2)]
             del tried
-            return iter(self.loader)
+            others = set(multiprocessing.active_children())
+            batches = iter(self.loader)
+            _workers.update(set(multiprocessing.active_children()) - others)
+            return batches
         except OSError as error:
             _warn_of_workers(error.strerror or str(error))
             self.loader = self._loader(0)
@@ -195,18 +199,18 @@ def _explained(error: BaseException) -> BaseException:
     )
 
 
-@cache
-def _end_workers_at_exit() -> None:
+#: The worker processes of all loaders.
+_workers: "weakref.WeakSet[BaseProcess]" = weakref.WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
     """End workers that are left at exit, such as those of a loader that a traceback refers to.
 
     Python would send SIGTERM, of which they ignore the first, and wait for them.
     """
-
-    def end() -> None:
-        for process in multiprocessing.active_children():
-            process.kill()
-
-    atexit.register(end)
+    for process in _workers & set(multiprocessing.active_children()):
+        process.kill()
 
 
 @cache

@@ -226,3 +226,18 @@ def test_batches_that_come_without_shared_memory_are_the_same(
     assert all(same(a, b) and torch.equal(a["index"], b["index"]) for a, b in zip(expected, got, strict=True))
     assert len(warned) == 1
     assert "is full, so batches come from the workers in a slower way" in warned[0]
+
+
+def test_only_workers_of_loaders_are_ended_at_exit(pairs: list[Pair]) -> None:
+    other = multiprocessing.Process(target=time.sleep, args=(60,))
+    other.start()
+    loader = troubled(pairs, "")
+    assert len(list(loader)) == 4
+    mine = [process for process in multiprocessing.active_children() if process in module._workers]
+    module._end_workers()
+    for process in mine:
+        process.join(10)
+    assert len(mine) >= 1
+    assert [process.is_alive() for process in mine] == [False] * len(mine)
+    assert other.is_alive()
+    other.kill()
