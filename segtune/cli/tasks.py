@@ -129,8 +129,8 @@ def _found(checkpoint: str) -> str:
 
 def find_data(data: DataSettings | EvaluationDataSettings) -> None:
     """Check that the user's data folder exists, if one is named; the built-in data set is generated when missing."""
-    if data.root is not None and data.name != "portraits":
-        find_data_folder(data.root)
+    if data.root is not None:
+        expanded(data.root, "data.root") if data.name == "portraits" else find_data_folder(data.root)
 
 
 TASKS: dict[str, Callable[[DictConfig], Any]] = {

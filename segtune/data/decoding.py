@@ -53,8 +53,8 @@ class Decoded:
     """The first image of a file, upright.
 
     `content` is an array for the 16-bit types, (H, W) of grey or (H, W, bands) of RGB with perhaps an alpha channel,
-    and for signed 8 bits; else Pillow's image. `orientation` is that of the file, EXIF's or TIFF's, 1 to 8, which has
-    been applied. `frames` is how many images or pages the file holds, `layout` how a TIFF stores them.
+    and for signed 8 and unsigned 32 bits; else Pillow's image. `orientation` is that of the file, EXIF's or TIFF's, 1
+    to 8, which has been applied. `frames` is how many images or pages the file holds, `layout` how a TIFF stores them.
     """
 
     content: Image.Image | NDArray[np.integer[Any]]
@@ -160,11 +160,12 @@ def _deep_png(path: Path, image: Image.Image) -> NDArray[np.uint16]:
 
 
 def _numbers(image: Image.Image, layout: tiff.Layout | None) -> Image.Image | NDArray[Any]:
-    """Return a grey image of 16 bits, or of signed 8 bits, as an array; others as they are."""
+    """Return a grey image of 16 bits, or of a type that Pillow does not have, as an array; others as they are."""
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint16)
         return np.uint16(65535) - values if layout and layout.inverted else values  # Pillow inverts 8 bits only
-    return np.asarray(image).view(np.int8) if image.mode == "L" and layout and layout.kind == "signed" else image
+    missing = {("L", "signed"): np.int8, ("I", "unsigned"): np.uint32}.get((image.mode, layout.kind if layout else ""))
+    return image if missing is None else np.asarray(image).view(missing)
 
 
 def _frames(path: Path, image: Image.Image) -> int:

@@ -69,7 +69,8 @@ def load_photo(path: Path) -> Photo:
     """
     decoded = decode(path)
     content, layout = decoded.content, decoded.layout
-    if (layout and layout.kind != "unsigned") or (isinstance(content, Image.Image) and content.mode in ("F", "I")):
+    unbounded = layout and (layout.kind != "unsigned" or layout.bits > 16)
+    if unbounded or (isinstance(content, Image.Image) and content.mode in ("F", "I")):
         raise ImageError(path, _no_range(decoded))
     if isinstance(content, Image.Image):
         samples: NDArray[Any] = _rgb(path, content)
@@ -124,7 +125,7 @@ def load_mask(path: Path) -> LoadedMask:
     viewer does.
 
     Returns:
-        Values of shape `(H, W)`; an array of numbers is uint8, int8, uint16 or int32.
+        Values of shape `(H, W)`; an array of numbers is uint8, int8, uint16, int32 or uint32.
 
     Raises:
         ImageError: The file cannot be read, or holds what cannot be labels.

@@ -56,6 +56,12 @@ def test_data_are_looked_for_before_weights_are_loaded(
     assert expected[fault] in err
 
 
+def test_a_home_folder_of_nobody_is_told_for_the_built_in_data_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "data=portraits", "data.root=~no_such_user_1/photos"]) == 2
+    message = "data.root=~no_such_user_1/photos: there is no home folder of ~no_such_user_1."
+    assert message in capsys.readouterr().err
+
+
 def test_every_command_has_a_task() -> None:
     assert set(tasks.TASKS) == set(COMMANDS)
 

@@ -296,9 +296,10 @@ def test_photos_without_a_known_range_are_refused(tmp_path: Path) -> None:
         assert refusal(read_photo, path) == f"{kind} {advice} (this file has {extent})"
 
 
-def test_signed_masks_keep_their_values(tmp_path: Path) -> None:
-    for dtype in (np.int8, np.int16, np.int32):
-        values = np.array([[-1, 0], [5, 100]], dtype)
+def test_signed_and_wide_masks_keep_their_values(tmp_path: Path) -> None:
+    for dtype in (np.int8, np.int16, np.int32, np.uint32):
+        least = 3_000_000_000 if dtype == np.uint32 else -1
+        values = np.array([[least, 0], [5, 100]], dtype)
         assert np.array_equal(numbers(write_tiff(tmp_path / "a.tif", values, colours=1)), values)
 
 

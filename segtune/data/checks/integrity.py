@@ -1,16 +1,17 @@
 """Check a whole data set before training and list all problems at once (as nnU-Net does)."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from segtune.data.checks.mask_values import value_problems
+from segtune.data.checks.mask_values import list_values, value_problems
 from segtune.data.checks.near_duplicates import FLAT, NearDuplicate
 from segtune.data.checks.photo_problems import photo_problems
 from segtune.data.checks.scan import SampleStats, scan
-from segtune.data.labels import Foreground
+from segtune.data.labels import Foreground, is_background
 from segtune.data.sources.base import Pair, Problem
 from segtune.errors import some
 
@@ -46,7 +47,7 @@ def judge(seen: Sequence[SampleStats], foreground: Foreground, max_value: int | 
     """Return the problems of the readable pairs of a data set as a whole."""
     problems = value_problems(seen, foreground)
     if not any(problem.level == "error" for problem in problems):
-        problems += _class_problems(seen) + _inverted(seen)
+        problems += _class_problems(seen, foreground) + _inverted(seen)
     return photo_problems(seen, max_value) + problems + _duplicates(seen)
 
 
@@ -65,7 +66,7 @@ def _kind(problem: Problem) -> tuple[str, str]:
     return problem.level, problem.text.partition(":")[0]  # "error" sorts before "warning"
 
 
-def _class_problems(seen: Sequence[SampleStats]) -> list[Problem]:
+def _class_problems(seen: Sequence[SampleStats], foreground: Foreground) -> list[Problem]:
     """Return problems of masks with only one class."""
     problems = []
     check = "check data.foreground and data.invert"
@@ -93,8 +94,21 @@ def _class_problems(seen: Sequence[SampleStats]) -> list[Problem]:
     empty = [str(one) for one in seen if one.fraction == 0]
     if empty:
         text = f"no foreground: {len(empty)} of {len(seen)} masks ({len(empty) / len(seen):.1%}): {some(empty)}"
+        text += _not_taken([one for one in seen if one.fraction == 0], foreground)
         problems.append(Problem("warning", "masks", text))
     return problems
+
+
+def _not_taken(empty: Sequence[SampleStats], foreground: Foreground) -> str:
+    """Return what empty masks hold besides the background, if the rule takes it for background too."""
+    if foreground.invert or not isinstance(foreground.rule, int):
+        return ""  # ids of other classes are usual in masks of several classes
+    left = [one for one in empty if not all(map(is_background, one.values))]
+    if not left:
+        return ""
+    values = Counter(value for one in left for value in one.values if not is_background(value))
+    text = f"; {len(left)} of them hold values below data.foreground={foreground.rule}"
+    return f"{text}: {list_values(values)}; if they are the object in these masks, set data.foreground=nonzero"
 
 
 def _duplicates(seen: Sequence[SampleStats]) -> list[Problem]:
@@ -162,12 +176,21 @@ def _inverted(seen: Sequence[SampleStats]) -> list[Problem]:
     measured = [(one, one.border) for one in seen if 0 < one.fraction < 1]
     if not measured:
         return []
+    around = [one for one, border in measured if border >= _ALL_AROUND and one.fraction > 0.5]
+    clear = [str(one) for one, border in measured if border <= 1 - _ALL_AROUND and one.fraction < 0.5]
     usual = float(np.median([border for _, border in measured]))
     if usual > _MOSTLY and np.mean([one.fraction for one, _ in measured]) > 0.5:
         text = f"perhaps all inverted: in half of the masks at least {usual:.0%} of the image's border is foreground"
-        return [Problem("warning", "masks", f"{text}; if that is the background, set data.invert=true")]
-    odd = [one for one, border in measured if border >= _ALL_AROUND and one.fraction > 0.5]
-    if usual > _RARELY or not odd:
-        return []
+        text += "; if that is the background, set data.invert=true"
+        text += f", and invert the masks in which it is nowhere on the border: {some(clear)}" if clear else ""
+        return [Problem("warning", "masks", text)]
+    if usual > _RARELY:
+        if len(around) + len(clear) < _MOSTLY * len(measured) or not (around and clear):
+            return []
+        text = (
+            f"perhaps half inverted: foreground is the image's whole border in {len(around)} masks and none of it in "
+        )
+        text += f"{len(clear)}, as where the object is white in some masks and black in others: compare "
+        return [Problem("warning", "masks", f"{text}{around[0]} and {clear[0]}")]
     text = "perhaps inverted: the image's whole border is foreground, unlike that of most masks"
-    return [Problem("warning", f"masks/{one.pair.mask.name}", text) for one in odd]
+    return [Problem("warning", f"masks/{one.pair.mask.name}", text) for one in around]

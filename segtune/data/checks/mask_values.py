@@ -16,6 +16,8 @@ Counts = Mapping[Value, int]
 _MOST_CLASSES = 16
 _MOST_LISTED = 8
 _VOID = 255
+# The brightest values of blurred masks of one object, in 8 and 16 bits.
+_WHITES = (*range(250, 256), *range(65000, 65536))
 _LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 
 
@@ -103,9 +105,11 @@ def _advice_on_numbers(seen: Sequence[SampleStats], masks: Counts) -> str:
     others = _others(masks)
     if _has_edges(seen) and _halves(masks):
         most = max(len(one.values) for one in seen)
+        white = max(map(brightness, masks)) in _WHITES
+        unless = "" if white else ", unless they are ids, which only lossless masks keep apart"
         return (
             f"This looks like grey edges from JPEG or anti-aliasing ({most} values in one mask): take "
-            f"the bright half with data.foreground={_half(masks)}."
+            f"the bright half with data.foreground={_half(masks)}{unless}."
         )
     void = _has_void(seen, others)
     ids = [value for value in others if not (void and number_of(value) == _VOID)]
@@ -290,12 +294,26 @@ def _differ(numbers: Set[int | None], masks: Counts) -> bool:
 
 def _warnings(seen: Sequence[SampleStats], masks: Counts, rule: object) -> list[Problem]:
     others = _others(masks)
-    if isinstance(rule, int) or len(others) < 2:
+    if len(others) < 2:
         return []
-    if _has_edges(seen) and _halves(masks):
+    if _has_edges(seen) and (isinstance(rule, int) or _halves(masks)):
+        if isinstance(rule, int):
+            return []
         text = f"grey edges: data.foreground={_half(masks)} would take the bright half of them; {list_values(others)}"
         return [Problem("warning", "masks", text)]
-    if rule == "nonzero" and _numbered(masks) and _has_void(seen, others):
-        text = f"perhaps void as object: data.foreground=nonzero takes 255 too; {list_values(others)}."
-        return [Problem("warning", "masks", text + _on_void(others))]
-    return []
+    if not (rule == "nonzero" or isinstance(rule, int)):
+        return []
+    if full := [str(one) for one in seen if one.fraction == 1 and len(one.values) > 1]:
+        text = f"everything taken: data.foreground={rule} takes all values of {len(full)} masks that have several: "
+        return [Problem("warning", "masks", f"{text}{some(full)}; {list_values(masks)}")]
+    return _void_taken(rule, seen, masks)
+
+
+def _void_taken(rule: object, seen: Sequence[SampleStats], masks: Counts) -> list[Problem]:
+    """Return a warning if 255 is void, perhaps, and foreground by a rule that does not name it."""
+    others = _others(masks)
+    if (isinstance(rule, int) and rule > _VOID) or not (_numbered(masks) and _has_void(seen, others)):
+        return []
+    only = isinstance(rule, int) and sum(brightness(value) >= rule for value in others) == 1
+    text = f"perhaps void as object: data.foreground={rule} takes {'only 255' if only else '255 too'}"
+    return [Problem("warning", "masks", f"{text}; {list_values(others)}.{_on_void(others)}")]

@@ -134,7 +134,7 @@ def make_portraits(root: Path, progress: Callable[[int, int], None] | None = Non
     root = root.absolute()
     if _complete(root):
         return
-    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+    if os.path.lexists(root) and (not root.is_dir() or any(root.iterdir())):
         raise UserError(
             f"{root} contains something other than the complete built-in portraits, version {VERSION}; "
             "expected no folder or an empty one. Move it away, or set data.root to another folder."

@@ -186,6 +186,31 @@ def test_masks_with_a_white_background_are_noticed_before_training(folder: Folde
     assert problems(invert=True, train=pairs) == []
 
 
+def test_masks_of_which_half_are_inverted_are_noticed(folder: Folder) -> None:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[4:7, 5:9] = 255
+    black, white = ([folder.pair(f"{name}{i}", each) for i in range(3)] for name, each in (("b", mask), ("w", ~mask)))
+    assert problems(train=black + white) == [
+        "warning: masks: perhaps half inverted: foreground is the image's whole border in 3 masks and none of it in 3, "
+        "as where the object is white in some masks and black in others: compare train w0 and train b0"
+    ]
+    assert problems(train=black[:1] + white) == [
+        "warning: masks: perhaps all inverted: in half of the masks at least 100% of the image's border is foreground; "
+        "if that is the background, set data.invert=true, and invert the masks in which it is nowhere on the border: "
+        "train b0"
+    ]
+
+
+def test_a_threshold_above_the_object_of_some_masks_is_said(folder: Folder) -> None:
+    pairs = [folder.pair(f"m{i}", half(value)) for i, value in enumerate((1, 255, 1, 255))]
+    assert problems(128, train=pairs) == [
+        "warning: masks: no foreground: 2 of 4 masks (50.0%): train m0, train m2; 2 of them hold values below "
+        "data.foreground=128: values (with the number of masks): 1 in 2; if they are the object in these masks, set "
+        "data.foreground=nonzero"
+    ]
+    assert problems(1, train=pairs) == []
+
+
 def test_the_same_image_twice(folder: Folder) -> None:
     photo = np.arange(SHAPE[0] * SHAPE[1] * 3, dtype=np.uint8).reshape(*SHAPE, 3)
     a, b, c = (folder.pair(name, half(1), photo) for name in "abc")

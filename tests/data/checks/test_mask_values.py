@@ -276,6 +276,32 @@ def test_255_beside_ids_is_said_to_be_void(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("rule", "taken"), [(1, "255 too"), (128, "only 255"), (255, "only 255")])
+def test_a_threshold_that_takes_void_is_warned_of(tmp_path: Path, rule: int, taken: str) -> None:
+    data = Data(tmp_path, [grey(voc(truth, 1)) for truth in TRUTHS])
+    assert data.problems(rule) == [
+        f"warning: masks: perhaps void as object: data.foreground={rule} takes {taken}; values (with the number of "
+        f"masks): 1 in 4, 255 in 4. {VOID.format('1')}"
+    ]
+
+
+@pytest.mark.parametrize("rule", ["nonzero", 1])
+def test_masks_of_which_a_rule_takes_everything_are_named(tmp_path: Path, rule: object) -> None:
+    masks = [grey(truth if i < 1 else truth + 1) for i, truth in enumerate(TRUTHS)]
+    assert Data(tmp_path, masks).problems(rule) == [
+        f"warning: masks: everything taken: data.foreground={rule} takes all values of 3 masks that have several: "
+        "train m1, train m2, train m3; values (with the number of masks): 0 in 1, 1 in 4, 2 in 3"
+    ]
+    full = [*masks[:1], *(grey(truth * 0 + 1) for truth in TRUTHS[1:])]
+    assert Data(tmp_path, full).problems(rule) == []
+
+
+def test_half_of_the_brightest_value_is_offered_with_a_word_on_ids(tmp_path: Path) -> None:
+    masks = [cv2.GaussianBlur(truth * 200, (5, 5), 0) for truth in TRUTHS]
+    (problem,) = Data(tmp_path, list(map(grey, masks))).problems()
+    assert problem.endswith("with data.foreground=100, unless they are ids, which only lossless masks keep apart.")
+
+
 def test_grey_edges_are_halved_and_never_taken_whole_in_silence(tmp_path: Path) -> None:
     large = [cv2.resize(truth * 255, (192, 192), interpolation=cv2.INTER_LINEAR) for truth in TRUTHS]
     soft = [cv2.resize(mask, (64, 64), interpolation=cv2.INTER_AREA) for mask in large]

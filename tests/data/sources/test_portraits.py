@@ -165,6 +165,14 @@ def _a_file(root: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize("target", ["nowhere", "portraits"])
+def test_a_link_to_nothing_is_refused_before_anything_is_drawn(tmp_path: Path, few: None, target: str) -> None:
+    root = tmp_path / "portraits"
+    root.symlink_to(target)
+    with pytest.raises(UserError, match="contains something other than the complete built-in portraits"):
+        make_portraits(root, lambda *_: pytest.fail("drawn"))
+
+
 @pytest.mark.parametrize("occupy", [_own_pictures, _other_version, _mask_lost, _a_file])
 def test_folder_with_other_content_is_refused_and_kept(tmp_path: Path, few: None, occupy):
     root = tmp_path / "portraits"
