@@ -192,5 +192,6 @@ def test_place_that_cannot_be_written_is_named(tmp_path: Path, few: None):
     root = tmp_path / "file" / "portraits"
     with pytest.raises(UserError) as refusal:
         make_portraits(root)
-    assert str(refusal.value).startswith(f"Cannot write the built-in portraits to {root}: [Errno ")
+    assert str(refusal.value).startswith(f"Cannot write the built-in portraits to {root}: ")
+    assert " is a file, not a folder (" in str(refusal.value)
     assert str(refusal.value).endswith(". Set data.root to a writable folder.")
