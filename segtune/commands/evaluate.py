@@ -10,7 +10,7 @@ from segtune.config.data_settings import PORTRAITS_ROOT, DataSettings
 from segtune.config.schema import Settings
 from segtune.data.record import DataRecord
 from segtune.data.sources.base import Pair
-from segtune.data.sources.folder import find_pairs
+from segtune.data.sources.folder import find_pairs, look_for_folders
 from segtune.data.splits import find_splits, load_splits, look_for_data
 from segtune.errors import UserError, some
 from segtune.evaluation.scoring import EvaluatedModel, evaluated_model, score
@@ -36,6 +36,8 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     set_up_logging()
     given = settings.checkpoint
     names = [given] if isinstance(given, str) else list(given)
+    if settings.data.root and settings.data.name != "portraits":
+        look_for_folders(expanded(settings.data.root))  # before models are loaded
     checkpoints = [Checkpoint.load(name) for name in names]
     if not settings.data.named:
         settings = replace(settings, data=_data_of_training(settings.data, checkpoints))

@@ -17,13 +17,15 @@ from segtune.models.finite import check_finite
 from segtune.models.module_paths import within
 from segtune.models.pretrained import LoadedWeights
 from segtune.models.progress import State
-from segtune.models.tap_scale import with_scales
+from segtune.models.tap_scale import PREFIX, with_scales
 from segtune.models.tensor_files import read_file, unusable
 from segtune.runtime.files import replacing
 from segtune.runtime.paths import expanded, find_checkpoint
 
 #: Increased whenever the meaning of a checkpoint's entries changes.
-FORMAT = 2
+FORMAT = 3
+#: Of this earlier format no model had scales of its features.
+_WITHOUT_SCALES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +80,16 @@ class Checkpoint:
             state = State.read(content["state"], settings.freeze.phases) if "state" in content else None
         except UserError as error:
             raise UserError(f"The state of the run in the checkpoint {file} cannot be used. {error}") from error
-        weights = content["weights"]
+        weights, model = content["weights"], content["model"]
+        if content["format"] == _WITHOUT_SCALES:
+            model = with_scales(model, [PREFIX + role for role in content["taps"]])
         return cls(
             name=str(path) if file == expanded(path) else str(file),
             settings=settings,
             taps=content["taps"],
             source=weights["source"],
             new=tuple(weights["new"]),
-            model=content["model"],
+            model=model,
             state=state,
             optimizer=content.get("movers"),
             data=content.get("data"),
@@ -143,8 +147,7 @@ class Checkpoint:
         except (UserError, RuntimeError, MemoryError, OverflowError) as error:  # settings of any size are valid
             raise UserError(f"{begin}: the model that it describes cannot be built. {error}") from error
         own = built.model.state_dict()
-        tensors = with_scales(self.model, own)
-        misfits = [name for name in {**own, **tensors} if _differs(own.get(name), tensors.get(name))]
+        misfits = [name for name in {**own, **self.model} if _differs(own.get(name), self.model.get(name))]
         if misfits:
             raise UserError(
                 f"{begin}: its tensors do not match the model that it describes; "
@@ -156,7 +159,7 @@ class Checkpoint:
         if unknown:
             raise UserError(f"{begin}: the model that it describes has no {some(unknown)}.")
         check_finite(f"The checkpoint {self.name}", self.model)
-        built.model.load_state_dict(tensors)
+        built.model.load_state_dict(self.model)
         return replace(built, weights=LoadedWeights(self.source), new=self.new)
 
 
@@ -226,7 +229,9 @@ def _read(path: Path) -> dict[str, Any]:
             "To train from its tensors: train restore.checkpoint=PATH, or backbone.weights=PATH."
         )
     number = content.get("format")
-    if type(number) is not int or number != FORMAT:
+    if type(number) is not int or number not in (_WITHOUT_SCALES, FORMAT):
         got = number if isinstance(number, int | str | float | None) else type(number).__name__
-        raise UserError(f"{path} has checkpoint format {got}; this version of segtune reads format {FORMAT}.")
+        raise UserError(
+            f"{path} has checkpoint format {got}; this version of segtune reads formats {_WITHOUT_SCALES} and {FORMAT}."
+        )
     return content

@@ -134,7 +134,7 @@ def test_what_is_saved_comes_back(built: BuiltModel, tmp_path: Path) -> None:
     assert (Checkpoint.load(path).state, Checkpoint.load(path).optimizer) == (None, None)
 
 
-def test_what_is_written_is_format_2(built: BuiltModel, tmp_path: Path) -> None:
+def test_what_is_written_is_format_3(built: BuiltModel, tmp_path: Path) -> None:
     settings = parse(Settings, SETTINGS)
     Checkpoint.of(built, settings, State(**STATE), OPTIMIZER).save(tmp_path / "last.pt")
     written = torch.load(tmp_path / "last.pt", weights_only=True)
@@ -142,7 +142,7 @@ def test_what_is_written_is_format_2(built: BuiltModel, tmp_path: Path) -> None:
     assert written["settings"] == asdict(settings)
     assert written["taps"] == {role: feature.node for role, feature in built.model.features.items()}
     assert {name: value for name, value in written.items() if name not in ("settings", "taps", "model")} == {
-        "format": 2,
+        "format": 3,
         "weights": {"source": None, "new": ["decoder"]},
         "state": STATE,
         "movers": OPTIMIZER,
@@ -179,6 +179,15 @@ def test_a_file_from_before_there_were_scales_predicts_the_same_bits(built: Buil
     report = restore(model, RestoreSettings(str(before), strict=True))
     assert (report.missing, report.unexpected, report.misshapen) == ((), (), {})
     assert torch.equal(model(images), expected)
+
+
+def test_only_files_from_before_there_were_scales_may_lack_them(before: Path) -> None:
+    """Else a damaged file would be used with other features than it was trained on."""
+    written = torch.load(before, weights_only=True)
+    kept = {name: tensor for name, tensor in written["model"].items() if not name.startswith("scale.")}
+    torch.save({**written, "format": 3, "model": kept}, before)
+    with pytest.raises(UserError, match=r"2 are missing on one side or differ in shape or type: scale\.\w+, scale"):
+        Checkpoint.load(before).rebuild()
 
 
 def test_a_file_that_lacks_one_scale_of_two_is_refused(before: Path) -> None:
@@ -466,7 +475,7 @@ def test_another_programs_file_is_refused(tmp_path: Path, other: Any, inside: st
 def test_another_format_is_refused(tmp_path: Path, number: Any) -> None:
     torch.save(content(format=number), tmp_path / "new.pt")
     assert refused(tmp_path / "new.pt") == (
-        f"FILE has checkpoint format {number}; this version of segtune reads format 2."
+        f"FILE has checkpoint format {number}; this version of segtune reads formats 2 and 3."
     )
 
 

@@ -78,6 +78,16 @@ def find_pairs(root: Path, mask_name: str | None = None) -> tuple[list[Pair], li
     return pairs, problems
 
 
+def look_for_folders(root: Path) -> None:
+    """Check that a data set has its folders of images and masks.
+
+    Raises:
+        UserError: One is missing.
+    """
+    for name in ("images", "masks"):
+        _folder(root, name)
+
+
 def _missing(folder: Path, name: str) -> str:
     """Return which file a folder lacks; it may have one of another format, such as HEIC."""
     for suffix in _UNREAD:
