@@ -41,7 +41,8 @@ def deep(largest: int, *, least: int = 0) -> np.ndarray:
 
 
 def problems(*pairs: Pair, max_value: int | None = None) -> list[str]:
-    return [str(each) for each in check_data({"train": pairs}, Foreground(), workers=1, max_value=max_value)]
+    _, found = check_data({"train": pairs}, Foreground(), workers=1, max_value=max_value)
+    return [str(each) for each in found]
 
 
 @pytest.mark.parametrize(("largest", "setting"), [(4095, 4095), (3000, 4095), (255, 255), (200, 255), (1000, 1023)])
