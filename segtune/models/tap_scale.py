@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from segtune.models.receptive_field import PROBE_SIZE
+
 #: How the tensor names of a model's scales begin.
 PREFIX = "scale."
 
@@ -110,15 +112,21 @@ def _features(model: nn.Module, batch_statistics: bool) -> dict[str, Tensor]:
     """Return the features of two images of noise by role, without dropout; no statistics change."""
     backbone = model.get_submodule("backbone")
     buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (2, 3, 64, 64), generator=generator)
     with _evaluating(backbone), torch.no_grad():
         for module in backbone.modules():
             if isinstance(module, _BatchNorm):
                 module.training = batch_statistics
-        x = (images - model.get_buffer("mean")) / model.get_buffer("std")
-        features: dict[str, Tensor] = functional_call(backbone, buffers, (x,))
-        return features
+        try:
+            return _of_noise(model, buffers, (64, 64))
+        except RuntimeError:  # some networks need larger images
+            return _of_noise(model, buffers, PROBE_SIZE)
+
+
+def _of_noise(model: nn.Module, buffers: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+    images = torch.randint(256, (2, 3, *size), generator=torch.Generator().manual_seed(0))
+    x = (images - model.get_buffer("mean")) / model.get_buffer("std")
+    features: dict[str, Tensor] = functional_call(model.get_submodule("backbone"), buffers, (x,))
+    return features
 
 
 @contextmanager
