@@ -149,7 +149,7 @@ def is_wrong(command: str, key: str, value: str) -> bool:
     return value == "-1" or (value == "[1,2]" and not key.endswith(TAKES_LISTS))
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "check", "plan", "probe", "export", "taps"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "check", "plan", "probe", "taps"])
 def test_every_number_of_every_command(
     command: str, trial: Trial, photos: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +171,6 @@ def test_every_number_of_every_command(
         "check": [*data],
         "plan": [each for each in TINY if not each.startswith("data")],
         "probe": [*data, "backbone=resnet50", "backbone.weights=none", "data.image_size=64", "train.device=cpu"],
-        "export": [best, "format=torch"],
         "taps": ["backbone=resnet50", "data.image_size=64"],
     }[command]
     keys = numbers_of(command, [word for word in words if word.startswith("freeze=")])
@@ -179,7 +178,7 @@ def test_every_number_of_every_command(
     for number, key in enumerate(keys):
         for value in VALUES:
             place = tmp_path / f"{number}_{VALUES.index(value)}"
-            where = {"predict": f"output={place}", "export": f"output={place}.pt2"}.get(command, f"run_dir={place}")
+            where = f"output={place}" if command == "predict" else f"run_dir={place}"
             more = [] if command in ("plan", "taps") else [where]
             trial(
                 f"{command} {key}={value}",
