@@ -452,7 +452,7 @@ def test_saved_settings(trial: Trial, finished: Path, tmp_path: Path) -> None:
 # The command line
 
 LINES = (
-    ("train", "data.root=/nonexistent"),
+    ("train", "data.root=nowhere/at/all"),
     ("train", "data=folder", "data.root="),
     ("train", "=1"),
     ("train", "a.b.c=1"),

@@ -62,7 +62,7 @@ def compose(
     typed = [_renamed(each) for each in arguments if OVERRIDE.match(each)]
     names = {each.lstrip("+").partition("=")[0] for each in typed}
     overrides = [for_hydra(long_name(each, command, names), SETTINGS[command]) for each in typed]
-    flags = [each for each in arguments if not OVERRIDE.match(each)]
+    flags = _flags(arguments)
     sys.argv = [f"segtune {command}", *flags, *(f"++{each}" if OPEN.match(each) else each for each in overrides)]
     OmegaConf.register_new_resolver("segtune.sweep_folder", _sweep_folder(), replace=True)
     failed: list[Exception] = []
@@ -148,6 +148,19 @@ def _names_a_root(config: DictConfig, overrides: Iterable[str]) -> bool:
     return "data.name" not in given and ("data.root" in given or str(config.data.root) != PORTRAITS_ROOT)
 
 
+def _flags(arguments: list[str]) -> list[str]:
+    """Return the arguments that are no overrides.
+
+    Raises:
+        UserError: One is an override without a name, at which Hydra would fail.
+    """
+    flags = [each for each in arguments if not OVERRIDE.match(each)]
+    for each in flags:
+        if each.startswith("="):
+            raise UserError(f"got {each!r}, without the name of a setting; expected setting=value.")
+    return flags
+
+
 def _renamed(override: str) -> str:
     """Return an override with the old name of a setting replaced by the new one, and announce it."""
     name, equals, value = override.partition("=")
@@ -200,8 +213,9 @@ def output_folder(settings: Settings | EvaluateSettings, name: str) -> Iterator[
         try:
             yield folder
         finally:
-            with suppress(OSError):
-                folder.rmdir()
+            for path in (folder, folder.parent):
+                with suppress(OSError):
+                    path.rmdir()
 
 
 def command_line(command: str) -> str:
