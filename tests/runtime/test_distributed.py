@@ -291,7 +291,7 @@ def test_a_run_is_one_folder_and_one_voice(outcome: Path) -> None:
     }
     assert json.loads((outcome / "calm" / "summary.json").read_text())["processes"] == 3
     said = log(outcome, "calm", 0)
-    assert said.count("Best validation Dice") == said.count("phase 2/2: all") == 1
+    assert said.count("The run is in calm") == said.count("phase 2/2: all") == 1
     assert said.count("Each of the 3 processes computes BatchNorm statistics") == 1
     assert log(outcome, "calm", 1) == log(outcome, "calm", 2) == ""
 
