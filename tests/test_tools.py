@@ -90,6 +90,14 @@ def test_compare_runs_finds_one_bit(
     assert f"No checkpoint at {tmp_path / 'none' / 'checkpoints' / 'last.pt'}." in capsys.readouterr().err
 
 
+def test_gpu_check_refuses_what_cannot_be_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an epoch the first steps do not count, so there must be others."""
+    assert run_here(monkeypatch, "gpu_check", "--images", "8", "--batch", "4") == 2
+    assert "images for three batches or more" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.slow
 def test_gpu_check_runs_on_a_cpu_too(tmp_path: Path) -> None:
     """In its small form, with drawn photos: every row is measured, and the table says of what."""

@@ -283,6 +283,8 @@ def main() -> int:
     parser.add_argument("--device", default=None, help="cuda, cuda:N or cpu (default: cuda where there is one)")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args()
+    if options.images < 3 * options.batch or min(options.batch, options.steps, options.size) < 1:
+        parser.error("expected a batch, steps and a size of 1 or more, and images for three batches or more")
     import torch
 
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")

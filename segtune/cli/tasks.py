@@ -129,8 +129,12 @@ def _found(checkpoint: str) -> str:
 
 def find_data(data: DataSettings | EvaluationDataSettings) -> None:
     """Check that the user's data folder exists, if one is named; the built-in data set is generated when missing."""
-    if data.root is not None:
-        expanded(data.root, "data.root") if data.name == "portraits" else find_data_folder(data.root)
+    if data.root is None:
+        return
+    if data.name == "portraits":
+        expanded(data.root, "data.root")  # may be absent, but not below the home of nobody
+    else:
+        find_data_folder(data.root)
 
 
 TASKS: dict[str, Callable[[DictConfig], Any]] = {
