@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from torch import nn
 
 from segtune.cli.help import config_folder
 from segtune.commands import train as commands
@@ -64,6 +66,20 @@ def discs(count: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images.to(torch.uint8), masks[:, None]
 
 
+def first_losses(model: nn.Module, trained: Sequence[nn.Module], chosen: Settings) -> list[float]:
+    """Return the losses of eight steps on four discs, at the default rate and without a warm-up."""
+    images, masks = discs(4, 64)
+    optimizer = torch.optim.AdamW([p.requires_grad_(True) for part in trained for p in part.parameters()], lr=1e-3)
+    losses, loss_fn = list[float](), build_loss(chosen.loss)
+    for _ in range(8):
+        loss = loss_fn(model(images), masks)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return losses
+
+
 @pytest.mark.parametrize("decoder", ["fcn8s", "deeplabv3plus"])
 @pytest.mark.parametrize("name", [*BACKBONES, "resnet18", "mobilenetv3_small_100", "convnext_atto"])
 def test_the_loss_falls_from_the_first_steps_at_the_default_rate(name: str, decoder: str) -> None:
@@ -73,15 +89,7 @@ def test_the_loss_falls_from_the_first_steps_at_the_default_rate(name: str, deco
     chosen = settings(*backbone, f"decoder={decoder}", f"backbone.weights={weights(name)}")
     model = build_model(chosen.backbone, chosen.taps, chosen.decoder).model.train()
     model.backbone.eval().requires_grad_(False)
-    images, masks = discs(4, 64)
-    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=1e-3)
-    losses, loss_fn = list[float](), build_loss(chosen.loss)
-    for _ in range(8):
-        loss = loss_fn(model(images), masks)
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    losses = first_losses(model, [model.decoder], chosen)
     assert losses[0] == pytest.approx(math.log(2) + 0.7, abs=0.2)  # the discs fill a fifth: the Dice loss of 1/2 is 0.7
     assert losses == sorted(losses, reverse=True)
 
@@ -95,15 +103,7 @@ def test_new_fully_connected_layers_survive_the_first_steps(monkeypatch: pytest.
     model = build_model(chosen.backbone, chosen.taps, chosen.decoder).model.eval()
     model.requires_grad_(False)
     trained = [model.get_submodule(path) for path in ("backbone.fc6", "backbone.fc7", "decoder")]
-    images, masks = discs(4, 64)
-    optimizer = torch.optim.AdamW([p.requires_grad_(True) for part in trained for p in part.parameters()], lr=1e-3)
-    losses, loss_fn = list[float](), build_loss(chosen.loss)
-    for _ in range(8):
-        loss = loss_fn(model(images), masks)
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    losses = first_losses(model, trained, chosen)
     assert max(losses) < losses[0] + 0.3
     assert losses[-1] < losses[0] - 0.2
 
