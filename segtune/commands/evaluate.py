@@ -10,7 +10,7 @@ from segtune.config.data_settings import PORTRAITS_ROOT, DataSettings
 from segtune.config.schema import Settings
 from segtune.data.record import DataRecord
 from segtune.data.sources.base import Pair
-from segtune.data.sources.folder import find_pairs, look_for_folders
+from segtune.data.sources.folder import look_for_folders
 from segtune.data.splits import find_splits, load_splits, look_for_data
 from segtune.errors import UserError, some
 from segtune.evaluation.scoring import EvaluatedModel, evaluated_model, score
@@ -43,8 +43,6 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
         settings = replace(settings, data=_data_of_training(settings.data, checkpoints))
     data = settings.data.completed(checkpoints[0].settings.data)
     refuse_data_folder(folder, data.root)
-    if data.name == "folder":
-        find_pairs(expanded(data.root), data.mask_name)  # before models are built
     seed = checkpoints[0].settings.seed if settings.seed is None else settings.seed
     compute = resolve_device(settings.train)
     with distributed.process_group(compute.device):
