@@ -49,6 +49,11 @@ def usual_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def slow(*values: Any) -> Any:
+    """Return values for `parametrize` that only the slow tests try."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def enliven(network: "nn.Module") -> None:
     """Set every BatchNorm to random values, as training would: fresh ones of residual branches multiply by zero."""
     from torch import nn

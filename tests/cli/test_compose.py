@@ -178,6 +178,7 @@ def test_an_empty_text_is_not_the_current_folder(capsys: pytest.CaptureFixture[s
     )
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 @pytest.mark.usefixtures("quick")
 def test_a_sweep_and_a_config_folder_of_ones_own(

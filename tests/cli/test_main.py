@@ -69,6 +69,7 @@ ANSWERED_AT_ONCE = (
 )
 
 
+@pytest.mark.slow
 def test_what_settings_and_paths_tell_is_answered_before_anything_heavy_is_imported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
 PHOTOS = ("data=folder", "data.root=photos", "train.workers=0")
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_train_evaluate_resume_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -19,6 +19,7 @@ from segtune.commands import train as commands
 from segtune.models.checkpoint import Checkpoint
 from segtune.training.run_folder import EVALUATED
 from tests.cli.conftest import SMALL, discs, message
+from tests.conftest import slow
 
 STEADY = ("optimizer.schedule=constant", "optimizer.warmup=0")  # a longer phase has then the same rates at the start
 PHASES = (
@@ -62,7 +63,7 @@ def assert_same_end(one: Path, other: Path) -> None:
 
 @pytest.mark.trains
 @pytest.mark.parametrize(
-    "change", ["freeze.phases.two.epochs=2", "+freeze.phases.late={backbone: all, epochs: 1, lr: 1e-3}"]
+    "change", [slow("freeze.phases.two.epochs=2"), "+freeze.phases.late={backbone: all, epochs: 1, lr: 1e-3}"]
 )
 def test_a_finished_run_can_become_longer(first: Path, tmp_path: Path, change: str) -> None:
     """It ends as if it had been planned so: with a rate that does not depend on the length."""

@@ -383,6 +383,7 @@ def test_the_report_of_an_evaluation_in_a_browser(tested: tuple[Path, dict], bro
     assert light["ink"] != dark["ink"]
 
 
+@pytest.mark.slow
 def test_the_browser_would_notice(tested: tuple[Path, dict], browse: Callable[..., dict]) -> None:
     bad = "<img src='https://example.invalid/a.png'><script>foo()</script></body>"
     found = browse((tested[0] / "report.html").read_text(encoding="utf-8").replace("</body>", bad))

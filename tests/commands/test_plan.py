@@ -24,6 +24,7 @@ from segtune.training.freezing import find_reached
 from segtune.training.optim import build_optimizer
 from segtune.training.phase_summary import brief, cost_of, everything, facts
 from segtune.training.phases import enter, entered, plan_phases
+from tests.conftest import slow
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,9 @@ CUTS = {
 CUTS["score"] |= {"epochs": 1, "lr": 1e-3}
 
 
-@pytest.mark.parametrize("state", ["built", "eval", "closed", "in a phase", "with gradients"])
+@pytest.mark.parametrize(
+    "state", ["with gradients", *(slow(state) for state in ("built", "eval", "closed", "in a phase"))]
+)
 def test_questions_leave_the_model_as_it_was(weights: Path, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings(weights, CUTS)
     built, compute = build_start(chosen), resolve_device(chosen.train)

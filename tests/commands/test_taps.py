@@ -13,6 +13,7 @@ from PIL import Image
 from segtune.models import forward_cost
 from segtune.runtime.measure import Job, Measured
 from tests.commands.conftest import SMALL, TIMM, Counted, refused, run, words
+from tests.conftest import slow
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +80,9 @@ def test_layers_fit_80_columns_with_their_whole_names(
     ("low", "high"),
     [
         ("conv2_block3_2_relu", "conv4_block6_2_relu"),
-        ("layer1", "layer3"),
-        ("layer1.2.act2", "layer3.5.act2"),
-        ("auto", "auto"),
+        slow("layer1", "layer3"),
+        slow("layer1.2.act2", "layer3.5.act2"),
+        slow("auto", "auto"),
     ],
     ids=["Keras name", "block", "module path", "auto"],
 )
@@ -122,7 +123,7 @@ def test_what_the_cut_saves_is_measured(capsys: pytest.CaptureFixture[str]) -> N
     assert there > 0
 
 
-@pytest.mark.parametrize("ending", ["png", "svg"])
+@pytest.mark.parametrize("ending", ["svg", slow("png")])
 def test_the_network_is_drawn(ending: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run(capsys, "taps", *TIMM, "measure=false", f"picture=drawn/net.{ending}")
     content = (tmp_path / "drawn" / f"net.{ending}").read_bytes()

@@ -166,6 +166,7 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 
     return err.strip() if code else out
 
 
+@pytest.mark.slow
 def test_the_command_writes_onnx(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = command(capsys, f"checkpoint={trained}", f"output={tmp_path / 'new' / 'm.onnx'}")
     assert os.listdir(tmp_path / "new") == ["m.onnx"]

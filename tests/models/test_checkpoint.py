@@ -403,6 +403,7 @@ def test_evaluate_parses_the_settings_of_each_file_once(
     assert parsed.count(Settings) == count
 
 
+@pytest.mark.slow
 def test_predict_and_export_parse_the_settings_once(before: Path, photos: Path, parsed: list[type]) -> None:
     output = f"output={photos.parent / 'out'}"
     assert main(["predict", f"checkpoint={before}", f"input={photos}/images", output, "train.device=cpu"]) == 0

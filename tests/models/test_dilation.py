@@ -12,12 +12,12 @@ from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES, spec_of
 from segtune.models.dilation import set_output_stride
 from segtune.models.taps import cut
-from tests.conftest import enliven
+from tests.conftest import enliven, slow
 
 NetworkOf = Callable[[str], nn.Module]
 
 
-@pytest.mark.parametrize(("name", "deepest"), [("vgg16", "fc"), ("resnet50", "layer4"), ("xception", "exit")])
+@pytest.mark.parametrize(("name", "deepest"), [("vgg16", "fc"), slow("resnet50", "layer4"), slow("xception", "exit")])
 def test_dilated_networks_agree_with_the_strided_one(name: str, deepest: str, network_of: NetworkOf) -> None:
     x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     coarse, _ = cut(network_of(name), {"tap": deepest}, BACKBONES[name])

@@ -429,6 +429,7 @@ def test_server_that_never_answers_is_given_up(publish: Publish, monkeypatch: py
         assert time.monotonic() - began < 0.3 + 3
 
 
+@pytest.mark.slow
 def test_name_server_that_never_answers_is_given_up(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 

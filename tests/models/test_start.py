@@ -18,6 +18,7 @@ from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import BuiltModel
 from segtune.models.pretrained import LoadedWeights
 from segtune.models.start import ASSUMED, build_start, check_pretrained
+from tests.conftest import slow
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_a_backbone_of_another_network_is_as_if_nothing_were_restored(start, tmp
         start("auto", checkpoint=path, scope="backbone")
 
 
-@pytest.mark.parametrize("kind", ["num_batches", "running", "bn"])
+@pytest.mark.parametrize("kind", ["bn", slow("num_batches"), slow("running")])
 def test_vectors_and_counters_alone_restore_no_backbone(start, tmp_path: Path, kind: str) -> None:
     model = start("none")[0].model.state_dict()
     torch.save({n: t for n, t in model.items() if kind in n or n.startswith("decoder.")}, tmp_path / "a.pth")

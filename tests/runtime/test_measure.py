@@ -42,6 +42,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module(Path(__file__).stem)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the memory of a process")
 def test_a_step_is_measured_without_what_its_parent_holds(jobs: ModuleType) -> None:
     held = bytearray(b"x" * 500_000_000)
@@ -63,6 +64,7 @@ def test_a_job_that_fails_says_why_and_runs_with_as_many_threads_as_here(jobs: M
     assert str(caught.value) == "The step could not be measured: ValueError: no such thing with 3 threads"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_job_that_is_killed_says_what_helps(jobs: ModuleType) -> None:
     with pytest.raises(UserError) as caught:

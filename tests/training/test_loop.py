@@ -32,6 +32,7 @@ from segtune.models.pretrained import LoadedWeights
 from segtune.training import epoch
 from segtune.training import loop as engine
 from segtune.training.phases import Phase
+from tests.conftest import slow
 from tests.training.conftest import fit, same, settings, weights_of
 
 pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("quick", "without_reports")]
@@ -67,7 +68,7 @@ def test_the_same_settings_give_the_same_bits(finished: tuple[Path, dict], discs
     assert (finished[0] / "metrics.csv").read_bytes() == (tmp_path / "again" / "metrics.csv").read_bytes()
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 8])
+@pytest.mark.parametrize("step", [3, *map(slow, (1, 4, 8))])
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     finished: tuple[Path, dict], discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -94,7 +95,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-@pytest.mark.parametrize(("step", "begun"), [(1, ["one"]), (6, ["one"]), (7, ["one", "two"])])
+@pytest.mark.parametrize(("step", "begun"), [slow(1, ["one"]), slow(6, ["one"]), (7, ["one", "two"])])
 def test_facts_are_worked_out_once_for_each_phase_and_announced_when_it_begins_or_goes_on(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, begun: list[str]
 ) -> None:
@@ -218,7 +219,7 @@ def test_the_best_epoch_is_chosen_by_the_images_with_an_object(
     assert same(*best)
 
 
-@pytest.mark.parametrize("empty", ["one", "zero", "skip"])
+@pytest.mark.parametrize("empty", ["zero", slow("one"), slow("skip")])
 def test_a_val_split_without_an_object_makes_no_epoch_the_best(
     discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], empty: str
 ) -> None:
@@ -260,7 +261,7 @@ def test_a_run_of_an_earlier_version_goes_on(discs: Path, tmp_path: Path) -> Non
     assert summary["val_dice"] == max(float(row["val_dice"]) for row in rows)
 
 
-@pytest.mark.parametrize(("accumulate", "steps"), [(1, 4), (2, 3)])
+@pytest.mark.parametrize(("accumulate", "steps"), [(2, 3), slow(1, 4)])
 def test_a_phase_of_steps_makes_just_these(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int, steps: int
 ) -> None:
@@ -400,7 +401,7 @@ def test_a_job_frees_the_network_of_the_job_before(
     assert len(networks) == 2
 
 
-@pytest.mark.parametrize("where", ["train", "val"])
+@pytest.mark.parametrize("where", ["train", slow("val")])
 def test_a_picture_that_vanishes_is_one_message_and_the_last_save_is_good(
     finished: tuple[Path, dict], discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -440,7 +441,7 @@ def test_memory_that_runs_out_is_one_message(discs: Path, tmp_path: Path, monkey
     )
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [2, slow(1)])
 def test_a_wish_to_stop_is_heard_while_the_loader_waits(
     finished: tuple[Path, dict], discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
 ) -> None:
