@@ -110,6 +110,7 @@ ENTRIES: dict[str, Run | Tool | NotRun] = {
     "SEGTUNE_SHARED=../shared python tools/gpu_check.py --workers 2 16 --json figures.json": Tool(
         "test_gpu_check_runs_on_a_cpu_too"
     ),
+    "python tools/old_values.py runs/last_layer": Tool("test_old_values_finds_frozen_what_is_frozen"),
     "python tools/compare_runs.py A B": Tool("test_compare_runs_finds_one_bit"),
     "python tools/fault.py --signal KILL": Tool("test_fault_with_one_kill"),
     "python tools/fault.py --signal TERM": Tool("test_fault_with_one_kill"),
@@ -141,6 +142,12 @@ SEGTUNE: dict[str, Run] = {
     "train --hydra-help": Run(),
     "train … --cfg job": Run(),
     "train experiment=first": Run(f"{RANDOM} freeze.phases.all.epochs=1"),
+    "train experiment=first run_dir=runs/first": Run(f"{RANDOM} freeze.phases.all.epochs=1"),
+    "train experiment=first restore.checkpoint=runs/first data.invert=true data.skin=false "
+    "freeze.phases.all.backbone=0 'freeze.phases.all.decoder=[classifier]' freeze.phases.all.epochs=2 "
+    "run_dir=runs/last_layer": Run(
+        TRAIN, {"experiment=first": "freeze=none", "restore.checkpoint=runs/first": "restore.checkpoint=runs/NAME"}
+    ),
     "train backbone=xception": Run(f"{XCEPTION} {SHORT}"),
     "train backbone=xception decoder=deeplabv3plus": Run(f"{XCEPTION} {SHORT}"),
     "train backbone=xception decoder=deeplabv3plus data=folder data.root=DIR": Run(f"{XCEPTION} {SHORT}"),
@@ -184,6 +191,7 @@ SEGTUNE: dict[str, Run] = {
     ),
     "plan": Run(PLAN),
     "plan freeze=progressive": Run(PLAN),
+    "plan measure=true": Run(PLAN),
     "plan freeze=head_only data.image_size=256 measure=true": Run(PLAN),
     "plan backbone=xception freeze=progressive data.image_size=256": Run(PLAN),
     "taps": Run(TAPS),

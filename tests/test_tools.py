@@ -1,5 +1,6 @@
 """Each tool answers --help at once, and its smallest form works."""
 
+import importlib.util
 import json
 import os
 import re
@@ -12,8 +13,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import segtune
+from segtune.__main__ import main
+from segtune.models.backbones.registry import BACKBONES
+from segtune.models.checkpoint import Checkpoint
+from segtune.runtime.measure import Measured
 
 REPOSITORY = Path(segtune.__file__).parents[1]
 TOOLS = sorted((REPOSITORY / "tools").glob("*.py"))
@@ -31,6 +37,19 @@ def run_here(monkeypatch: pytest.MonkeyPatch, tool: str, *arguments: str) -> int
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(REPOSITORY / "tools" / f"{tool}.py"), run_name="__main__")
     return int(ended.value.code or 0)
+
+
+def draw(folder: Path) -> None:
+    """Write eight images of discs and their masks."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for i in range(8):
+        mask = np.zeros((64, 64), np.uint8)
+        cv2.circle(mask, (20 + 3 * i, 32), 12, 255, -1)
+        image = generator.integers(0, 120, (64, 64, 3)).astype(np.uint8) + (mask > 0)[..., None] * np.uint8(100)
+        cv2.imwrite(str(folder / "images" / f"{i}.png"), image)
+        cv2.imwrite(str(folder / "masks" / f"{i}.png"), mask)
 
 
 @pytest.mark.parametrize("tool", [path.stem for path in TOOLS])
@@ -127,16 +146,44 @@ def test_fault_with_one_kill(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_old_values_finds_frozen_what_is_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "data")
+    save_file(BACKBONES["resnet50"].build().state_dict(), tmp_path / "resnet50.safetensors")
+    data = ("data=folder", f"data.root={tmp_path / 'data'}", "data.image_size=64", "train.batch_size=2")
+    last = ("freeze=head_only", "freeze.phases.head.epochs=1", "train.device=cpu", "train.workers=0", "train.samples=0")
+    model = (
+        "backbone=resnet50",
+        f"backbone.weights={tmp_path / 'resnet50.safetensors'}",
+        f"run_dir={tmp_path / 'run'}",
+    )
+    assert main(["train", *data, *last, *model]) == 0
+    done = run("old_values", str(tmp_path / "run"), "--steps", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    moved = re.search(r"The run has moved (\d+) of (\d+) tensors: decoder\.", done.stdout)
+    same = re.search(r"Both come to the same: all (\d+) tensors are equal bit for bit\.", done.stdout)
+    assert moved
+    assert same
+    assert int(moved[1]) < int(moved[2]) == int(same[1])
+    assert re.search(r"^time +[\d.]+ s +[\d.]+ s +\d+%$", done.stdout, re.MULTILINE)
+    missing = run("old_values", str(tmp_path / "run"), "--phase", "all")
+    assert missing.returncode == 2
+    assert "--phase all: the run has no such phase; it has head." in " ".join(missing.stderr.split())
+
+    spec = importlib.util.spec_from_file_location("old_values", REPOSITORY / "tools" / "old_values.py")
+    assert spec
+    assert spec.loader
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    checkpoint = Checkpoint.load(tmp_path / "run")
+    monkeypatch.setattr("segtune.runtime.measure.measure", lambda job: Measured(1.0, None))
+    assert tool.compare(checkpoint, None, 1)
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)  # nothing is put back
+    assert not tool.compare(checkpoint, None, 1)
+
+
+@pytest.mark.slow
 def test_rank_taps_with_two_maps(tmp_path: Path) -> None:
-    for name in ("images", "masks"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for i in range(8):
-        mask = np.zeros((64, 64), np.uint8)
-        cv2.circle(mask, (20 + 3 * i, 32), 12, 255, -1)
-        image = generator.integers(0, 120, (64, 64, 3)).astype(np.uint8) + (mask > 0)[..., None] * np.uint8(100)
-        cv2.imwrite(str(tmp_path / "data" / "images" / f"{i}.png"), image)
-        cv2.imwrite(str(tmp_path / "data" / "masks" / f"{i}.png"), mask)
+    draw(tmp_path / "data")
     small = ("--maps", "default", "deep", "--epochs", "1", "--images", "4")
     settings = ("data=folder", f"data.root={tmp_path / 'data'}", "data.image_size=64", "backbone.weights=none")
     speed = ("train.device=cpu", "train.workers=0", "train.batch_size=2")

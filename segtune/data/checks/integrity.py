@@ -47,7 +47,7 @@ def judge(seen: Sequence[SampleStats], foreground: Foreground, max_value: int | 
     """Return the problems of the readable pairs of a data set as a whole."""
     problems = value_problems(seen, foreground)
     if not any(problem.level == "error" for problem in problems):
-        problems += _class_problems(seen, foreground) + _inverted(seen)
+        problems += _class_problems(seen, foreground) + _inverted(seen, foreground)
     return photo_problems(seen, max_value) + problems + _duplicates(seen)
 
 
@@ -171,7 +171,7 @@ def findings(seen: Sequence[SampleStats], near: Sequence[NearDuplicate]) -> list
     return problems
 
 
-def _inverted(seen: Sequence[SampleStats]) -> list[Problem]:
+def _inverted(seen: Sequence[SampleStats], foreground: Foreground) -> list[Problem]:
     """Return problems of masks whose foreground surrounds the image, as background usually does."""
     measured = [(one, one.border) for one in seen if 0 < one.fraction < 1]
     if not measured:
@@ -181,7 +181,7 @@ def _inverted(seen: Sequence[SampleStats]) -> list[Problem]:
     usual = float(np.median([border for _, border in measured]))
     if usual > _MOSTLY and np.mean([one.fraction for one, _ in measured]) > 0.5:
         text = f"perhaps all inverted: in half of the masks at least {usual:.0%} of the image's border is foreground"
-        text += "; if that is the background, set data.invert=true"
+        text += f"; if that is the background, set data.invert={'false' if foreground.invert else 'true'}"
         text += f", and invert the masks in which it is nowhere on the border: {some(clear)}" if clear else ""
         return [Problem("warning", "masks", text)]
     if usual > _RARELY:

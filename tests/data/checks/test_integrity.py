@@ -184,6 +184,12 @@ def test_masks_with_a_white_background_are_noticed_before_training(folder: Folde
         "if that is the background, set data.invert=true"
     ]
     assert problems(invert=True, train=pairs) == []
+    pairs = [folder.pair(name, ~mask) for name in "cd"]
+    assert problems(train=pairs) == []
+    assert problems(invert=True, train=pairs) == [
+        "warning: masks: perhaps all inverted: in half of the masks at least 100% of the image's border is foreground; "
+        "if that is the background, set data.invert=false"
+    ]
 
 
 def test_masks_of_which_half_are_inverted_are_noticed(folder: Folder) -> None:
