@@ -153,6 +153,8 @@ SEGTUNE: dict[str, Run] = {
     "train backbone=xception decoder=deeplabv3plus data=folder data.root=DIR": Run(f"{XCEPTION} {SHORT}"),
     "train data=folder data.root=DIR": Run(f"{XCEPTION} {SHORT}"),
     "train backbone=vgg16 decoder=fcn8s": Run(f"{RANDOM} {SHORT} freeze.phases.head.lr=1e-5"),
+    "train backbone=vgg16 decoder=fcn8s freeze=staged": Run(f"{RANDOM} epochs=1 lr=1e-5"),
+    "train backbone=vgg16 decoder=fcn8s freeze=none": Run(f"{RANDOM} epochs=1 lr=1e-5"),
     "train backbone=vgg16 decoder=fcn8s taps.high=block5_pool": Run(f"{RANDOM} {SHORT} freeze.phases.head.lr=1e-5"),
     "train backbone=resnet50 taps.low=conv3_block4_out": Run(f"{RANDOM} {SHORT}"),
     "train backbone=timm backbone.name=convnext_tiny": Run(f"{RANDOM} {SHORT}"),

@@ -32,6 +32,14 @@ class RunSettings:
     run_dir: str | None = None
     resume: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.freeze.decoder not in (None, self.decoder.name):
+            raise ValueError(
+                f"freeze: this policy trains parts of decoder={self.freeze.decoder} by name, "
+                f"but the decoder is {self.decoder.name}. Choose decoder={self.freeze.decoder}, "
+                "or another policy, such as freeze=two_phase"
+            )
+
 
 @dataclass(frozen=True, config=STRICT)
 class Settings(RunSettings):

@@ -67,9 +67,10 @@ class PhaseSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class FreezeSettings:
-    """The freezing policy: named phases, in order."""
+    """The freezing policy: named phases, in order; `decoder` is the one whose modules they name, None: any."""
 
     phases: dict[str, PhaseSettings]
+    decoder: str | None = None
 
     def __post_init__(self) -> None:
         if not self.phases:

@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from itertools import islice
@@ -23,6 +23,12 @@ from segtune.models.state_dicts import BATCH_COUNTER, best_prefixes, check_types
 from segtune.runtime.paths import expanded
 
 log = logging.getLogger(__name__)
+
+#: What to do about a file of which most fits.
+_ONLY_FITTING = (
+    "\nTo take what fits, and leave the rest new: "
+    "backbone.weights=auto restore.checkpoint={path} restore.scope=backbone"
+)
 
 #: Seconds after which a server that does not answer counts as unreachable.
 TIMEOUT_SECONDS = 8.0
@@ -91,12 +97,27 @@ def _load_file(spec: BackboneSpec, network: nn.Module, path: Path) -> LoadedWeig
                 for name, (file, own) in islice(match.mismatched.items(), 6)
             )
             + (f"\n  and {more} more" if (more := len(match.mismatched) - 6) > 0 else "")
+            + (_ONLY_FITTING.format(path=path) if len(match.fitting) > len(match.mismatched) + len(missing) else "")
         )
     check_types(found, match.fitting, path)
     network.load_state_dict({name: found[name] for name in match.fitting}, strict=False)
+    if taken := list(_taken(spec, theirs, wanted, match.fitting)):
+        log.info("%s: took %s.", path, ", ".join(taken))
     if unused:
         log.info("Weights not used from %s: %s", path, some(unused, 6))
     return LoadedWeights(str(path), missing, unused)
+
+
+def _taken(
+    spec: BackboneSpec, theirs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fitting: Iterable[str]
+) -> Iterator[str]:
+    """Yield what the layers are whose weights have other names in a file: `classifier.0 (…) as fc6 (…)`."""
+    origin = {_rename(name, spec.renames): name for name in theirs if name.endswith(".weight")}
+    for name in fitting:
+        if origin.get(name, name) != name:
+            there, here = origin[name], tuple(wanted[name].shape)
+            layers = there.removesuffix(".weight"), name.removesuffix(".weight")
+            yield f"{layers[0]} {tuple(theirs[there].shape)} as {layers[1]} {here}"
 
 
 def _without_prefix(

@@ -123,7 +123,7 @@ def best_prefixes(
 
 def same_numbers(tensor: Tensor, own: Tensor) -> bool:
     """Return whether a file's tensor has the shape of a network's, or is a fully connected layer of a convolution."""
-    dense = tensor.ndim == 2 and own.ndim == 4 and tensor.numel() == own.numel()
+    dense = own.ndim == 4 and tensor.shape == (own.shape[0], own.shape[1:].numel())
     return dense or tensor.shape == own.shape
 
 

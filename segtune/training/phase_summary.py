@@ -1,5 +1,6 @@
 """The facts of a phase: for its heading, for `summary.json`, and for the command `plan`."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,9 +33,12 @@ def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Devic
     with entered(built, phase):
         counted = audit(built.model, built.blocks)
     optimizer = settings.optimizer.of_phase(phase.settings)
+    frozen = _spans(counted.parts, lambda trainable, total: trainable < total)
+    if counted.parts["decoder"][0]:
+        frozen = re.sub("decoder$", "part of the decoder", frozen)
     return {
         "trains": _spans(counted.parts, lambda trainable, _: trainable > 0),
-        "frozen": _spans(counted.parts, lambda trainable, total: trainable < total),
+        "frozen": frozen,
         "trainable": counted.trainable,
         "parameters": counted.total,
         "parts": {name: {"trainable": t, "parameters": n} for name, (t, n) in counted.parts.items()},

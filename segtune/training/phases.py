@@ -60,7 +60,8 @@ def plan_phases(settings: RunSettings, built: BuiltModel) -> list[Phase]:
             layers with random weights would be frozen.
     """
     phases = []
-    fresh = [path for path in owners(built.model) if within(path, built.new)]
+    fixed = [f"decoder.{name}" for name in getattr(built.model.decoder, "fixed_start", ())]
+    fresh = [path for path in owners(built.model) if within(path, built.new) and not within(path, fixed)]
     for name, given in settings.freeze.phases.items():
         phase = given if built.weights.source else _all_trains(name, given)
         reached = _reached(built, phase, name)
@@ -73,7 +74,7 @@ def plan_phases(settings: RunSettings, built: BuiltModel) -> list[Phase]:
             )
         fresh = []
         if phase != given:
-            log.warning("Phase %s trains everything at one learning rate: the backbone has random weights.", name)
+            log.warning("Phase %s trains all of the backbone, which has random weights, at the full rate.", name)
         phases.append(Phase(name, phase, scope))
     return phases
 
@@ -94,7 +95,7 @@ def entered(built: BuiltModel, phase: Phase) -> Iterator[None]:
 
 
 def _all_trains(name: str, phase: PhaseSettings) -> PhaseSettings:
-    """Return the phase with everything trained at one learning rate: random weights are never frozen.
+    """Return the phase with all of the backbone trained, at one learning rate: random weights are never frozen.
 
     Raises:
         UserError: The phase names what to train, so training everything would contradict it.

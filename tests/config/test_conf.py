@@ -33,8 +33,10 @@ def test_every_file_composes_and_validates(choice: str) -> None:
         overrides = [f"backbone={backbone}", f"decoder={decoder}"]
     else:
         overrides = [choice]
-    if group == "data" and name == "folder":
+    if choice == "data=folder":
         overrides.append("data.root=photos")
+    if choice == "freeze=staged":
+        overrides.append("decoder=fcn8s")
     settings = parse(Settings, composed("train", *overrides))
     if group == "taps":
         assert composed("train", *overrides)["taps"] == OmegaConf.to_container(
@@ -57,6 +59,7 @@ def test_the_eight_pairs_have_tap_maps() -> None:
         ("progressive", ["head", "deep1", "deep2", "deep3", "all"]),
         ("shallow_frozen", ["deep"]),
         ("discriminative", ["all"]),
+        ("staged", ["fcn32s", "fcn16s", "fcn8s"]),
     ],
 )
 def test_presets_have_the_promised_phases(preset: str, names: list[str]) -> None:

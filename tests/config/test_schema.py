@@ -76,6 +76,11 @@ def test_settings_are_frozen_and_typed() -> None:
             {"data.image_size": None},
             "data.image_size: got None; expected: a valid integer, or a valid list.",
         ),
+        (
+            {"freeze.decoder": "fcn8s"},
+            "freeze: this policy trains parts of decoder=fcn8s by name, but the decoder is deeplabv3plus. "
+            "Choose decoder=fcn8s, or another policy, such as freeze=two_phase.",
+        ),
         ({"data.val_share": 0.9}, "data: val_share and test_share together leave nothing to train on."),
     ],
 )

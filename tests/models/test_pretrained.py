@@ -23,11 +23,15 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 import segtune.models.pretrained
+from segtune.config.model_settings import RestoreSettings
 from segtune.errors import UserError
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.backbones.spec import BackboneSpec
+from segtune.models.build import BuiltModel
 from segtune.models.pretrained import LoadedWeights, find_pretrained, home_of, load_weights
+from segtune.models.restore import restore
 from segtune.models.state_dicts import read_state_dict
+from tests.conftest import slow
 
 TINY = BackboneSpec(
     name="tiny",
@@ -114,7 +118,10 @@ def test_a_prefix_of_the_backbones_names_is_left_out_and_said(
     with caplog.at_level(logging.INFO):
         assert load_weights(TINY, network, str(path)) == LoadedWeights(str(path), (), ())
     ours = prefix.removeprefix("_orig_mod.")
-    assert caplog.messages[-1] == f"{path}: took the {len(state)} tensors whose names begin with {ours}, without it."
+    assert caplog.messages[-2:] == [
+        f"{path}: took the {len(state)} tensors whose names begin with {ours}, without it.",
+        f"{path}: took classifier.0 (4, 8) as fc (4, 2, 2, 2).",
+    ]
     assert torch.equal(network.state_dict()["conv.weight"], state["conv.weight"])
 
 
@@ -155,31 +162,84 @@ def test_fully_connected_layer_becomes_the_convolution_over_its_whole_input(tmp_
     torch.testing.assert_close(network.get_submodule("fc")(x).flatten(1), linear(x.flatten(1)))
 
 
-def test_torchvision_classifier_computes_the_same_at_the_centre_of_vgg16(
-    network_of: Callable[[str], nn.Module], tmp_path: Path
+@pytest.mark.parametrize(
+    ("names", "as_kernels"),
+    [
+        (("classifier.0", "classifier.3"), False),  # torchvision
+        slow(("classifier.0", "classifier.3"), True),
+        (("pre_logits.fc1", "pre_logits.fc2"), True),  # timm
+        slow(("pre_logits.fc1", "pre_logits.fc2"), False),
+    ],
+)
+def test_a_classifier_computes_the_same_at_the_centre_of_vgg16(
+    names: tuple[str, str],
+    as_kernels: bool,
+    network_of: Callable[[str], nn.Module],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     network = network_of("vgg16")
-    classifier = nn.Sequential(
-        nn.Linear(25088, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 10)
-    ).eval()
-    features = {f"features.{name}": value for name, value in network.get_submodule("features").state_dict().items()}
-    path = write_pth(
-        tmp_path / "w", features | {f"classifier.{name}": v for name, v in classifier.state_dict().items()}
-    )
+    hidden = nn.Sequential(nn.Linear(25088, 32), nn.ReLU(), nn.Linear(32, 4096), nn.ReLU())
+    state = {f"features.{name}": value for name, value in network.get_submodule("features").state_dict().items()}
+    state |= {"classifier.6.weight": torch.ones(10, 4096), "classifier.6.bias": torch.ones(10)}
+    for name, layer, shape in zip(names, (hidden[0], hidden[2]), ((32, 512, 7, 7), (4096, 32, 1, 1)), strict=True):
+        weight = layer.get_parameter("weight").detach()
+        state |= {
+            f"{name}.weight": weight.reshape(shape) if as_kernels else weight,
+            f"{name}.bias": layer.bias.detach(),
+        }
+    path = write_pth(tmp_path / "w", state)
 
-    loaded = load_weights(BACKBONES["vgg16"], network, str(path))
+    with caplog.at_level(logging.INFO):
+        loaded = load_weights(BACKBONES["vgg16"], network, str(path))
     assert loaded == LoadedWeights(str(path), (), ("classifier.6.weight", "classifier.6.bias"))
+    first, second = ("(32, 512, 7, 7)", "(4096, 32, 1, 1)") if as_kernels else ("(32, 25088)", "(4096, 32)")
+    assert caplog.messages[0] == (
+        f"{path}: took {names[0]} {first} as fc6 (32, 512, 7, 7), {names[1]} {second} as fc7 (4096, 32, 1, 1)."
+    )
     with torch.no_grad():
-        pool5 = network.get_submodule("features")(torch.rand(1, 3, 224, 224))
-        expected = classifier[:6](pool5.flatten(1))
-        convolved = network.get_submodule("drop6")(network.get_submodule("relu6")(network.get_submodule("fc6")(pool5)))
-        convolved = network.get_submodule("relu7")(network.get_submodule("fc7")(convolved))
+        photo = torch.rand(1, 3, 224, 224)
+        pool5 = network.get_submodule("features")(photo)
+        expected = hidden(pool5.flatten(1))
+        network.set_submodule("features", nn.Identity())
+        convolved = network(pool5)
     assert pool5.shape == (1, 512, 7, 7)
     assert convolved.shape == (1, 4096, 7, 7)
     assert expected.std() > 0
     torch.testing.assert_close(
         convolved[:, :, 3, 3], expected, rtol=1e-4, atol=1e-5
     )  # 25,088 products in another order
+
+
+def test_one_of_two_fully_connected_layers_fills_one(network_of: Callable[[str], nn.Module], tmp_path: Path) -> None:
+    network = network_of("vgg16")
+    state = {name: value for name, value in network.state_dict().items() if name.startswith("features.")}
+    first = {"classifier.0.weight": torch.ones(32, 25088), "classifier.0.bias": torch.ones(32)}
+    loaded = load_weights(BACKBONES["vgg16"], network, str(write_pth(tmp_path / "w", state | first)))
+    assert loaded.missing == ("fc7.weight", "fc7.bias")
+    assert network.get_parameter("fc6.weight").eq(1).all()
+
+
+@pytest.mark.parametrize("shape", [slow((64, 25088)), (32, 512), slow((25088, 32))])  # wider, of 32 px, transposed
+def test_a_fully_connected_layer_of_another_shape_is_refused_with_what_to_do(
+    shape: tuple[int, int],
+    network_of: Callable[[str], nn.Module],
+    built_of: Callable[[str], BuiltModel],
+    tmp_path: Path,
+) -> None:
+    network = network_of("vgg16")
+    state = {name: value for name, value in network.state_dict().items() if name.startswith("features.")}
+    path = write_pth(tmp_path / "w", state | {"classifier.0.weight": torch.ones(shape)})
+    assert error_of(lambda: load_weights(BACKBONES["vgg16"], network, str(path))) == (
+        f"The weights in {path} do not fit vgg16: 27 tensors match by name, "
+        "3 are missing (fc6.bias, fc7.weight, fc7.bias), 0 are unexpected (none)."
+        f"\n  shape mismatch: fc6.weight: got {shape} from the file; expected (32, 512, 7, 7)"
+        f"\nTo take what fits, and leave the rest new: backbone.weights=auto restore.checkpoint={path} "
+        "restore.scope=backbone"
+    )
+    model = built_of("vgg16_fcn8s").model
+    report = restore(model, RestoreSettings(str(path), scope="backbone"), "vgg16")
+    assert report.missing == tuple(f"backbone.fc{n}.{part}" for n in (6, 7) for part in ("weight", "bias"))
 
 
 def test_weights_of_another_shape(tmp_path: Path) -> None:
@@ -191,6 +251,8 @@ def test_weights_of_another_shape(tmp_path: Path) -> None:
         "0 are missing (none), 0 are unexpected (none)."
         "\n  shape mismatch: conv.weight: got (2, 1, 3, 3) from the file; expected (2, 3, 3, 3)"
         "\n  shape mismatch: fc.weight: got (4, 7) from the file; expected (4, 2, 2, 2)"
+        f"\nTo take what fits, and leave the rest new: backbone.weights=auto restore.checkpoint={path} "
+        "restore.scope=backbone"
     )
 
 

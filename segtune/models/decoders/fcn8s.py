@@ -22,6 +22,8 @@ class FCN8s(nn.Module):
     roles: ClassVar[tuple[str, ...]] = ("pool3", "pool4", "high")
     #: The strides at which `taps=auto` chooses layers.
     strides: ClassVar[Mapping[str, int]] = {"pool3": 8, "pool4": 16, "high": 32}
+    #: Modules that do not start at random: while they are frozen, this is an FCN-32s, or an FCN-16s.
+    fixed_start: ClassVar[tuple[str, ...]] = ("score_pool4", "score_pool3", "upsample_high", "upsample_pool4")
 
     def __init__(self, channels: Mapping[str, int], strides: Mapping[str, int], settings: FCN8sSettings) -> None:
         """Build the decoder from the channels and strides (input pixels) of `pool3`, `pool4` and `high`.

@@ -14,7 +14,8 @@ class DecoderClass(Protocol):
 
     Its `forward(features)` maps features by role, each (N, C, h, w), to logits (N, `settings.outputs`, h, w) of any
     height and width; the model scales the features before (`segtune.models.tap_scale`), and resizes the logits to the
-    image.
+    image. A class may have `fixed_start`: names of its modules that start at fixed, meaningful values and not at random
+    ones, so that a phase may freeze them before they have trained.
     """
 
     @property

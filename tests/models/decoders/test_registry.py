@@ -8,6 +8,7 @@ from torch import nn
 
 from segtune.config.model_settings import DecoderSettings, DeepLabV3PlusSettings, FCN8sSettings
 from segtune.models.decoders.registry import DECODERS
+from segtune.models.module_paths import within
 
 SETTINGS: dict[str, Any] = {"deeplabv3plus": DeepLabV3PlusSettings, "fcn8s": FCN8sSettings}
 
@@ -31,3 +32,20 @@ def test_features_become_logits(name: str, outputs: int) -> None:
     }
     finest = min(decoder_class.strides.values())
     assert decoder(features).shape == (2, outputs, 96 // finest, 64 // finest)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_only_fixed_starts_are_the_same_with_every_seed(name: str) -> None:
+    decoder_class = DECODERS[name]
+    starts = []
+    for seed in (0, 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            built = decoder_class(dict.fromkeys(decoder_class.roles, 5), decoder_class.strides, SETTINGS[name]())
+        layers = {name: layer for name, layer in built.named_modules() if isinstance(layer, nn.Conv2d)}
+        layers |= {name: layer for name, layer in built.named_modules() if isinstance(layer, nn.ConvTranspose2d)}
+        starts.append({name: layer.weight for name, layer in layers.items()})
+    same = {name for name, weight in starts[0].items() if torch.equal(weight, starts[1][name])}
+    fixed = getattr(decoder_class, "fixed_start", ())
+    assert {name.partition(".")[0] for name in same} == set(fixed)
+    assert all(within(name, fixed) == (name in same) for name in starts[0])
