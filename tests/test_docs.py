@@ -148,6 +148,12 @@ SEGTUNE: dict[str, Run] = {
     "run_dir=runs/last_layer": Run(
         TRAIN, {"experiment=first": "freeze=none", "restore.checkpoint=runs/first": "restore.checkpoint=runs/NAME"}
     ),
+    "train optimizer=rmsprop_tf optimizer.decay_epochs=4 lr=0.01": Run(f"{XCEPTION} {TWO}"),
+    "train optimizer=sgd optimizer.schedule=multistep freeze.phases.head.milestones=[3] "
+    "freeze.phases.all.milestones=[8,11]": Run(f"{XCEPTION} {TWO}"),
+    "train optimizer.schedule=poly optimizer.end_factor=0.01 optimizer.warmup=100": Run(
+        f"{XCEPTION} {TWO}", {"optimizer.warmup=100": "optimizer.warmup=1"}
+    ),
     "train backbone=xception": Run(f"{XCEPTION} {SHORT}"),
     "train backbone=xception decoder=deeplabv3plus": Run(f"{XCEPTION} {SHORT}"),
     "train backbone=xception decoder=deeplabv3plus data=folder data.root=DIR": Run(f"{XCEPTION} {SHORT}"),

@@ -120,7 +120,8 @@ def _of_another_choice(name: str, command: str, arguments: Sequence[str]) -> str
     ]
     if not having or chosen in having:
         return ""
-    choices = " and ".join(f"{group}={choice}" for choice in having)
+    *others, last = [f"{group}={choice}" for choice in having]
+    choices = f"{', '.join(others)} and {last}" if others else last
     return f"{name}: {group}={chosen} has no {key}; {choices} {'has' if len(having) == 1 else 'have'}." + _INSTEAD.get(
         name, ""
     )

@@ -7,6 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from segtune.cli.help import command_groups
 from segtune.config.parse import parse
+from segtune.config.training_settings import OF_ONE_SCHEDULE, OPTIMIZER_DEFAULTS, SCHEDULE_DEFAULTS
 from segtune.config.types import STRICT, Count, Positive
 from segtune.errors import UserError
 from segtune.runtime.paths import notice
@@ -84,13 +85,33 @@ def apply_to_phases(settings: MutableMapping[str, Any], overrides: Iterable[str]
 
 def say_unused(settings: Mapping[str, Any], given: Collection[str]) -> None:
     """Say which settings of the command line have no effect, because another choice would use them."""
-    phases = settings.get("freeze", {}).get("phases", {})
-    schedules = {phase.get("schedule") or settings["optimizer"].get("schedule") for phase in phases.values()}
-    if "optimizer.power" in given and "poly" not in schedules:
-        notice(
-            f"optimizer.power has no effect with optimizer.schedule={', '.join(map(str, schedules))}: poly uses it "
-            "(optimizer.schedule=poly)."
-        )
+    phases, of_group = settings.get("freeze", {}).get("phases", {}), settings.get("optimizer", {})
+    optimizers = {phase.get("optimizer") or of_group.get("name") for phase in phases.values()}
+    schedules = {name: phase.get("schedule") or of_group.get("schedule") for name, phase in phases.items()}
+    for name in sorted(_names(OPTIMIZER_DEFAULTS)) if phases else ():
+        _say_unused(f"optimizer.{name}", given, "optimizer", optimizers, OPTIMIZER_DEFAULTS)
+    for name in sorted(_names(SCHEDULE_DEFAULTS)) if phases else ():
+        those = {each for each in schedules.values() if name not in OF_ONE_SCHEDULE or each == of_group.get("schedule")}
+        _say_unused(f"optimizer.{name}", given, "optimizer.schedule", those, SCHEDULE_DEFAULTS)
+        for phase, schedule in schedules.items():
+            group = f"freeze.phases.{phase}"
+            _say_unused(f"{group}.{name}", given, f"{group}.schedule", {schedule}, SCHEDULE_DEFAULTS)
     for name, phase in phases.items():
         if f"freeze.phases.{name}.patience" in given and not phase.get("until"):
             notice(f"freeze.phases.{name}.patience has no effect without freeze.phases.{name}.until=plateau.")
+
+
+def _names(tables: Mapping[Any, Mapping[str, Any]]) -> set[str]:
+    return {name for table in tables.values() for name in table}
+
+
+def _say_unused(
+    name: str, given: Collection[str], setting: str, chosen: set[Any], tables: Mapping[Any, Mapping[str, Any]]
+) -> None:
+    users = [each for each, table in tables.items() if name.rpartition(".")[2] in table]
+    if name in given and not chosen & set(users):
+        use = f"{users[0]} uses" if len(users) == 1 else f"{', '.join(users[:-1])} and {users[-1]} use"
+        notice(
+            f"{name} has no effect with {setting}={', '.join(sorted(map(str, chosen)))}: {use} it "
+            f"({setting}={users[0]})."
+        )

@@ -19,6 +19,12 @@ SYNONYMS = {
     **dict.fromkeys(("pretrained", "pretrain"), "backbone.weights"),
     **dict.fromkeys(("arch", "encoder", "encoder_name"), "backbone"),
     **dict.fromkeys(("data_dir", "data_root", "data_path", "dataset_dir", "root"), "data.root"),
+    **dict.fromkeys(("scheduler", "lr_scheduler", "sched", "learning_rate_decay_type"), "optimizer.schedule"),
+    **dict.fromkeys(("learning_rate_decay_factor", "decay_rate"), "optimizer.gamma"),
+    **dict.fromkeys(("num_epochs_per_decay", "step_size"), "optimizer.decay_epochs"),
+    **dict.fromkeys(("end_learning_rate", "min_lr", "eta_min"), "optimizer.end_factor"),
+    **dict.fromkeys(("warmup_steps", "warmup_epochs", "warmup_ratio"), "optimizer.warmup"),
+    **dict.fromkeys(("opt_epsilon", "opt_eps"), "optimizer.epsilon"),
     **dict.fromkeys(("output_dir", "out_dir", "save_dir", "work_dir", "logdir"), "run_dir"),
 }
 

@@ -39,6 +39,13 @@ class RunSettings:
                 f"but the decoder is {self.decoder.name}. Choose decoder={self.freeze.decoder}, "
                 "or another policy, such as freeze=two_phase"
             )
+        for name, phase in self.freeze.phases.items():
+            chosen = self.optimizer.of_phase(phase)
+            if chosen.schedule == "multistep" and not (chosen.milestones or chosen.milestone_steps):
+                raise ValueError(
+                    f"freeze.phases.{name}: schedule multistep needs milestones, the epochs after which the learning "
+                    "rate falls: optimizer.milestones=[8,11], or optimizer.milestone_steps; or those of the phase"
+                )
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -22,9 +22,17 @@ SplitName = Literal["train", "val", "test", "all"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 EmptyRule = Literal["one", "zero", "skip"]
 EmptyMaskRule = Literal["background", "smooth", "skip"]
-OptimizerName = Literal["adamw", "adam", "sgd"]
-Schedule = Literal["cosine", "poly", "constant"]
-WarmUp = Annotated[float, Field(ge=0, lt=1)]
+OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop", "rmsprop_tf"]
+Schedule = Literal["cosine", "poly", "exponential", "multistep", "constant"]
+
+
+def _fraction_or_steps(value: float) -> float:
+    if value >= 1 and not value.is_integer():
+        raise ValueError("a fraction of the phase below 1, or a whole number of steps")
+    return value
+
+
+WarmUp = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_fraction_or_steps)]
 
 
 def _with_a_star(value: str) -> str:

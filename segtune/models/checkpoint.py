@@ -202,7 +202,7 @@ def _is_optimizer(value: Any) -> bool:
     return (
         all(type(number) is int for number in numbers)
         and numbers == list(range(len(numbers)))
-        and all(type(index) is int and _is_dict_of(state, Tensor | None) for index, state in states.items())
+        and all(type(index) is int and _is_dict_of(state, Tensor | int | None) for index, state in states.items())
         and states.keys() <= set(numbers)
     )
 

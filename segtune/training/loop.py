@@ -29,9 +29,10 @@ from segtune.training.epoch import check_steps, new_scaler, save_and_stop, train
 from segtune.training.epoch_log import EpochRecorder, dice_text
 from segtune.training.freezing import audit, train_mode
 from segtune.training.invariants import check_members, check_unchanged, fingerprint
-from segtune.training.optim import build_optimizer, build_schedule
+from segtune.training.optim import build_optimizer
 from segtune.training.phases import Phase, enter
 from segtune.training.run_folder import check_run_folder, write_settings
+from segtune.training.schedules import build_schedule, check_schedule
 from segtune.training.signals import stop_signals
 from segtune.training.state import OnPhase, OptimState, Run, check_place, is_better, since_best
 from segtune.version import __version__
@@ -88,17 +89,29 @@ def fit(
         run = Run(
             settings, built, folder, compute, state, loader, batches, evaluator, None, phases, facts, on_phase, stopped
         )
-        run.data = DataRecord.of(splits).plain()
-        if distributed.rank() == 0:  # all settings are checked: from here on the run writes its files
-            write_settings(folder, asdict(settings), command)
-            write_json(folder / "data.json", run.data)
-            if built.restored:
-                write_json(folder / "restore.json", asdict(built.restored))
-            run.recorder = EpochRecorder(folder, state.rows)
+        _begin(run, splits, command)
         for index in range(state.phase, len(phases)):
             fit_phase(run, index, optim_states)
             optim_states = {}
     return _conclude(run)
+
+
+def _begin(run: Run, splits: Mapping[str, Sequence[Pair]], command: str) -> None:
+    """Check the schedules of the phases to come, and write the first files of the run.
+
+    Raises:
+        UserError: A warm-up is longer than its phase.
+    """
+    for phase in run.phases[run.state.phase :]:
+        settings = run.settings.optimizer.of_phase(phase.settings)
+        check_schedule(phase.name, settings, run.span(phase).steps, run.steps_of_epoch)
+    run.data = DataRecord.of(splits).plain()
+    if distributed.rank() == 0:  # all settings are checked: from here on the run writes its files
+        write_settings(run.folder, asdict(run.settings), command)
+        write_json(run.folder / "data.json", run.data)
+        if run.built.restored:
+            write_json(run.folder / "restore.json", asdict(run.built.restored))
+        run.recorder = EpochRecorder(run.folder, run.state.rows)
 
 
 def _conclude(run: Run) -> dict[str, Any]:
@@ -122,7 +135,7 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     check_members(run.model, optimizer, phase.name)
     optim_state = OptimState(
         optimizer,
-        build_schedule(settings.optimizer, optimizer, phase.settings, run.span(phase).steps),
+        build_schedule(settings.optimizer, optimizer, phase.settings, run.span(phase).steps, run.steps_of_epoch),
         new_scaler(run.compute),
     )
     optim_state.load_state_dict(resumed)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.optim.rmsprop_tf import RMSpropTF
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -78,11 +79,15 @@ class OptimState:
             )
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         needed = _MOMENTS[type(self.optimizer)]
+        if not self.optimizer.defaults.get("momentum"):
+            needed = needed - {"momentum_buffer"}
         for index, state in moments.items():
             if not 0 <= index < len(parameters) or state.keys() != needed:
                 raise UserError(f"{begin}: parameter {index} of {len(parameters)} has {some(state)}.")
             for name, value in state.items():
                 shape = () if name == "step" else parameters[index].shape
+                if name == "step" and isinstance(value, int):  # in RMSpropTF of earlier timm
+                    continue
                 if not _is_moment(value, shape) and not (value is None and name == "momentum_buffer"):
                     got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
                     raise UserError(f"{begin}: {name} of parameter {index} has {got}; expected {tuple(shape)}.")
@@ -96,6 +101,8 @@ _MOMENTS: Mapping[type, set[str]] = {
     torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
     torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
     torch.optim.SGD: {"momentum_buffer"},
+    torch.optim.RMSprop: {"step", "square_avg", "momentum_buffer"},
+    RMSpropTF: {"step", "square_avg", "momentum_buffer"},
 }
 _OF_SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
 
@@ -188,6 +195,11 @@ class Run:
         """Return the maximum length of a phase."""
         skipped = self.state.skipped_in(phase.name)
         return span_of(phase.settings, self.batches.whole, self.settings.train.accumulate, skipped)
+
+    @property
+    def steps_of_epoch(self) -> int:
+        """Optimizer steps of a whole epoch."""
+        return -(-self.batches.whole // self.settings.train.accumulate)
 
     def asked_to_stop(self) -> bool:
         """Return whether any process has received a signal: all stop at the same step."""

@@ -95,8 +95,8 @@ def test_hydras_errors_are_reworded(error: Exception, expected: str) -> None:
     [
         (
             ("optimizer.momentum=0.9",),
-            "optimizer.momentum: optimizer=adamw has no momentum; optimizer=sgd has. What momentum is to SGD, the "
-            "first of betas is to Adam: optimizer.betas=[0.9,0.999].",
+            "optimizer.momentum: optimizer=adamw has no momentum; optimizer=rmsprop, optimizer=rmsprop_tf and "
+            "optimizer=sgd have. What momentum is to SGD, the first of betas is to Adam: optimizer.betas=[0.9,0.999].",
         ),
         (
             ("optimizer=sgd", "optimizer.betas=[0.9,0.9]"),

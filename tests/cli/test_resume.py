@@ -72,6 +72,45 @@ def test_a_finished_run_can_become_longer(first: Path, tmp_path: Path, change: s
     assert_same_end(first, tmp_path / "planned")
 
 
+@pytest.mark.slow
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    "own",
+    [
+        ("optimizer=rmsprop_tf", "optimizer.decay_steps=2", "optimizer.warmup=2"),
+        ("optimizer=rmsprop", "optimizer.schedule=multistep", "optimizer.milestones=[1,2]", "optimizer.warmup=1"),
+    ],
+)
+def test_a_schedule_that_does_not_depend_on_the_length_goes_on(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(commands, "_conclude", lambda *_: None)
+    short, planned, longer = tmp_path / "short", tmp_path / "planned", "freeze.phases.two.epochs=3"
+    training = [each for each in TRAINING if each not in STEADY]
+    assert main(["train", *training, *own, f"run_dir={short}"]) == 0
+    assert main(["train", *training, *own, longer, f"run_dir={planned}"]) == 0
+    assert main(["train", f"resume={short}", longer]) == 0
+    assert_same_end(short, planned)
+    rates = [float(line.split(",")[9]) for line in (short / "metrics.csv").read_text().splitlines()[1:]]
+    assert rates[2] > rates[3] > rates[4]  # of the phase that became longer
+
+
+@pytest.mark.slow
+@pytest.mark.trains
+def test_a_warm_up_longer_than_its_phase_is_refused_before_anything_is_written(
+    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = "freeze.phases.late={backbone: all, epochs: 1, lr: 1e-3, warmup: 99}"
+    assert "freeze.phases.late: got a warmup of 99 steps; expected at most the phase's " in message(
+        capsys, "train", *TRAINING, late, f"run_dir={tmp_path / 'new'}"
+    )
+    assert not list(tmp_path.glob("new/checkpoints/*"))
+    before = everything_in(first)
+    assert "freeze.phases.late: got a warmup of 99 steps" in message(capsys, "train", f"resume={first}", f"+{late}")
+    assert everything_in(first) == before
+
+
 KEEPS = (
     "a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
     "data.root, data.groups, train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of "

@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from segtune.__main__ import main
+from segtune.cli import short_names
 from segtune.runtime.paths import notice
 from tests.cli.conftest import message
 
@@ -101,3 +102,49 @@ def test_a_setting_without_effect_is_said(capsys: pytest.CaptureFixture[str]) ->
     ]
     notice.cache_clear()
     assert "no effect" not in message(capsys, "train", "optimizer.power=2", "optimizer.schedule=poly", wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "optimizer", "head", "said"),
+    [
+        (
+            "optimizer.gamma",
+            {"schedule": "cosine"},
+            {"schedule": "poly"},
+            "optimizer.gamma has no effect with optimizer.schedule=cosine: exponential and multistep use it "
+            "(optimizer.schedule=exponential).",
+        ),
+        (  # a phase with another schedule does not take it over
+            "optimizer.gamma",
+            {"schedule": "cosine"},
+            {"schedule": "exponential"},
+            "optimizer.gamma has no effect with optimizer.schedule=cosine: exponential and multistep use it "
+            "(optimizer.schedule=exponential).",
+        ),
+        ("optimizer.power", {"schedule": "cosine"}, {"schedule": "poly"}, ""),
+        ("optimizer.decay_epochs", {"schedule": "cosine"}, {}, ""),
+        (
+            "freeze.phases.head.milestones",
+            {"schedule": "cosine"},
+            {},
+            "freeze.phases.head.milestones has no effect with freeze.phases.head.schedule=cosine: multistep uses it "
+            "(freeze.phases.head.schedule=multistep).",
+        ),
+        ("freeze.phases.head.milestones", {"schedule": "cosine"}, {"schedule": "multistep"}, ""),
+        ("optimizer.momentum", {"name": "adamw"}, {"optimizer": "rmsprop"}, ""),
+        (
+            "optimizer.momentum",
+            {"name": "adamw"},
+            {"optimizer": "adam"},
+            "optimizer.momentum has no effect with optimizer=adam, adamw: sgd, rmsprop and rmsprop_tf use it "
+            "(optimizer=sgd).",
+        ),
+    ],
+)
+def test_settings_of_other_schedules_and_optimizers_are_said(
+    monkeypatch: pytest.MonkeyPatch, given: str, optimizer: dict[str, Any], head: dict[str, Any], said: str
+) -> None:
+    spoken: list[str] = []
+    monkeypatch.setattr(short_names, "notice", spoken.append)
+    short_names.say_unused({"optimizer": optimizer, "freeze": {"phases": {"head": head, "all": {}}}}, {given})
+    assert "\n".join(spoken) == said

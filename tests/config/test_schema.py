@@ -81,6 +81,19 @@ def test_settings_are_frozen_and_typed() -> None:
             "freeze: this policy trains parts of decoder=fcn8s by name, but the decoder is deeplabv3plus. "
             "Choose decoder=fcn8s, or another policy, such as freeze=two_phase.",
         ),
+        (
+            {"optimizer.schedule": "multistep"},
+            "freeze.phases.all: schedule multistep needs milestones, the epochs after which the learning rate falls: "
+            "optimizer.milestones=[8,11], or optimizer.milestone_steps; or those of the phase.",
+        ),
+        (
+            {
+                "optimizer.milestones": [1],
+                "freeze.phases": {"all": {"epochs": 1, "lr": 1, "schedule": "multistep"}},
+            },
+            "freeze.phases.all: schedule multistep needs milestones, the epochs after which the learning rate falls: "
+            "optimizer.milestones=[8,11], or optimizer.milestone_steps; or those of the phase.",
+        ),
         ({"data.val_share": 0.9}, "data: val_share and test_share together leave nothing to train on."),
     ],
 )

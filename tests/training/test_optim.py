@@ -1,5 +1,6 @@
-"""Optimizer and schedule of a phase: learning rates and weight decay by hand."""
+"""Optimizer of a phase: learning rates, weight decay and the steps of RMSprop by hand."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from segtune.config.training_settings import OptimizerSettings, PhaseSettings
-from segtune.training.optim import build_optimizer, build_schedule
+from segtune.training.optim import OPTIMIZERS, build_optimizer
 
 BLOCKS = {"stem": ("conv0", "bn0"), "one": ("block1",), "two": ("block2",), "away": ("behind_the_cut",)}
 
@@ -45,25 +46,6 @@ def test_rates_of_layer_wise_decay_by_hand() -> None:
     }
 
 
-def test_the_learning_rate_warms_up_and_decays() -> None:
-    model = Tiny()
-    phase = PhaseSettings(epochs=1, lr=1e-2, backbone_lr_scale=0.1)
-    for name, middle in (("cosine", 0.5), ("poly", 0.5**0.9), ("constant", 1.0)):
-        options = OptimizerSettings("sgd", schedule=name, warmup=0.2)
-        optimizer = build_optimizer(options, model, phase, BLOCKS)
-        schedule = build_schedule(options, optimizer, phase, 100)
-        lrs = []
-        for _ in range(100):
-            lrs.append([group["lr"] for group in optimizer.param_groups])
-            optimizer.step()
-            schedule.step()
-        decoder, backbone = max(lrs[30]), min(lrs[30])
-        assert backbone == pytest.approx(0.1 * decoder)
-        assert max(lrs[0]) == pytest.approx(1e-2 / 21)
-        assert max(lrs[20]) == pytest.approx(1e-2)
-        assert max(lrs[60]) == pytest.approx(1e-2 * middle)
-
-
 def test_the_optimizer_holds_what_trains_and_nothing_else() -> None:
     model = Tiny()
     model.requires_grad_(False)
@@ -73,30 +55,107 @@ def test_the_optimizer_holds_what_trains_and_nothing_else() -> None:
     assert held == {id(p) for p in model.decoder.parameters()}
 
 
-def test_a_phase_has_its_own_optimizer_and_schedule() -> None:
-    model = nn.Module()
-    model.backbone, model.decoder = nn.Module(), nn.Conv2d(1, 1, 1)
-    group = OptimizerSettings("adamw", weight_decay=0.1, momentum=0.8, schedule="cosine", warmup=0.25)
+def test_a_phase_has_its_own_optimizer() -> None:
+    group = OptimizerSettings("adamw", weight_decay=0.1, momentum=0.8)
 
-    def lrs_of(**own: Any) -> tuple[torch.optim.Optimizer, list[float]]:
-        phase = PhaseSettings(epochs=1, lr=0.5, **own)
-        optimizer = build_optimizer(group, model, phase, {})
-        schedule, lrs = build_schedule(group, optimizer, phase, 4), []
-        for _ in range(4):
-            lrs.append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            schedule.step()
-        return optimizer, lrs
+    def optimizer_of(**own: Any) -> torch.optim.Optimizer:
+        return build_optimizer(group, Tiny(), PhaseSettings(epochs=1, lr=0.5, **own), BLOCKS)
 
-    optimizer, lrs = lrs_of()
+    optimizer = optimizer_of()
     assert type(optimizer) is torch.optim.AdamW
     assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0]
-    assert lrs == pytest.approx([0.25, 0.5, 0.375, 0.125])  # one step of warm-up, then (1 + cos(x pi)) / 2 at thirds
-    optimizer, lrs = lrs_of(optimizer="sgd", weight_decay=0.0, schedule="constant", warmup=0.5)
+    optimizer = optimizer_of(optimizer="sgd", weight_decay=0.0)
     assert type(optimizer) is torch.optim.SGD
     assert [(g["weight_decay"], g["momentum"]) for g in optimizer.param_groups] == [(0, 0.8), (0, 0.8)]
-    assert lrs == pytest.approx([0.5 / 3, 1 / 3, 0.5, 0.5])
-    optimizer, lrs = lrs_of(optimizer="adam", weight_decay=0.2, schedule="poly", warmup=0.0)
+    optimizer = optimizer_of(optimizer="adam", weight_decay=0.2)
     assert type(optimizer) is torch.optim.Adam
     assert [g["weight_decay"] for g in optimizer.param_groups] == [0.2, 0]
-    assert lrs == pytest.approx([0.5 * (1 - step / 4) ** 0.9 for step in range(4)])
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_settings_that_are_not_set_are_the_optimizers_own(name: str) -> None:
+    """PyTorch's, but for the momentum of SGD; of rmsprop_tf those of TF-slim's flags."""
+    model, phase = Tiny(), PhaseSettings(epochs=1, lr=0.5)
+    made = build_optimizer(OptimizerSettings(name), model, phase, BLOCKS).defaults
+    changed = {"sgd": {"momentum": 0.9}, "rmsprop_tf": {"alpha": 0.9, "momentum": 0.9, "eps": 1.0}}
+    assert made == OPTIMIZERS[name](model.parameters()).defaults | changed.get(name, {})
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "rmsprop_tf"])
+def test_epsilon_is_set(name: str) -> None:
+    optimizer = build_optimizer(OptimizerSettings(name, epsilon=0.25), Tiny(), PhaseSettings(epochs=1, lr=1), BLOCKS)
+    assert {group["eps"] for group in optimizer.param_groups} == {0.25}
+
+
+def rmsprop(weight: float, gradients: list[float], lr: float, alpha: float, momentum: float, epsilon: float) -> float:
+    """The RMSprop of PyTorch's documentation."""
+    square = buffer = 0.0
+    for g in gradients:
+        square = alpha * square + (1 - alpha) * g * g
+        step = g / (square**0.5 + epsilon)
+        buffer = momentum * buffer + step
+        weight -= lr * buffer
+    return weight
+
+
+def tf_rmsprop(
+    weight: float, gradients: list[float], lr: float, alpha: float, momentum: float, epsilon: float
+) -> float:
+    """The operation ApplyRMSProp of TensorFlow, as tf.train.RMSPropOptimizer calls it: its `rms` slot starts at 1."""
+    square, buffer = 1.0, 0.0
+    for g in gradients:
+        square = alpha * square + (1 - alpha) * g * g
+        buffer = momentum * buffer + lr * g / (square + epsilon) ** 0.5
+        weight -= buffer
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "used", "oracle"),
+    [
+        ("rmsprop", {}, (0.99, 0.0, 1e-8), rmsprop),
+        ("rmsprop", {"alpha": 0.9, "momentum": 0.9, "epsilon": 1.0}, (0.9, 0.9, 1.0), rmsprop),
+        ("rmsprop_tf", {}, (0.9, 0.9, 1.0), tf_rmsprop),
+        ("rmsprop_tf", {"alpha": 0.95, "momentum": 0.0, "epsilon": 1e-10}, (0.95, 0.0, 1e-10), tf_rmsprop),
+        ("rmsprop_tf", {"alpha": 0.95, "momentum": 0.5, "epsilon": 1e-3}, (0.95, 0.5, 1e-3), tf_rmsprop),
+    ],
+)
+def test_ten_steps_of_rmsprop_by_hand(
+    name: str, given: dict[str, float], used: tuple[float, float, float], oracle: Callable[..., float]
+) -> None:
+    """With a learning rate that changes between the steps, as a schedule's does: here it matters where it stands."""
+    model = Tiny().double().requires_grad_(False)
+    weight = model.decoder.bias.requires_grad_(True)
+    optimizer = build_optimizer(OptimizerSettings(name, **given), model, PhaseSettings(epochs=1, lr=0.01), BLOCKS)
+    gradients = [0.3, -2.0, 0.01, 5.0, 0.0, -0.4, 1.5, 0.2, -0.1, 3.0]
+    before = weight.item()
+    for g in gradients:
+        weight.grad = torch.full_like(weight, g)
+        optimizer.step()
+    assert weight.item() == pytest.approx(oracle(before, gradients, 0.01, *used), abs=1e-12)
+    others = {rmsprop: tf_rmsprop, tf_rmsprop: rmsprop}
+    assert abs(weight.item() - others[oracle](before, gradients, 0.01, *used)) > 1e-4  # they differ
+
+
+@pytest.mark.slow
+def test_rmsprop_is_that_of_keras_once_its_beginning_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras's epsilon is inside the root as TensorFlow's is, but its mean square starts at 0."""
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    import keras
+
+    theirs = keras.Variable([1.0])
+    of_keras = keras.optimizers.RMSprop(0.01)
+    model = Tiny().requires_grad_(False)
+    ours = model.decoder.bias.requires_grad_(True)
+    settings = OptimizerSettings("rmsprop_tf", momentum=0, epsilon=1e-7)
+    optimizer = build_optimizer(settings, model, PhaseSettings(epochs=1, lr=0.01), BLOCKS)
+    moved = []
+    for step in range(200):
+        before = ours.item(), theirs.numpy().item()
+        ours.grad = torch.full_like(ours, 1e-3 * (-1) ** step)  # small: epsilon counts
+        optimizer.step()
+        of_keras.apply([ours.grad.clone()], [theirs])
+        moved.append((ours.item() - before[0], theirs.numpy().item() - before[1]))
+    assert moved[0][1] / moved[0][0] == pytest.approx((0.9 / (1e-7 + 1e-7)) ** 0.5, rel=1e-3)
+    assert moved[-1][0] == pytest.approx(moved[-1][1], rel=1e-3)
+    assert abs(moved[-1][1]) == pytest.approx(0.01 * 1e-3 / (1e-6 + 1e-7) ** 0.5, rel=1e-3)

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from segtune.config.training_settings import FreezeSettings, PhaseSettings
 from segtune.errors import UserError
 from segtune.runtime import distributed
+from segtune.training.optim import OPTIMIZERS
 from segtune.training.state import OptimState, State, check_place, seed_of, since_best
 
 
@@ -40,10 +41,10 @@ def test_every_step_has_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     assert seed_of(1, 2, 3) not in seeds
 
 
-def optim_state(steps: int) -> tuple[torch.nn.Linear, OptimState]:
+def optim_state(steps: int, name: str = "adamw", **options: float) -> tuple[torch.nn.Linear, OptimState]:
     torch.manual_seed(0)
     layer = torch.nn.Linear(3, 1)
-    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    optimizer = OPTIMIZERS[name](layer.parameters(), lr=0.1, **options)
     schedule = LambdaLR(optimizer, lambda step: 1 - step / steps)
     return layer, OptimState(optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False))
 
@@ -55,20 +56,34 @@ def step(layer: torch.nn.Linear, state: OptimState) -> None:
     state.schedule.step()
 
 
-def test_a_loaded_optimizer_goes_on_to_the_bit() -> None:
-    layer, state = optim_state(8)
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.5}], ids=["", "momentum"])
+def test_a_loaded_optimizer_goes_on_to_the_bit(name: str, options: dict[str, float]) -> None:
+    if options and name.startswith("adam"):
+        return
+    layer, state = optim_state(8, name, **options)
     for _ in range(3):
         step(layer, state)
     saved, values = copy.deepcopy(state.state_dict()), {name: p.clone() for name, p in layer.state_dict().items()}
     assert set(saved) == {"optimizer", "schedule", "scaler"}
     for _ in range(2):
         step(layer, state)
-    again, resumed = optim_state(8)
+    again, resumed = optim_state(8, name, **options)
     again.load_state_dict(values)
     resumed.load_state_dict(saved)
     for _ in range(2):
         step(again, resumed)
     assert torch.equal(again.weight, layer.weight)
+
+
+def test_steps_counted_without_a_tensor_are_taken() -> None:
+    """The RMSpropTF of timm 1.0.15 counts them in an int."""
+    layer, state = optim_state(8, "rmsprop_tf")
+    step(layer, state)
+    saved = copy.deepcopy(state.state_dict())
+    for moments in saved["optimizer"]["state"].values():
+        moments["step"] = int(moments["step"])
+    optim_state(8, "rmsprop_tf")[1].load_state_dict(saved)
 
 
 def test_a_longer_schedule_sets_the_learning_rate() -> None:

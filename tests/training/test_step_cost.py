@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from timm.optim.rmsprop_tf import RMSpropTF
 from torch import Tensor, nn
 
 from segtune.losses import dice_bce_loss
@@ -110,8 +111,16 @@ def test_weights_and_gradients() -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [torch.optim.Adam, torch.optim.AdamW, partial(torch.optim.SGD, lr=0.1, momentum=0.9), torch.optim.SGD],
-    ids=["adam", "adamw", "sgd with momentum", "sgd"],
+    [
+        torch.optim.Adam,
+        torch.optim.AdamW,
+        partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        torch.optim.SGD,
+        torch.optim.RMSprop,
+        partial(torch.optim.RMSprop, momentum=0.9),
+        RMSpropTF,
+        partial(RMSpropTF, momentum=0.9),
+    ],
 )
 def test_optimizer_state_is_that_of_a_real_step(make: Callable[..., torch.optim.Optimizer]) -> None:
     model = frozen(Tiny())
