@@ -383,8 +383,9 @@ def test_epochs_of_a_run_with_several_phases_need_the_phase(first: Path, capsys:
 
 def test_a_hand_edited_file_is_checked_before_it_is_changed(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = first / "config.yaml"
-    text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace("freeze:\n  phases:", "freeze:\n  phases: 3\nold:", 1), encoding="utf-8")
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings["freeze"]["phases"] = 3
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     assert "freeze.phases: got 3; expected: a valid dictionary." in message(
         capsys, "train", f"resume={first}", "freeze.phases.two.epochs=3"
     )
