@@ -200,7 +200,7 @@ class TrainSettings(DeviceSettings):
     """Settings of training steps and validation.
 
     `clip` is the largest gradient norm (0: no clipping). After `max_skipped_steps` in a row, whose gradients overflow
-    in fp16, the run stops.
+    in fp16, the run stops. Every `log_every`-th step is logged (0: none), and one every `log_seconds` (None: no more).
     """
 
     accumulate: Count = 1
@@ -208,6 +208,8 @@ class TrainSettings(DeviceSettings):
     max_skipped_steps: Count = 12
     threshold: Fraction = 0.5
     empty: EmptyRule = "one"
+    log_every: Annotated[int, Field(ge=0)] = 10
+    log_seconds: Positive | None = None
     samples: Annotated[int, Field(ge=0, le=64)] = 6
     sync_batchnorm: bool = True
 

@@ -1,6 +1,8 @@
 """Draw masks and predictions over images."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +12,8 @@ RGBImage = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Colour = tuple[int, int, int]
 
+#: The least and the most pixels of the longer side of an image that is shown: to be seen, and for small files.
+_SIDES = (256, 384)
 _HIT, _FALSE_ALARM, _MISS = (64, 200, 90), (235, 70, 60), (70, 120, 245)
 
 
@@ -19,6 +23,17 @@ def compare(image: RGBImage, truth: Mask, predicted: Mask) -> RGBImage:
     The image; the true mask outlined, with the rest dimmed; the errors of the prediction, as in `error_overlay`.
     """
     return np.concatenate([image, outlined(image, truth), error_overlay(image, truth, predicted)], axis=1)
+
+
+def for_display(image: RGBImage, *masks: Mask) -> tuple[NDArray[Any], ...]:
+    """Return an image and masks of its size, resized so that the longer side has 256 to 384 pixels."""
+    side = max(image.shape[:2])
+    scale = float(np.clip(side, *_SIDES)) / side
+    height, width = (max(1, round(scale * length)) for length in image.shape[:2])
+    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    nearest = partial(cv2.resize, dsize=(width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    resized = np.asarray(cv2.resize(image, (width, height), interpolation=smooth))
+    return resized, *(np.asarray(nearest(mask.astype(np.uint8))) > 0 for mask in masks)
 
 
 def outlined(image: RGBImage, mask: Mask) -> RGBImage:

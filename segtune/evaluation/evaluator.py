@@ -1,6 +1,6 @@
 """The evaluator: predictions at the images' original size, compared with the masks pixel by pixel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from segtune.config.data_settings import DataSettings
 from segtune.config.training_settings import TrainSettings
 from segtune.data.dataset import build_dataset
 from segtune.data.loader import EpochBatches, make_loader
-from segtune.data.overlays import RGBImage, compare, stack
+from segtune.data.overlays import RGBImage, compare, for_display
 from segtune.data.sources.base import Pair
 from segtune.errors import FailedError
 from segtune.evaluation.label_errors import label_error_score
@@ -46,12 +46,12 @@ class Details:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores over a split, its mean loss, TP, FP, FN and TN of every image (N, 4), and a drawing of samples."""
+    """Scores over a split, its mean loss, TP, FP, FN and TN of every image (N, 4), and drawings of samples by name."""
 
     scores: Scores
     loss: float
     counts: Tensor
-    samples: RGBImage | None
+    samples: Mapping[str, RGBImage]
     details: Details | None = None
 
     @property
@@ -118,7 +118,7 @@ class Evaluator:
                     )
                     rows.append(self._facts(logits[i : i + 1], truth, view, self.pairs[number].name))
                     if view and number in self.shown:
-                        drawings[number] = compare(view.photo, view.truth, view.predicted)
+                        drawings[number] = compare(*for_display(view.photo, view.truth, view.predicted))
                 progress(len(rows), "")
                 if stopped := stop():
                     break
@@ -132,7 +132,7 @@ class Evaluator:
             summarise(table, self.train.empty),
             sum(loss for part in parts for loss in part[2]) / len(self.pairs),
             table,
-            stack([shown[number] for number in sorted(shown)]) if shown else None,
+            {f"{number + 1} {self.pairs[number].name}": shown[number] for number in sorted(shown)},
             Details(*details) if details else None,
         )
 

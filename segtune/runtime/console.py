@@ -82,6 +82,12 @@ def say(text: str) -> None:
     console.print(wrap(text, console.width if console.is_terminal else None))
 
 
+def say_without_bar(text: str) -> None:
+    """Print lines where no progress bar shows the same: into a file or a pipe only."""
+    if not console.is_terminal:
+        say(text)
+
+
 def banner(title: str, lines: Sequence[str]) -> None:
     """Print a panel with a title and a few lines."""
     _print(Panel("\n".join(lines), title=title, title_align="left", expand=False))

@@ -1,5 +1,6 @@
 """An epoch of training: its batches and its optimizer steps."""
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from segtune.runtime.device import Device
 from segtune.training.invariants import check_gradients
 from segtune.training.phases import Phase
 from segtune.training.state import OptimState, Run, seed_of
+from segtune.training.step_log import StepLog
 
 
 def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Phase) -> None:
@@ -33,10 +35,9 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
         UserError: A trainable parameter gets no gradient.
     """
     state, settings, batches = run.state, run.settings, run.batches
-    number, accumulate = len(state.rows) + 1, settings.train.accumulate
-    loss_fn = build_loss(settings.loss)
-    batches.epoch = number
-    began, trained = time.perf_counter(), 0
+    loss_fn, accumulate = build_loss(settings.loss), settings.train.accumulate
+    batches.epoch = number = len(state.rows) + 1
+    began, trained, step = time.perf_counter(), 0, run.step
     saved = now = began
     with bar(f"{phase.name} {number}/{run.epochs}", run.span(phase).of(state.epoch), state.step) as progress:
         for batch in _remaining(run, optim_state, phase):
@@ -61,12 +62,17 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
             state.step += 1
             if whole:
                 take_step(run, optim_state, phase)
+                step += 1
             state.loss_sum += loss_sum
             state.images += everyones
             state.trained_images += everyones
             trained += everyones
             before, now = now, time.perf_counter()
             state.train_seconds += now - before
+            if run.step_log:
+                run.step_log.add(loss_sum, everyones, now - before)
+                if whole and run.step_log.is_due(step):
+                    _log_step(run.step_log, step, run, optim_state, phase)
             progress(state.step, f"loss {state.loss_sum / state.images:.4f}  {trained / (now - began):.1f} images/s")
             if whole and run.asked_to_stop():
                 state.seconds += now - began
@@ -93,6 +99,13 @@ def _remaining(run: Run, optim_state: OptimState, phase: Phase) -> Iterator[dict
             save_and_stop(run, optim_state)
 
 
+def _log_step(log: StepLog, step: int, run: Run, optim_state: OptimState, phase: Phase) -> None:
+    place = f"{phase.name:>10}  epoch {len(run.state.rows) + 1}/{run.epochs}  step {step}/{run.steps}"
+    scaler = optim_state.scaler
+    scale = {"loss_scale": scaler.get_scale()} if scaler.is_enabled() else {}
+    log.write(place, step, {**run.last_step, **scale})
+
+
 def new_scaler(compute: Device) -> torch.amp.GradScaler:
     """Return a gradient scaler for fp16; in other precisions it does nothing.
 
@@ -116,12 +129,14 @@ def take_step(run: Run, optim_state: OptimState, phase: Phase) -> None:
         check_gradients(run.model, phase.name)
     scaler.unscale_(optimizer)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, train.clip or float("inf"))
+    norm = nn.utils.clip_grad_norm_(parameters, train.clip or float("inf")).item()
     # All processes have the same gradients, their average, so all of them make the step or none does.
-    made = bool(torch.isfinite(norm))
+    made = math.isfinite(norm)
     if not made and not scaler.is_enabled():
-        raise _diverged(run, phase, state.step, f"the gradient's norm is {norm.item()}")
-    state.lr = max(group["lr"] for group in optimizer.param_groups)
+        raise _diverged(run, phase, state.step, f"the gradient's norm is {norm}")
+    rates = [group["lr"] for group in optimizer.param_groups]
+    state.lr = max(rates)
+    run.last_step = {"lr_min": min(rates), "lr_max": state.lr, "gradient_norm": norm}
     if made:
         scaler.step(optimizer)
         optim_state.schedule.step()

@@ -20,6 +20,7 @@ from segtune.evaluation.selection import degenerate, warnings_of
 from segtune.losses import build_loss
 from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
+from segtune.models.model_text import layer_table
 from segtune.models.progress import State
 from segtune.runtime import distributed
 from segtune.runtime.console import say
@@ -31,10 +32,12 @@ from segtune.training.freezing import audit, train_mode
 from segtune.training.invariants import check_members, check_unchanged, fingerprint
 from segtune.training.optim import build_optimizer
 from segtune.training.phases import Phase, enter
-from segtune.training.run_folder import check_run_folder, write_settings
+from segtune.training.run_folder import as_yaml, check_run_folder, write_settings
 from segtune.training.schedules import build_schedule, check_schedule
 from segtune.training.signals import stop_signals
 from segtune.training.state import OnPhase, OptimState, Run, check_place, is_better, since_best
+from segtune.training.step_log import StepLog
+from segtune.training.tensorboard import TensorBoard
 from segtune.version import __version__
 
 log = logging.getLogger(__name__)
@@ -111,13 +114,22 @@ def _begin(run: Run, splits: Mapping[str, Sequence[Pair]], command: str) -> None
         write_json(run.folder / "data.json", run.data)
         if run.built.restored:
             write_json(run.folder / "restore.json", asdict(run.built.restored))
-        run.recorder = EpochRecorder(run.folder, run.state.rows)
+        run.recorder, run.step_log = _logs(run)
+
+
+def _logs(run: Run) -> tuple[EpochRecorder, StepLog]:
+    """Return the logs of epochs and steps; model and settings stand in TensorBoard once, however often it resumes."""
+    board = TensorBoard(run.folder, len(run.state.rows), run.step)
+    if board.is_new:
+        settings = f"```yaml\n{as_yaml(asdict(run.settings))}```"
+        board.write("epoch", 0, texts={"model": layer_table(run.model, run.settings.data.size), "settings": settings})
+    return EpochRecorder(run.folder, run.state.rows, board), StepLog(run.settings.train, board)
 
 
 def _conclude(run: Run) -> dict[str, Any]:
     summary = _summary(run)
     if run.recorder:  # only the first of several processes has one
-        run.recorder.close()
+        run.recorder.board.close()
         write_json(run.folder / "summary.json", summary)
     return summary
 

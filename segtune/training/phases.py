@@ -37,6 +37,10 @@ class Span:
         """Return the batches of an epoch, counted from 0."""
         return self.last if epoch == self.epochs - 1 else self.batches
 
+    def steps_of(self, epochs: int, accumulate: int) -> int:
+        """Return the optimizer steps of the first `epochs`, skipped ones too."""
+        return sum(-(-self.of(epoch) // accumulate) for epoch in range(epochs))
+
 
 def span_of(phase: PhaseSettings, batches: int, accumulate: int, skipped: int = 0) -> Span:
     """Return a phase's length, given the batches of a whole epoch, `accumulate` of which make a step.

@@ -6,7 +6,10 @@ from typing import Any
 from segtune.errors import UserError, some
 
 #: Settings that may change when a run resumes; those of phases by their last part.
-MAY_CHANGE = ("data.root", "data.groups", "train.device", "train.workers", "checkpoint.minutes")
+MAY_CHANGE = (
+    *("data.root", "data.groups", "train.device", "train.workers", "train.log_every", "train.log_seconds"),
+    "checkpoint.minutes",
+)
 MAY_CHANGE_OF_PHASES = ("epochs", "steps", "patience")
 #: Settings that say where a run is, or follow from data.root: they may differ, though not on the command line.
 _OF_PLACE = ("resume", "run_dir", "data.name")

@@ -83,12 +83,17 @@ def check_run_folder(folder: Path, names: Sequence[str] = ("config.yaml",)) -> N
         )
 
 
+def as_yaml(settings: Mapping[str, Any]) -> str:
+    """Return settings as YAML."""
+    return str(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+
 def write_settings(folder: Path, settings: Mapping[str, Any], command: str = "") -> None:
     """Write the resolved settings to a run's `config.yaml`, below the command of the run.
 
     The command of a resume that changes something is appended to the first.
     """
-    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    text = as_yaml(settings)
     kept = read_command(folder)
     if kept:
         command = kept if not command or command in kept.split(" && ") else f"{kept} && {command}"

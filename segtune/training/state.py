@@ -1,7 +1,8 @@
 """The state of a run between steps: its progress, and its optimizer, schedule and gradient scaler."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from segtune.training.epoch_log import EpochRecorder
 from segtune.training.phases import Phase, Span, span_of
 from segtune.training.resume_rules import check_length, check_phases
 from segtune.training.run_folder import check_run_folder
+from segtune.training.step_log import StepLog
 
 
 @dataclass
@@ -185,6 +187,8 @@ class Run:
     stopped: Callable[[], bool]
     proven: str = ""  # the phase whose gradients have been checked
     data: Mapping[str, Any] | None = None  # the record of its data
+    step_log: StepLog | None = None  # only the first process has one
+    last_step: Mapping[str, float] = field(default_factory=dict)  # what the log tells of the last step
 
     @property
     def model(self) -> nn.Module:
@@ -218,6 +222,21 @@ class Run:
     def epochs(self) -> int:
         """The maximum number of epochs of all phases."""
         return sum(self.span(phase).epochs for phase in self.phases)
+
+    @property
+    def step(self) -> int:
+        """The optimizer steps of all phases so far, skipped ones too."""
+        done = Counter(row["phase"] for row in self.state.rows)
+        finished = sum(self._steps_of(phase, done[phase.name]) for phase in self.phases)
+        return finished + -(-self.state.step // self.settings.train.accumulate)
+
+    @property
+    def steps(self) -> int:
+        """The maximum number of optimizer steps of all phases, with those skipped so far."""
+        return sum(self._steps_of(phase, self.span(phase).epochs) for phase in self.phases)
+
+    def _steps_of(self, phase: Phase, epochs: int) -> int:
+        return self.span(phase).steps_of(epochs, self.settings.train.accumulate)
 
     def save(self, name: str, optimizer: Mapping[str, Any] | None = None) -> None:
         """Write a self-contained checkpoint, with the states of `OptimState` if given; only the first process does.

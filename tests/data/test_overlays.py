@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtune.data.overlays import compare, error_overlay, jpeg, outlined, png, stack, tinted
+from segtune.data.overlays import compare, error_overlay, for_display, jpeg, outlined, png, stack, tinted
 
 
 @pytest.fixture
@@ -38,6 +38,21 @@ def test_an_outline_follows_the_mask_and_the_rest_is_dimmed(image: np.ndarray) -
     assert (drawn[edge] == 255).all()
     assert np.array_equal(drawn[inside], image[inside])
     assert np.array_equal(drawn[~(inside | edge)], image[~(inside | edge)] // 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((64, 64), (256, 256)), ((300, 200), (300, 200)), ((48, 512), (36, 384)), ((1, 900), (1, 384))]
+)
+def test_what_is_shown_can_be_seen_and_is_not_huge(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    """A red object, its mask and the empty mask stay in their places."""
+    truth = np.zeros(size, bool)
+    truth[:, size[1] // 4 : size[1] // 2] = True
+    image, mask, empty = for_display(np.uint8(255) * truth[..., None] * np.uint8([1, 0, 0]), truth, truth & ~truth)
+    assert image.shape == (*shown, 3)
+    assert mask.shape == empty.shape == shown
+    assert (mask == (image[..., 0] > 127)).mean() > 0.98
+    assert mask.mean() == pytest.approx(0.25, abs=0.01)
+    assert not empty.any()
 
 
 @pytest.mark.parametrize("opacity", [0.0, 0.35, 1.0])

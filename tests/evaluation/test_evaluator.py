@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_counts_and_loss_do_not_depend_on_the_batches(pairs: list[Pair], batch_s
     assert found.loss == pytest.approx(loss, rel=1e-5)
     assert found.scores.images == 5
     assert found.scores.empty_images == 1
-    assert found.samples is None
+    assert found.samples == {}
 
 
 def test_details_are_collected_with_a_tolerance(pairs: list[Pair]) -> None:
@@ -78,10 +79,11 @@ def test_details_are_missed_by_name(pairs: list[Pair]) -> None:
 
 def test_samples_are_drawn_evenly_spaced(pairs: list[Pair]) -> None:
     drawn = evaluate(pairs, samples=3).samples
-    assert drawn is not None
-    assert drawn.shape == (3 * 64 + 2 * 4, 3 * 64, 3)
-    assert np.array_equal(drawn[:64, :64], pairs[0].read_photo())
-    assert np.array_equal(drawn[136:, :64], evaluate(pairs[3:], samples=2).samples[68:, :64])
+    assert list(drawn) == ["1 p0", "3 p2", "5 p4"]
+    assert all(each.shape == (256, 3 * 256, 3) for each in drawn.values())
+    enlarged = cv2.resize(pairs[0].read_photo(), (256, 256), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(drawn["1 p0"][:, :256], enlarged)
+    assert np.array_equal(drawn["5 p4"], evaluate(pairs[3:], samples=2).samples["2 p4"])
 
 
 def test_an_evaluation_can_be_stopped(pairs: list[Pair]) -> None:

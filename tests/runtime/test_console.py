@@ -59,6 +59,13 @@ def test_a_file_gets_lines_as_they_are(
     assert [line.strip("│ ") for line in capsys.readouterr().out.splitlines() if "─" not in line] == [LONG] * 3
 
 
+def test_what_a_progress_bar_shows_is_for_files_alone(width: Widths, capsys: pytest.CaptureFixture[str]) -> None:
+    for columns in (80, None):
+        width(columns)
+        console.say_without_bar(f"step 10 {columns}")
+    assert capsys.readouterr().out == "step 10 None\n"
+
+
 def test_a_warning_is_called_one_once(
     width: Widths, logger: logging.Logger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

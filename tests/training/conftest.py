@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from segtune.commands import train as commands
 from segtune.config.parse import parse
@@ -54,6 +56,18 @@ def settings(root: Path, phases: dict | None = None, **train) -> Settings:
             "checkpoint": {},
         },
     )
+
+
+@pytest.fixture
+def files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let event files of one second sort as they were made: TensorBoard reads them by name, and file 10 before 9."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(100))
+
+
+def points(folder: Path, below: str = "") -> dict[str, list[tuple[int, float]]]:
+    """Return the steps and values by tag that TensorBoard's own reader finds in a run; repeated ones too."""
+    events = EventAccumulator(str(folder / "tensorboard" / below)).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def weights_of(folder: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:

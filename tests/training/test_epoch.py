@@ -165,6 +165,16 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run() -> None:
     )
 
 
+def test_the_rates_and_the_norm_of_a_step_are_those_it_was_made_with() -> None:
+    """Before clipping, and before the schedule moves."""
+    steps = Steps(FULL, clip=0.1)
+    optimizer = torch.optim.SGD([{"params": steps.model.parameters()}, {"params": [], "lr": 0.05}], lr=0.5)
+    schedule = LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    steps.optim_state = OptimState(optimizer, schedule, steps.optim_state.scaler)
+    steps.step(3.0)
+    assert steps.run.last_step == {"lr_min": 0.05, "lr_max": 0.5, "gradient_norm": pytest.approx(math.sqrt(18))}
+
+
 def test_other_precisions_skip_nothing() -> None:
     steps = Steps(FULL)
     assert steps.step(0.5) == pytest.approx(-0.25, rel=1e-5)

@@ -8,8 +8,8 @@ from segtune.training.resume_rules import check_change, check_data, check_length
 PHASES = ("head", "all")
 KEEPS = (
     ": a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
-    "data.root, data.groups, train.device, train.workers, checkpoint.minutes; the epochs, steps, patience of "
-    "unfinished phases, such as freeze.phases.all.epochs; and phases may be added: "
+    "data.root, data.groups, train.device, train.workers, train.log_every, train.log_seconds, checkpoint.minutes; the "
+    "epochs, steps, patience of unfinished phases, such as freeze.phases.all.epochs; and phases may be added: "
     "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
 )
 
@@ -21,6 +21,8 @@ KEEPS = (
         ("data.root", {"changes"}),
         ("data.groups", {"changes"}),
         ("data.name", set()),
+        ("train.log_every", {"changes"}),
+        ("train.log_seconds", {"changes"}),
         ("checkpoint.minutes", {"changes"}),
         ("freeze.phases.all.epochs", {"changes"}),
         ("freeze.phases.all.steps", {"changes"}),

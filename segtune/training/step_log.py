@@ -1,0 +1,56 @@
+"""The log of optimizer steps: lines in a log file, and points in TensorBoard."""
+
+import time
+from collections.abc import Mapping
+
+from segtune.config.training_settings import TrainSettings
+from segtune.runtime.console import say_without_bar
+from segtune.training.tensorboard import TensorBoard
+
+
+class StepLog:
+    """Logs every `train.log_every`-th optimizer step of a run, and the first one `train.log_seconds` after the last.
+
+    Loss and images/s are means since then, or since the run began or was resumed; validation does not count.
+    """
+
+    def __init__(self, settings: TrainSettings, board: TensorBoard) -> None:
+        self.settings = settings
+        self.board = board
+        self._restart()
+
+    def _restart(self) -> None:
+        self.loss_sum, self.images, self.seconds = 0.0, 0, 0.0
+        self.since = time.monotonic()
+
+    def add(self, loss_sum: float, images: int, seconds: float) -> None:
+        """Count a batch: the sum of its images' losses, their number, and how long it took."""
+        self.loss_sum += loss_sum
+        self.images += images
+        self.seconds += seconds
+
+    def is_due(self, step: int) -> bool:
+        """Return whether to log a step, counted from 1 over the whole run."""
+        every, seconds = self.settings.log_every, self.settings.log_seconds
+        by_time = seconds is not None and time.monotonic() - self.since >= seconds
+        return by_time or (every > 0 and step % every == 0)
+
+    def write(self, place: str, step: int, facts: Mapping[str, float]) -> None:
+        """Log a step.
+
+        Args:
+            place: Where in the run it is, in words.
+            step: Its number.
+            facts: `lr_min` and `lr_max` over the parameter groups, `gradient_norm` before clipping, and in fp16
+                `loss_scale`.
+        """
+        loss, rate = self.loss_sum / self.images, self.images / max(self.seconds, 1e-9)
+        low, high = f"{facts['lr_min']:.3g}", f"{facts['lr_max']:.3g}"
+        lr = high if low == high else f"{low} to {high}"
+        scale = f"  loss scale {facts['loss_scale']:g}" if "loss_scale" in facts else ""
+        say_without_bar(
+            f"{place}  loss {loss:.4f}  lr {lr}  {rate:.1f} images/s  gradient norm {facts['gradient_norm']:.3g}{scale}"
+        )
+        values = {"loss": loss, "images_per_second": rate, **facts}
+        self.board.write("step", step, {f"train/{name}": value for name, value in values.items()})
+        self._restart()
