@@ -160,6 +160,7 @@ SEGTUNE: dict[str, Run] = {
     "train data=folder data.root=DIR": Run(f"{XCEPTION} {SHORT}"),
     "train backbone=vgg16 decoder=fcn8s": Run(f"{RANDOM} {SHORT} freeze.phases.head.lr=1e-5"),
     "train backbone=vgg16 decoder=fcn8s freeze=staged": Run(f"{RANDOM} epochs=1 lr=1e-5"),
+    "train experiment=fcn_paper data.root=DIR": Run(f"{RANDOM} freeze.phases.all.epochs=1"),
     "train backbone=vgg16 decoder=fcn8s freeze=none": Run(f"{RANDOM} epochs=1 lr=1e-5"),
     "train backbone=vgg16 decoder=fcn8s taps.high=block5_pool": Run(f"{RANDOM} {SHORT} freeze.phases.head.lr=1e-5"),
     "train backbone=resnet50 taps.low=conv3_block4_out": Run(f"{RANDOM} {SHORT}"),

@@ -33,7 +33,7 @@ def test_every_file_composes_and_validates(choice: str) -> None:
         overrides = [f"backbone={backbone}", f"decoder={decoder}"]
     else:
         overrides = [choice]
-    if choice == "data=folder":
+    if choice in ("data=folder", "experiment=fcn_paper"):
         overrides.append("data.root=photos")
     if choice == "freeze=staged":
         overrides.append("decoder=fcn8s")

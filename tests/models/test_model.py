@@ -123,6 +123,11 @@ def test_any_size_gives_logits_of_that_size(pair: str, built_of: BuiltOf) -> Non
                 assert torch.equal(model(image.float()), logits)
 
 
+def test_photos_of_750_pixels_which_32_does_not_divide(built_of: BuiltOf) -> None:
+    model = built_of("vgg16_fcn8s").model.to("meta")
+    assert model(torch.empty(1, 3, 750, 750, device="meta")).shape == (1, 1, 750, 750)
+
+
 @pytest.mark.parametrize("pair", PAIRS)
 def test_one_smallest_picture_trains(pair: str, built_of: BuiltOf) -> None:
     model = built_of(pair).model.train()

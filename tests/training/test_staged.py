@@ -1,8 +1,9 @@
-"""FCN-8s in three stages against networks of one, two and three depths that are written here from the paper.
+"""FCN as published: its three stages against networks of one, two and three depths written here from the paper.
 
 The upsampling is the bilinear kernel of the published code (Caffe's bilinear filler), its weights by the formula there.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from segtune.cli.help import config_folder
 from segtune.config.parse import parse
-from segtune.config.training_settings import FreezeSettings, OptimizerSettings
+from segtune.config.training_settings import FreezeSettings, OptimizerSettings, PhaseSettings
 from segtune.errors import UserError
 from segtune.models.build import BuiltModel
 from segtune.models.module_paths import owners
@@ -25,6 +26,7 @@ from segtune.models.pretrained import LoadedWeights
 from segtune.runtime.device import Device
 from segtune.training import phase_summary
 from segtune.training.freezing import train_mode
+from segtune.training.optim import build_optimizer
 from segtune.training.phase_summary import facts
 from segtune.training.phases import Phase, enter, plan_phases
 from segtune.training.step_cost import StepCost
@@ -155,3 +157,30 @@ def test_the_headings_say_that_a_part_of_the_decoder_is_frozen(
     found = [facts(built, phase, settings, Device(torch.device("cpu"), torch.float32)) for phase in plan(built)]  # type: ignore[arg-type]
     assert [each["frozen"] for each in found] == ["part of the decoder", "part of the decoder", ""]
     assert {each["trains"] for each in found} == {"block1 … fc, decoder"}
+
+
+def test_the_rates_of_the_recipe_make_the_steps_of_the_published_solver() -> None:
+    """Caffe: v = 0.99 v + 1e-10 (g + 5e-4 w), w -= v, with the gradient g of the loss summed over 750 x 750 pixels."""
+    recipe = yaml.safe_load((config_folder() / "experiment" / "fcn_paper.yaml").read_text(encoding="utf-8"))
+    base = yaml.safe_load((config_folder() / "optimizer" / "sgd.yaml").read_text(encoding="utf-8"))
+    phase = parse(PhaseSettings, {"epochs": 1, **recipe["freeze"]["phases"]["all"]})
+    model = nn.ModuleDict({"backbone": nn.Linear(4, 4, bias=False), "decoder": nn.Linear(4, 1, bias=False)}).double()
+    published = copy.deepcopy(model)
+    begun = [p.detach().clone() for p in model.parameters()]
+    optimizer = build_optimizer(parse(OptimizerSettings, base | recipe["optimizer"]), model, phase, {})
+    pixels = recipe["data"]["image_size"] ** 2
+    velocities = [torch.zeros_like(p) for p in published.parameters()]
+    for number in range(50):
+        x = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(number))
+        for each, weight in ((model, 1), (published, pixels)):
+            loss = (each["decoder"](each["backbone"](x)) - x.sum(1, keepdim=True)).square().mean()
+            each.zero_grad()
+            (weight * loss).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for p, v in zip(published.parameters(), velocities, strict=True):
+                v.mul_(0.99).add_(1e-10 * (p.grad + 5e-4 * p))
+                p -= v
+    for mine, theirs, start in zip(model.parameters(), published.parameters(), begun, strict=True):
+        assert (theirs - start).norm() > 0.01
+        torch.testing.assert_close(mine - start, theirs - start, rtol=0.02, atol=1e-5)  # the rate is rounded

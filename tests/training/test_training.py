@@ -22,6 +22,7 @@ from segtune.metrics.overlap import counts, summarise
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.backbones.vgg16 import VGG16, FullyConvolutionalVGG16
 from segtune.models.build import build_model
+from segtune.training.optim import build_optimizer
 
 pytestmark = pytest.mark.slow
 PAIRS = [(b, d) for b in ("vgg16", "resnet50", "xception") for d in ("fcn8s", "deeplabv3plus")]
@@ -106,6 +107,28 @@ def test_new_fully_connected_layers_survive_the_first_steps(monkeypatch: pytest.
     losses = first_losses(model, trained, chosen)
     assert max(losses) < losses[0] + 0.3
     assert losses[-1] < losses[0] - 0.2
+
+
+@pytest.mark.parametrize("file", sorted({"none", weights("vgg16")}), ids=lambda file: Path(file).stem)
+def test_the_published_recipe_of_fcn_learns_from_the_first_steps(file: str) -> None:
+    """A photo a step at momentum 0.99; the rate is that of a mean over pixels, whatever the size."""
+    torch.manual_seed(0)
+    chosen = settings("experiment=fcn_paper", "data.root=photos", f"backbone.weights={file}")
+    built = build_model(chosen.backbone, chosen.taps, chosen.decoder)
+    optimizer = build_optimizer(chosen.optimizer, built.model.train(), chosen.freeze.phases["all"], built.blocks)
+    images, masks = discs(4, 128)
+    passes, loss_fn = list[float](), build_loss(chosen.loss)
+    for _ in range(3):
+        losses = []
+        for image, mask in zip(images.split(1), masks.split(1), strict=True):
+            loss = loss_fn(built.model(image), mask)
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        passes.append(sum(losses) / len(losses))
+    assert passes == sorted(passes, reverse=True)
+    assert passes[-1] < 0.7 * passes[0]
 
 
 @pytest.mark.parametrize(("backbone", "decoder"), PAIRS)
