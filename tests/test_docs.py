@@ -171,6 +171,8 @@ SEGTUNE: dict[str, Run] = {
     "train freeze=progressive": Run(f"{XCEPTION} {PROGRESSIVE}"),
     "train freeze=progressive augment=medium": Run(f"{XCEPTION} {PROGRESSIVE}"),
     "train freeze=none freeze.phases.all.stop_gradient=block5": Run(f"{XCEPTION} freeze.phases.all.epochs=1"),
+    "train freeze=none \"freeze.phases.all.freeze=[':60']\"": Run(f"{XCEPTION} freeze.phases.all.epochs=1"),
+    "train \"freeze.phases.all.freeze=[decoder.aspp,'re:block[12]']\"": Run(f"{XCEPTION} {TWO}"),
     "train freeze=head_only \"freeze.phases.head.backbone=[block8,'re:block7\\.rep\\..*']\"": Run(
         f"{XCEPTION} freeze.phases.head.epochs=1"
     ),

@@ -26,6 +26,7 @@ def row(layer: LayerInfo, summary: BackboneSummary, role: str) -> dict[str, Any]
     return {
         "layer": layer.name,
         "keras": layer.keras,
+        "keras_index": layer.index,
         "block": layer.block,
         "stride": layer.stride,
         "channels": layer.channels,
@@ -53,8 +54,9 @@ def layer_tables(summary: BackboneSummary, taps: Mapping[str, LayerInfo], *, det
         (compact_table(), _NARROW),
         (compact_table(), _NARROWEST),
     ):
-        if not summary.spec.aliases:
-            headings = {title: fact for title, fact in headings.items() if fact != "keras"}
+        absent = {"keras"} if not summary.spec.aliases else set()
+        absent |= {"index"} if not (details and summary.spec.layers) else set()
+        headings = {title: fact for title, fact in headings.items() if fact not in absent}
         for title, fact in headings.items():
             style = "bold magenta" if fact == "tap" else ""
             text = fact in _TEXTS
@@ -69,6 +71,7 @@ _WIDE = {
     "block": "long_block",
     "layer": "layer",
     "Keras name": "keras",
+    "Keras\nindex": "index",
     "stride": "stride",
     "channels": "channels",
     "size": "size",
@@ -81,6 +84,7 @@ _NARROW = {
     "block": "block",
     "layer": "layer",
     "Keras name": "keras",
+    "in-\ndex": "index",
     "stride": "stride",
     "chan-\nnels": "channels",
     "rec.\nfield": "field",
@@ -109,6 +113,7 @@ def _layer_rows(
                 "long_block": "" if number else heading,
                 "layer": layer.name,
                 "keras": layer.keras,
+                "index": "" if layer.index is None else str(layer.index),
                 "both": f"{layer.name}\n  {layer.keras}" if layer.keras else layer.name,
                 "stride": str(layer.stride),
                 "channels": str(layer.channels),
@@ -181,6 +186,11 @@ def _show_layers(settings: TapsSettings, tapped: TappedBackbone) -> None:
     print_table(saving_table(costs))
     overrides = " ".join(f"taps.{role}={node}" for role, node in tapped.nodes.items())
     say(f"The tap map as settings: {overrides}")
+    if settings.details and summary.spec.layers:
+        say(
+            f"Keras index: the layer's place in keras.applications' model.layers, of {len(summary.spec.layers)}; a "
+            "phase's backbone and freeze take ranges of it, such as '100:' or ':100'."
+        )
     if not settings.details:
         say("details=true shows every layer; each can be a tap. `python -m segtune probe` scores them on your masks.")
     if settings.picture:

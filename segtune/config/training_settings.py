@@ -100,12 +100,13 @@ OPTIMIZER_DEFAULTS: Mapping[OptimizerName, Mapping[str, Any]] = {
 class PhaseSettings(ScheduleSettings):
     """A phase of training: what trains, for how long, at which learning rates.
 
-    `backbone` is the number of its deepest blocks that train, `all`, or a list of blocks, module paths and `re:`
-    patterns; `decoder` is `all` or such a list. `stop_gradient` names a layer at which gradients stop. `epochs` or
-    `steps` is the length or, with `until: plateau`, the maximum: the phase ends after `patience` epochs without a
-    better validation Dice. The backbone's deepest block has the learning rate `lr` times `backbone_lr_scale`, and each
-    block nearer the input `layer_decay` times that of the next deeper one. `optimizer`, `weight_decay` and those of the
-    schedule: None is as in the optimizer group.
+    `backbone` is the number of its deepest blocks that train, `all`, or a list of blocks, module paths, Keras's layer
+    names, ranges of Keras's layers such as `100:`, and `re:` patterns; `decoder` is `all` or a list of module paths and
+    patterns. `freeze` lists what of both does not train; paths of the decoder begin with `decoder.`. `stop_gradient`
+    names a layer at which gradients stop. `epochs` or `steps` is the length or, with `until: plateau`, the maximum: the
+    phase ends after `patience` epochs without a better validation Dice. The backbone's deepest block has the learning
+    rate `lr` times `backbone_lr_scale`, and each block nearer the input `layer_decay` times that of the next deeper
+    one. `optimizer`, `weight_decay` and those of the schedule: None is as in the optimizer group.
     """
 
     lr: Positive
@@ -115,6 +116,7 @@ class PhaseSettings(ScheduleSettings):
     patience: Count = 3
     backbone: Annotated[Annotated[int, Field(ge=0)] | str | list[str], AfterValidator(_all_or_count)] = "all"
     decoder: Annotated[str | list[str], AfterValidator(_all_or_list)] = "all"
+    freeze: list[str] = field(default_factory=list)
     stop_gradient: str | None = None
     batchnorm: Literal["train", "frozen"] = "train"
     backbone_lr_scale: Positive = 1.0

@@ -27,18 +27,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model, the blocks of its backbone (name to module paths), and where its weights come from.
+    """A model, the spec of its backbone, and where its weights come from.
 
     `new` lists module paths without pretrained weights; `stops` holds the modules that can stop gradients, by the name
     that a phase's `stop_gradient` uses.
     """
 
     model: SegmentationModel
-    blocks: Mapping[str, Sequence[str]]
+    spec: BackboneSpec
     weights: LoadedWeights
     new: tuple[str, ...]
     stops: Mapping[str, StopGradient]
     restored: Restored | None = None
+
+    @property
+    def blocks(self) -> Mapping[str, Sequence[str]]:
+        """The blocks of the backbone: module paths by name."""
+        return self.spec.blocks
 
 
 def build_model(
@@ -83,7 +88,7 @@ def assemble(
     model = SegmentationModel(trunk, head, features, spec.mean, spec.std)
     for name in stops.keys() - inside.keys():
         _stop_in_decoder(model, name, stops[name])
-    return BuiltModel(model, spec.blocks, weights, (*new, "decoder"), stops)
+    return BuiltModel(model, spec, weights, (*new, "decoder"), stops)
 
 
 def build_decoder(settings: DecoderSettings, features: Mapping[str, FeatureInfo | LayerInfo]) -> nn.Module:

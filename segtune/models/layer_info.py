@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class LayerInfo:
     the receptive field in input pixels; with `sees_all` a pixel also depends on the whole image, through global
     pooling, attention or normalisation. `parameters` and `macs` (multiply-adds for one image) are what the network
     needs up to and including this layer. `is_read` tells whether a convolution or a pooling reads the layer.
+    `keras` is the layer's name in Keras Applications and `index` its place in Keras's `model.layers`, from 0; "" and
+    None without one.
     """
 
     name: str
@@ -44,6 +46,7 @@ class LayerInfo:
     parameters: int
     macs: int
     is_read: bool
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def describe_network(network: nn.Module, spec: BackboneSpec, size: tuple[int, in
     node_macs = np.array([reader.macs.get(node, 0) for node in nodes], np.int64)
     macs = needed @ node_macs
     parameters = needed @ np.array(_parameters(graph, nodes))
-    keras = _keras_names(spec, [names[node] for node in nodes])
+    keras = _by_output(spec.aliases, [names[node] for node in nodes])
+    index_of = _by_output(dict(enumerate(spec.layers)), [names[node] for node in nodes])
     blocks = _blocks(spec, [names[node] for node in nodes])
     tapped = [index for index, node in enumerate(nodes) if node in reader.maps and node.op != "placeholder"]
     layers = [
@@ -141,6 +145,7 @@ def describe_network(network: nn.Module, spec: BackboneSpec, size: tuple[int, in
             int(parameters[index]),
             int(macs[index]),
             any(_is_spatial(graph, user) for user in nodes[index].users),
+            index_of.get(names[nodes[index]]),
         )
         for index in tapped
     ]
@@ -258,9 +263,13 @@ def _parameters(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> list[int]:
     return counts
 
 
-def _keras_names(spec: BackboneSpec, nodes: Sequence[str]) -> dict[str, str]:
-    inside = {alias: [node for node in nodes[1:] if within(node, [path])] for alias, path in spec.aliases.items()}
-    return {found[-1]: alias for alias, found in inside.items()}
+K = TypeVar("K")
+
+
+def _by_output(paths: Mapping[K, str], nodes: Sequence[str]) -> dict[str, K]:
+    """Return the keys of some module paths by the node of each module's output."""
+    inside = {key: [node for node in nodes[1:] if within(node, [path])] for key, path in paths.items()}
+    return {found[-1]: key for key, found in inside.items() if found}
 
 
 def _blocks(spec: BackboneSpec, nodes: Sequence[str]) -> list[str]:

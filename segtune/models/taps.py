@@ -105,11 +105,8 @@ def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
     """
     nodes = nodes[1:]  # the first is the input image
     for each in (name, common_form(name)):
-        if meanings := spec.ambiguous.get(each):
-            raise UserError(
-                f"'{name}' of {spec.name} may mean {' or '.join(meanings)}: Keras numbers layers that have no name "
-                f"from 0 or, in old versions, from 1, which gives {meanings[0]}. Use the layer's PyTorch name."
-            )
+        if message := ambiguity(each, spec):
+            raise UserError(message)
         path = spec.aliases.get(each, each)
         for paths in ([path], spec.blocks.get(each, ()), [spec.others.get(each, each)]):
             if inside := [node for node in nodes if within(node, paths)]:
@@ -118,6 +115,16 @@ def resolve(name: str, nodes: list[str], spec: BackboneSpec) -> str:
     other = [each.name for each in BACKBONES.values() if {*each.aliases, *each.others} & {name}]
     hint = f" It is a layer of {' and '.join(other)}." if other else ""
     raise UserError(f"{spec.name} has no layer '{name}'.{hint} The nearest names: {', '.join(near)}.")
+
+
+def ambiguity(name: str, spec: BackboneSpec) -> str:
+    """Return the message that a name may mean several layers, or "" if it does not."""
+    if not (meanings := spec.ambiguous.get(name)):
+        return ""
+    return (
+        f"'{name}' of {spec.name} may mean {' or '.join(meanings)}: Keras numbers layers that have no name "
+        f"from 0 or, in old versions, from 1, which gives {meanings[0]}. Use the layer's PyTorch name."
+    )
 
 
 def common_form(name: str) -> str:

@@ -4,19 +4,21 @@ Freezing is by module path: the same paths decide which parameters get gradients
 so BatchNorm statistics and dropout of frozen parts are frozen too.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segtune.config.training_settings import PhaseSettings
-from segtune.errors import UserError, nearest
-from segtune.models.module_paths import matching, owners, within
-
-Blocks = Mapping[str, Sequence[str]]
+from segtune.errors import UserError
+from segtune.models.backbones.spec import BackboneSpec
+from segtune.models.module_paths import owners, within
+from segtune.training.selection import Blocks, Selection
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ def choose(
     blocks: Blocks,
     new: Collection[str] = (),
     reached: Collection[str] | None = None,
+    spec: BackboneSpec | None = None,
 ) -> Scope:
     """Return what trains in a phase: the parts of backbone and decoder that it names, and all new modules.
+
+    What the phase's `freeze` names does not train, whatever else names it.
 
     Args:
         model: A model with `backbone` and `decoder`.
@@ -57,18 +62,18 @@ def choose(
         blocks: The backbone's blocks from the input to the deepest, each a list of module paths inside the backbone.
         new: Modules without pretrained weights, as paths inside the backbone.
         reached: Paths of the modules that a gradient reaches; None: all. The others do not train.
+        spec: The backbone's spec, for Keras's names and indices.
 
     Raises:
         UserError: A name or a pattern matches no module of the cut backbone or of the decoder, nothing would train, or
             a module that is named gets no gradient.
     """
-    if phase.backbone == "all":
-        paths = ["backbone"]
-    else:
-        named = _backbone_paths(model.get_submodule("backbone"), name, phase, blocks)
-        paths = [f"backbone.{path}" for path in dict.fromkeys([*named, *new])]
-    paths += _decoder_paths(model.get_submodule("decoder"), name, phase)
-    without = [] if reached is None else _unreached(model, paths, reached, name, phase)
+    select = partial(Selection, model, blocks, spec)
+    paths = _named(select, name, phase, new)
+    freezing = select(f"freeze.phases.{name}.freeze", "freeze")
+    without = [path for item in phase.freeze for path in freezing.of_model(item)]
+    if reached is not None:
+        without += _unreached(model, paths, without, reached, name, phase)
     if phase.batchnorm == "frozen":
         fresh = [f"backbone.{path}" for path in new]
         without += [
@@ -85,19 +90,10 @@ def choose(
         )
         raise UserError(
             f"freeze.phases.{name}: nothing would train: {reason}. "
-            "Name something to train with backbone (a number of its deepest blocks, all, or a list) or decoder."
+            "Name something to train with backbone (a number of its deepest blocks, all, or a list) or decoder"
+            f"{', and less with freeze' if phase.freeze else ''}."
         )
     return scope
-
-
-def present_blocks(backbone: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
-    """Return the blocks that the cut backbone still has, each with its remaining module paths.
-
-    A block of which the cut leaves no parameters is left out.
-    """
-    kept = {path: module for path, module in backbone.named_modules() if path}
-    present = {name: [path for path in paths if path in kept] for name, paths in blocks.items()}
-    return {name: paths for name, paths in present.items() if any(list(kept[path].parameters()) for path in paths)}
 
 
 def block_of(parameter: str, blocks: Blocks) -> str:
@@ -172,41 +168,29 @@ def find_reached(model: nn.Module) -> set[str]:
     return found
 
 
-def _backbone_paths(backbone: nn.Module, name: str, phase: PhaseSettings, blocks: Blocks) -> list[str]:
-    present = present_blocks(backbone, blocks)
-    if isinstance(phase.backbone, int):
-        deepest = list(present)[len(present) - min(phase.backbone, len(present)) :]
-        return [path for block in deepest for path in present[block]]
-    # The gradient stops that `taps.cut` inserts are not layers of the network.
-    kept = [path for path, _ in backbone.named_modules() if path and not within(path, ["stops"])]
-    setting, paths = f"freeze.phases.{name}.backbone", []
-    for item in phase.backbone:
-        if item.startswith("re:"):
-            found = matching(item, kept, setting)
-        elif item in present or item in kept:
-            found = present.get(item, [item])
+def _named(select: Callable[[str], Selection], name: str, phase: PhaseSettings, new: Collection[str]) -> list[str]:
+    """Return the modules that `backbone` and `decoder` of a phase name, and the new ones."""
+    paths = ["backbone"]
+    if phase.backbone != "all":
+        lists = select(f"freeze.phases.{name}.backbone")
+        if isinstance(phase.backbone, int):
+            blocks = list(lists.present.values())
+            inside = blocks[len(blocks) - min(phase.backbone, len(blocks)) :]
         else:
-            raise UserError(
-                f"{setting}: '{item}' is not a module of the cut backbone.{nearest(item, [*present, *kept])} "
-                f"Its blocks: {', '.join(present)}."
-            )
-        if not any(within(owner, found) for owner in owners(backbone)):
-            raise UserError(f"{setting}: '{item}' has no parameters to train.")
-        paths += found
-    return paths
-
-
-def _decoder_paths(decoder: nn.Module, name: str, phase: PhaseSettings) -> list[str]:
-    if phase.decoder == "all":
-        return ["decoder"]
-    kept = [path for path, _ in decoder.named_modules() if path]
-    return [
-        f"decoder.{path}" for item in phase.decoder for path in matching(item, kept, f"freeze.phases.{name}.decoder")
-    ]
+            inside = [lists.of_backbone(item) for item in phase.backbone]
+        paths = [f"backbone.{path}" for path in dict.fromkeys([*chain(*inside), *new])]
+    lists = select(f"freeze.phases.{name}.decoder")
+    inside = [["decoder"]] if phase.decoder == "all" else [lists.of_decoder(item) for item in phase.decoder]
+    return [*paths, *chain(*inside)]
 
 
 def _unreached(
-    model: nn.Module, paths: Sequence[str], reached: Collection[str], name: str, phase: PhaseSettings
+    model: nn.Module,
+    paths: Sequence[str],
+    frozen: Collection[str],
+    reached: Collection[str],
+    name: str,
+    phase: PhaseSettings,
 ) -> list[str]:
     """Return the layers among `paths` that no gradient reaches, including those without parameters."""
     if not reached:
@@ -217,7 +201,7 @@ def _unreached(
     layers = [p for p, m in model.named_modules() if not list(m.children()) or list(m.parameters(recurse=False))]
     away = [path for path in layers if within(path, paths) and path not in reached]
     for path in paths if isinstance(phase.backbone, list) else ():
-        owned = {owner for owner in owners(model) if within(owner, [path])}
+        owned = {owner for owner in owners(model) if within(owner, [path]) and not within(owner, frozen)}
         if owned and owned <= set(away):
             raise UserError(
                 f"freeze.phases.{name}: backbone names {path.removeprefix('backbone.')}, but with "

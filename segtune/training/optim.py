@@ -8,7 +8,8 @@ from timm.optim.rmsprop_tf import RMSpropTF
 from torch import nn
 
 from segtune.config.training_settings import OPTIMIZER_DEFAULTS, OptimizerSettings, PhaseSettings
-from segtune.training.freezing import Blocks, block_of, present_blocks
+from segtune.training.freezing import block_of
+from segtune.training.selection import Blocks, present_blocks
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,

@@ -1,17 +1,19 @@
 """The facts of a phase: for its heading, for `summary.json`, and for the command `plan`."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from segtune.config.schema import RunSettings
 from segtune.config.training_settings import PhaseSettings
+from segtune.errors import some
 from segtune.losses import build_loss
 from segtune.models.build import BuiltModel, build_model
+from segtune.models.module_paths import cover
 from segtune.models.progress import check_facts
 from segtune.runtime.console import banner
 from segtune.runtime.device import Device, resolve_device
@@ -32,13 +34,11 @@ def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Devic
     cost = cost_of(built, phase, settings, compute)
     with entered(built, phase):
         counted = audit(built.model, built.blocks)
+        trains, frozen = (_decoder(built.model.decoder, trains=trains) for trains in (True, False))
     optimizer = settings.optimizer.of_phase(phase.settings)
-    frozen = _spans(counted.parts, lambda trainable, total: trainable < total)
-    if counted.parts["decoder"][0]:
-        frozen = re.sub("decoder$", "part of the decoder", frozen)
     return {
-        "trains": _spans(counted.parts, lambda trainable, _: trainable > 0),
-        "frozen": frozen,
+        "trains": _spans(counted.parts, lambda trainable, _: trainable > 0, trains),
+        "frozen": _spans(counted.parts, lambda trainable, total: trainable < total, frozen),
         "trainable": counted.trainable,
         "parameters": counted.total,
         "parts": {name: {"trainable": t, "parameters": n} for name, (t, n) in counted.parts.items()},
@@ -103,7 +103,7 @@ def _job(settings: RunSettings, phase: Phase) -> tuple[Callable[[], None], torch
 
 def everything(phase: Phase) -> Phase:
     """Return a phase that trains everything but is otherwise the same: the baseline for what freezing saves."""
-    settings = replace(phase.settings, backbone="all", decoder="all", stop_gradient=None, batchnorm="train")
+    settings = replace(phase.settings, backbone="all", decoder="all", freeze=[], stop_gradient=None, batchnorm="train")
     return Phase("everything", settings, Scope(("backbone", "decoder")))
 
 
@@ -124,13 +124,18 @@ def brief(of_phase: Facts, phase: PhaseSettings) -> list[str]:
     if phase.until:
         length += f" at most, until {phase.patience} epochs bring no better Dice"
     optimizer = f"{length}, {of_phase['optimizer']} at {phase.lr:g}"
-    if of_phase["trains"] != "decoder":
+    of_backbone = not all(part.startswith("decoder") for part in of_phase["trains"].split(", "))
+    if of_backbone:
         optimizer += f", the backbone at {phase.lr * phase.backbone_lr_scale:g}"
         if phase.layer_decay < 1:
             optimizer += f" times {phase.layer_decay:g} for each block further from the decoder"
     frozen = of_phase["frozen"] or "nothing"
-    if phase.batchnorm == "frozen" and of_phase["trains"] != "decoder":
+    if phase.batchnorm == "frozen" and of_backbone:
         frozen += "; BatchNorm of the whole backbone"
+    if phase.freeze:
+        lists = {"backbone": phase.backbone, "decoder": phase.decoder}
+        named = [f"{key}={_listed(value)}" for key, value in lists.items() if value != "all"]
+        frozen += f"; freeze={_listed(phase.freeze)}{' wins over ' if named else ''}{' and '.join(named)}"
     return [
         f"trains  {of_phase['trains']}",
         f"frozen  {frozen}",
@@ -141,12 +146,28 @@ def brief(of_phase: Facts, phase: PhaseSettings) -> list[str]:
     ]
 
 
-def _spans(parts: Mapping[str, tuple[int, int]], chosen: Callable[[int, int], bool]) -> str:
+def _listed(value: int | str | list[str]) -> str:
+    """Return the value of a setting as it is written on the command line, of a long list the first items."""
+    if not isinstance(value, list):
+        return str(value)
+    more = f" and {len(value) - 6} more" if len(value) > 6 else ""
+    return f"[{','.join(value[:6])}{more}]"
+
+
+def _decoder(decoder: nn.Module, *, trains: bool) -> str:
+    """Return the name of the decoder, or of its modules that train, or do not, if this differs within it."""
+    chosen = {name for name, parameter in decoder.named_parameters() if parameter.requires_grad is trains}
+    if len(chosen) == len(list(decoder.parameters())):
+        return "decoder"
+    return some((f"decoder.{path}" for path in cover(decoder, chosen)), 4)
+
+
+def _spans(parts: Mapping[str, tuple[int, int]], chosen: Callable[[int, int], bool], decoder: str = "decoder") -> str:
     """Return the names of the chosen parts, neighbouring blocks joined: `block4 … block8, decoder`."""
     spans: list[list[str]] = [[]]
     for name, (trainable, total) in parts.items():
         if name == "decoder" or not chosen(trainable, total):
             spans.append([])
         if chosen(trainable, total):
-            spans[-1].append(name)
+            spans[-1].append(decoder if name == "decoder" else name)
     return ", ".join(span[0] if len(span) == 1 else f"{span[0]} … {span[-1]}" for span in spans if span)

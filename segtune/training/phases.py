@@ -70,7 +70,10 @@ def plan_phases(settings: RunSettings, built: BuiltModel) -> list[Phase]:
         phase = given if built.weights.source else _all_trains(name, given)
         reached = _reached(built, phase, name)
         new = [path.removeprefix("backbone.") for path in built.new if path.startswith("backbone.")]
-        scope = choose(built.model, name, phase, built.blocks, new, reached)
+        scope = choose(built.model, name, phase, built.blocks, new, reached, built.spec)
+        whole = all(scope.holds(f"backbone.{owner}") for owner in owners(built.model.backbone))
+        if not (built.weights.source or whole):
+            raise _freezes_random(name, f"freeze=[{','.join(phase.freeze)}]")
         if frozen := [path for path in fresh if not scope.holds(path)]:
             raise UserError(
                 f"freeze.phases.{name} freezes {some(frozen, 3)}, whose random weights no earlier phase has trained. "
@@ -108,12 +111,16 @@ def _all_trains(name: str, phase: PhaseSettings) -> PhaseSettings:
         what = f"stop_gradient={phase.stop_gradient}"
         if isinstance(phase.backbone, list) and not phase.stop_gradient:
             what = f"backbone=[{','.join(phase.backbone)}]"
-        raise UserError(
-            f"freeze.phases.{name}: {what} would freeze layers with random weights: the backbone has no pretrained "
-            "ones. Load some (backbone.weights=PATH or restore.checkpoint=FILE), or train everything "
-            "(backbone: all, no stop_gradient)."
-        )
+        raise _freezes_random(name, what)
     return replace(phase, backbone="all", backbone_lr_scale=1.0, layer_decay=1.0, batchnorm="train")
+
+
+def _freezes_random(name: str, what: str) -> UserError:
+    return UserError(
+        f"freeze.phases.{name}: {what} would freeze layers with random weights: the backbone has no pretrained "
+        "ones. Load some (backbone.weights=PATH or restore.checkpoint=FILE), or train everything "
+        f"(backbone: all, no stop_gradient{', nothing of it in freeze' if what.startswith('freeze=') else ''})."
+    )
 
 
 def _reached(built: BuiltModel, phase: PhaseSettings, name: str) -> set[str] | None:

@@ -41,13 +41,18 @@ def test_details_show_every_layer(capsys: pytest.CaptureFixture[str]) -> None:
     out = run(capsys, "taps", "backbone=vgg16", "decoder=fcn8s", "data.image_size=64", "measure=false", "details=true")
     rows = [line for line in out.splitlines() if line.startswith("│") and line.count("│") > 6]
     assert len(rows) == 37
-    assert "block5_conv3" in out
+    cells = [[cell.strip() for cell in row.split("│")[2:5]] for row in rows]
+    assert ["features.29", "block5_conv3", "17"] in cells
+    assert ["features.28", "", ""] in cells  # as Keras's convolution, the index is on its ReLU's row
+    assert ["relu6", "fc1", ""] in cells  # of Keras's top
+    assert "of 19; a phase's backbone and freeze take ranges of it" in " ".join(out.split())
 
 
 def test_json_and_csv_are_the_layers_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(run(capsys, "taps", *TIMM, "format=json"))
     table = list(csv.DictReader(io.StringIO(run(capsys, "taps", *TIMM, "format=csv"))))
-    assert [{name: str(value) for name, value in row.items()} for row in rows] == table
+    assert [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows] == table
+    assert {row["keras_index"] for row in rows} == {None}
     assert [row["tap"] for row in rows if row["tap"]] == ["low", "high"]
     last = rows[-1]
     assert (last["stride"], last["height"], last["width"]) == (32, 2, 2)
@@ -65,6 +70,7 @@ def test_json_and_csv_are_the_layers_and_nothing_else(capsys: pytest.CaptureFixt
             {"block12", "block12.rep.0", "block13_sepconv1_act", "pool4", "chan-", "1083"},
         ),
         (("backbone=resnet50",), {"layer3", "layer3.5.act2", "conv4_block6_2_relu", "high", "79%", "2048"}),
+        slow(("backbone=xception", "details=true"), {"batch_normalization_4", "block10.rep.7.pointwise", "in-", "124"}),
         ((*TIMM, "details=true"), {"blocks.2", "blocks.2.2.drop_path", "blocks.0.0.se.mul", "low", "chan-"}),
     ],
 )

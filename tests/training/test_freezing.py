@@ -310,6 +310,76 @@ def test_a_list_may_not_name_what_no_gradient_reaches() -> None:
     )
 
 
+# --- freeze ---
+
+
+def test_freeze_wins_over_what_trains() -> None:
+    assert scope(freeze=["block1.0", "re:.*bn.", "decoder.join"]) == Scope(
+        ("backbone", "decoder"),
+        ("backbone.block1.0", "backbone.bn0", "decoder.join", "decoder.join.0", "decoder.join.1"),
+    )
+    both = scope(backbone=["stem", "two"], decoder=["score"], freeze=["conv0"])
+    assert [both.holds(f"backbone.{path}") for path in ("conv0", "bn0", "block1.0", "block2.1")] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert not scope(backbone=["block1.0"], freeze=["one"]).holds("backbone.block1.0")
+    assert scope(backbone=1, freeze=["stem"]).holds("backbone.block2.0")  # what is frozen anyway may be named
+
+
+def test_freeze_may_name_new_modules_whom_the_phases_then_refuse() -> None:
+    assert not scope(new=("conv0",), freeze=["conv0"]).holds("backbone.conv0")
+    assert scope(new=("conv0",), backbone=0, freeze=["bn0"]).holds("backbone.conv0")
+
+
+def test_freeze_leaves_out_what_a_cut_would_refuse() -> None:
+    reached = {"backbone.block2.1", "decoder.score"}
+    given = {"backbone": ["re:block.", "two"], "stop_gradient": "block2.0", "reached": reached}
+    assert "backbone names block1, but" in error(**given)
+    assert scope(**given, freeze=["block1"]).holds("backbone.block2.1")
+
+
+def test_nothing_trains_but_what_freeze_leaves() -> None:
+    advice = "a number of its deepest blocks, all, or a list) or decoder, and less with freeze."
+    assert error(freeze=["re:.*"]).endswith(advice)
+    assert error(backbone=["one"], decoder=[], freeze=["block1"]).startswith(
+        "freeze.phases.late: nothing would train: everything is frozen. "
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"freeze": ["block3"]}, "freeze: 'block3' is not a module of the cut backbone. Did you mean block2?"),
+        ({"freeze": ["re:.*bias"]}, "freeze: 're:.*bias' matches parameters only (conv0.bias, bn0.bias, block2.0.bias"),
+        (
+            {"backbone": ["re:.*bias"]},
+            "backbone: 're:.*bias' matches parameters only (conv0.bias, bn0.bias, block2.0.b",
+        ),
+        (
+            {"decoder": ["score.bias"]},
+            "decoder: 'score.bias' matches parameters only (score.bias). Freezing is by modu",
+        ),
+        ({"freeze": ["drop2"]}, "freeze: 'drop2' has no parameters to freeze."),
+    ],
+)
+def test_what_a_list_may_not_name(given: dict[str, list[str]], message: str) -> None:
+    assert error(**given).startswith(f"freeze.phases.late.{message}")
+
+
+def test_frozen_by_name_over_real_steps(built_of: BuiltOf) -> None:
+    """Keras's names and indices on a real network; dropout and BatchNorm statistics stand still too."""
+    built = built_of("vgg16_fcn8s")
+    given = PhaseSettings(epochs=1, lr=0.1, backbone=["block4_conv1", "14:", "fc"], freeze=["block5_conv2", "fc1"])
+    chosen = choose(built.model, "late", given, built.blocks, spec=built.spec)
+    freeze(built.model, chosen)
+    trains = {n for n, p in built.model.backbone.named_parameters() if p.requires_grad}
+    assert trains == {f"{path}.{end}" for path in ("features.17", "features.24", "features.28", "fc7")
+                      for end in ("weight", "bias")}  # fmt: skip
+
+
 # --- BatchNorm, and rates ---
 
 

@@ -175,3 +175,24 @@ def test_what_trains_lies_between_what_is_frozen(built_of: BuiltOf) -> None:
         "middle": Meant(middle, rate_of),
     }
     check(built_of(pair), built_of(pair).model, phases, steps=2)
+
+
+def test_what_freeze_takes_out_of_what_trains(built_of: BuiltOf) -> None:
+    """Keras's first 20 layers of ResNet50 end within a unit; BatchNorm of `layer2` and the ASPP stand still as well."""
+    pair = "resnet50_deeplabv3plus"
+    late: dict[str, Any] = {
+        "epochs": 1,
+        "lr": 0.03,
+        "backbone": 3,
+        "layer_decay": 0.5,
+        "freeze": [":20", "re:layer2\\..*\\.bn\\d", "decoder.aspp"],
+    }
+    first = ("backbone.conv1.", "backbone.bn1.", "backbone.layer1.0.", "backbone.layer1.1.conv1.", "decoder.aspp.")
+    plain = meant_by(late, pair)
+
+    def rate_of(tensor: str) -> float | None:
+        frozen = tensor.startswith(first) or (tensor.startswith("backbone.layer2.") and ".bn" in tensor)
+        return None if frozen else plain.rate_of(tensor)
+
+    phases = {"head": meant_by({"epochs": 1, "lr": 0.1, "backbone": 0}, pair), "late": Meant(late, rate_of)}
+    check(built_of(pair), built_of(pair).model, phases, steps=2)

@@ -291,6 +291,56 @@ def test_random_weights_are_not_frozen_by_name(given: dict[str, Any], what: str,
     )
 
 
+@pytest.mark.parametrize("item", ["layer1", ":20", "re:.*bn1", "backbone", "conv4_block6_1_conv"])
+def test_random_weights_are_not_frozen_by_freeze(item: str, built: BuiltModel) -> None:
+    random = replace(built, weights=LoadedWeights(None))
+    expected = (
+        f"freeze=[{item}] would freeze layers with random weights: the backbone has no pretrained ones. Load some "
+        "(backbone.weights=PATH or restore.checkpoint=FILE), or train everything (backbone: all, no stop_gradient, "
+        "nothing of it in freeze)."
+    )
+    for backbone in ("all", 2):
+        assert error(random, head={"freeze": [item], "backbone": backbone}) == f"freeze.phases.head: {expected}"
+    assert error(random, head={}, late={"freeze": [item]}) == f"freeze.phases.late: {expected}"
+
+
+def test_of_a_decoder_freeze_takes_what_has_trained(built: BuiltModel) -> None:
+    late = {"freeze": ["decoder.aspp"]}
+    for source in ("a file", None):
+        given = replace(built, weights=LoadedWeights(source))
+        phase = plan(given, head=HEAD, late=late)[1]
+        assert [phase.scope.holds(path) for path in ("decoder.aspp", "decoder.refine", "backbone.conv1")] == [
+            False,
+            True,
+            True,
+        ]
+        assert error(given, head=late).startswith("freeze.phases.head freezes decoder.aspp.convs.0.0, decoder.aspp.con")
+    assert plan(replace(built, new=()), head=late)[0].scope.without[0] == "decoder.aspp"
+
+
+def test_a_new_layer_of_the_backbone_is_frozen_once_it_has_trained(built: BuiltModel) -> None:
+    given = replace(built, new=("backbone.layer3.0.conv1", "decoder"))
+    late = {"freeze": ["layer3"]}
+    assert error(given, head=late) == (
+        "freeze.phases.head freezes backbone.layer3.0.conv1, whose random weights no earlier phase has trained. "
+        "Train them first, or load weights for them (restore.checkpoint=FILE)."
+    )
+    assert not plan(given, head=HEAD, late=late)[1].scope.holds("backbone.layer3.0.conv1")
+
+
+def test_names_and_indices_of_keras_in_phases(built: BuiltModel) -> None:
+    """ResNet50 is cut behind its layer 138, conv4_block6_2_relu."""
+    names = plan(built, head=HEAD, late={"backbone": ["conv4_block6_1_conv", "136:"]})[1]
+    assert names.scope.modules[:-1] == tuple(f"backbone.layer3.5.{path}" for path in ("conv1", "conv2", "bn2", "act2"))
+    assert error(built, head={"freeze": ["139:"]}) == (
+        "freeze.phases.head.freeze: nothing is left of '139:' in the backbone, which is cut behind the deepest tap: "
+        "of the 175 layers in Keras it still has 0 to 138."
+    )
+    assert error(built, head={"backbone": ["conv4_block6_2_relu"]}) == (
+        "freeze.phases.head.backbone: 'conv4_block6_2_relu' has no parameters to train."
+    )
+
+
 @pytest.mark.parametrize("source", ["a file", None], ids=["pretrained", "random"])
 def test_the_first_phase_trains_all_the_new_decoder(source: str | None, built: BuiltModel) -> None:
     given = replace(built, weights=LoadedWeights(source))

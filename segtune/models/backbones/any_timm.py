@@ -1,16 +1,16 @@
 """Any other CNN of timm, described by timm's metadata."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
 import timm
 import torch
 from timm.models import group_parameters
-from torch import nn
 
 from segtune.errors import UserError, close_matches
 from segtune.models.backbones.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec
+from segtune.models.module_paths import cover
 
 
 @cache
@@ -60,22 +60,7 @@ def _timm_blocks(network: Any) -> dict[str, tuple[str, ...]]:
         return {path: (path,) for path, child in network.named_children() if list(child.parameters())}
     blocks: dict[str, tuple[str, ...]] = {}
     for number in sorted(groups):
-        paths = _cover(network, groups[number])
+        paths = cover(network, groups[number])
         ends = {0: "stem", max(groups): "head"}
         blocks[paths[0] if len(paths) == 1 else ends.get(number, f"group{number}")] = paths
     return blocks
-
-
-def _cover(network: nn.Module, parameters: Iterable[str]) -> tuple[str, ...]:
-    """Return the fewest module paths that hold these parameters and no others."""
-    wanted = set(parameters)
-
-    def inside(module: nn.Module, path: str) -> list[str]:
-        names = {f"{path}.{name}" if path else name for name, _ in module.named_parameters()}
-        if not names & wanted:
-            return []
-        if names <= wanted and path:
-            return [path]
-        return [p for n, child in module.named_children() for p in inside(child, f"{path}.{n}" if path else n)]
-
-    return tuple(inside(network, ""))

@@ -5,7 +5,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from segtune.models.backbones.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec
+from segtune.models.backbones.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, named, paths
 
 
 class FullyConvolutionalVGG16(nn.Module):
@@ -43,23 +43,31 @@ class FullyConvolutionalVGG16(nn.Module):
 _VGG16_CONVOLUTIONS = (2, 2, 3, 3, 3)
 
 
-def _vgg16_layout() -> tuple[dict[str, tuple[str, ...]], dict[str, str], dict[str, str]]:
-    blocks, aliases, others, index = {}, {}, dict[str, str](), 0
-    for block, convolutions in enumerate(_VGG16_CONVOLUTIONS, start=1):
-        layers = 2 * convolutions + 1
-        blocks[f"block{block}"] = tuple(f"features.{i}" for i in range(index, index + layers))
-        for conv in range(convolutions):
+def _vgg16_layout() -> dict[str, Any]:
+    blocks, others, index = {}, dict[str, str](), 0
+    layers, convolutions = [("input_layer", "")], {"relu6": "fc6", "relu7": "fc7"}
+    for block, depth in enumerate(_VGG16_CONVOLUTIONS, start=1):
+        blocks[f"block{block}"] = tuple(f"features.{i}" for i in range(index, index + 2 * depth + 1))
+        for conv in range(1, depth + 1):
             # A Keras convolution includes its ReLU.
-            relu = f"features.{index + 2 * conv + 1}"
-            aliases[f"block{block}_conv{conv + 1}"] = relu
-            others |= {f"conv{block}_{conv + 1}": relu, f"relu{block}_{conv + 1}": relu}
-        index += layers
-        aliases[f"block{block}_pool"] = others[f"pool{block}"] = f"features.{index - 1}"
+            relu = f"features.{index + 1}"
+            convolutions[relu] = f"features.{index}"
+            layers.append((f"block{block}_conv{conv}", relu))
+            others |= {f"conv{block}_{conv}": relu, f"relu{block}_{conv}": relu}
+            index += 2
+        layers.append((f"block{block}_pool", f"features.{index}"))
+        others[f"pool{block}"] = f"features.{index}"
+        index += 1
     blocks["fc"] = ("fc6", "relu6", "drop6", "fc7", "relu7", "drop7")
-    return blocks, aliases | {"fc1": "relu6", "fc2": "relu7"}, others
+    aliases = named(layers) | {"fc1": "relu6", "fc2": "relu7"}  # of Keras's top
+    return {
+        "blocks": blocks,
+        "aliases": aliases,
+        "others": others,
+        "layers": paths(layers),
+        "convolutions": convolutions,
+    }
 
-
-_LAYOUT = _vgg16_layout()
 
 VGG16 = BackboneSpec(
     "vgg16",
@@ -67,9 +75,7 @@ VGG16 = BackboneSpec(
     "vgg16",
     IMAGENET_MEAN,
     IMAGENET_STD,
-    blocks=_LAYOUT[0],
-    aliases=_LAYOUT[1],
-    others=_LAYOUT[2],
+    **_vgg16_layout(),
     stages=("features.3", "features.8", "features.15", "features.22", "features.29", "drop7"),
     # timm's and torchvision's names of the hidden fully connected layers
     renames={"pre_logits.fc1.": "fc6.", "pre_logits.fc2.": "fc7.", "classifier.0.": "fc6.", "classifier.3.": "fc7."},

@@ -5,7 +5,7 @@ from typing import Any, cast
 import timm
 from torch import nn
 
-from segtune.models.backbones.spec import BackboneSpec, ambiguous, unambiguous
+from segtune.models.backbones.spec import BackboneSpec, KerasLayers, ambiguous, named, paths, unambiguous
 
 
 def _xception() -> nn.Module:
@@ -15,27 +15,27 @@ def _xception() -> nn.Module:
     return cast(nn.Module, network)
 
 
-def _xception_layout() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    blocks: dict[str, tuple[str, ...]] = {"stem": ("conv1", "bn1", "act1", "conv2", "bn2", "act2")}
-    blocks |= {f"block{n}": (f"block{n}",) for n in range(1, 13)}
-    blocks["exit"] = ("conv3", "bn3", "act3", "conv4", "bn4", "act4")
-    aliases: dict[str, str] = {}
-    for keras, n in {"block1_conv1": 1, "block1_conv2": 2, "block14_sepconv1": 3, "block14_sepconv2": 4}.items():
-        aliases |= {keras: f"conv{n}", f"{keras}_bn": f"bn{n}", f"{keras}_act": f"act{n}"}
+def _keras_layers() -> KerasLayers:
+    layers = [("input_layer", ""), *_convolution("block1_conv1", 1), *_convolution("block1_conv2", 2)]
     # Keras counts the stem as block 1, so its block N is timm's block N - 1.
     for n in range(1, 13):
-        units = 2 if n in _XCEPTION_SHORTCUTS else 3
-        index = 0
-        for unit in range(1, units + 1):
+        shortcut, index = n in _XCEPTION_SHORTCUTS, 0
+        for unit in range(1, 3 if shortcut else 4):
             keras = f"block{n + 1}_sepconv{unit}"
             if (n, unit) != (1, 1):  # the first block starts without an activation
-                aliases[f"{keras}_act"] = f"block{n}.rep.{index}"
+                layers.append((f"{keras}_act", f"block{n}.rep.{index}"))
                 index += 1
-            aliases |= {keras: f"block{n}.rep.{index}", f"{keras}_bn": f"block{n}.rep.{index + 1}"}
+            layers += [(keras, f"block{n}.rep.{index}"), (f"{keras}_bn", f"block{n}.rep.{index + 1}")]
             index += 2
-        if units == 2:
-            aliases[f"block{n + 1}_pool"] = f"block{n}.rep.{index}"
-    return blocks, aliases | unambiguous(_xception_unnamed())
+        if shortcut:
+            layers += [("", f"block{n}.skip"), (f"block{n + 1}_pool", f"block{n}.rep.{index}")]
+            layers.append(("", f"block{n}.skipbn"))
+        layers.append(("", f"block{n}.add"))
+    return [*layers, *_convolution("block14_sepconv1", 3), *_convolution("block14_sepconv2", 4)]
+
+
+def _convolution(keras: str, n: int) -> KerasLayers:
+    return [(keras, f"conv{n}"), (f"{keras}_bn", f"bn{n}"), (f"{keras}_act", f"act{n}")]
 
 
 #: Blocks of Xception whose shortcut is a convolution.
@@ -57,7 +57,13 @@ XCEPTION = BackboneSpec(
     "legacy_xception",
     (0.5,) * 3,
     (0.5,) * 3,
-    *_xception_layout(),
+    blocks={
+        "stem": ("conv1", "bn1", "act1", "conv2", "bn2", "act2"),
+        **{f"block{n}": (f"block{n}",) for n in range(1, 13)},
+        "exit": ("conv3", "bn3", "act3", "conv4", "bn4", "act4"),
+    },
+    aliases=named(_keras_layers()) | unambiguous(_xception_unnamed()),
     ambiguous=ambiguous(_xception_unnamed()),
+    layers=paths(_keras_layers()),
     stages=("act2", "block2.rep.0", "block3.rep.0", "block12.rep.0", "act4"),
 )
