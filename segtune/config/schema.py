@@ -40,12 +40,16 @@ class RunSettings:
                 "or another policy, such as freeze=two_phase"
             )
         for name, phase in self.freeze.phases.items():
-            chosen = self.optimizer.of_phase(phase)
+            chosen, needs = self.optimizer.of_phase(phase), ""
             if chosen.schedule == "multistep" and not (chosen.milestones or chosen.milestone_steps):
-                raise ValueError(
-                    f"freeze.phases.{name}: schedule multistep needs milestones, the epochs after which the learning "
-                    "rate falls: optimizer.milestones=[8,11], or optimizer.milestone_steps; or those of the phase"
+                needs = (
+                    "schedule multistep needs milestones, the epochs after which the learning rate falls: "
+                    "optimizer.milestones=[8,11], or optimizer.milestone_steps"
                 )
+            elif chosen.schedule == "poly" and chosen.cycle and not (chosen.decay_epochs or chosen.decay_steps):
+                needs = "cycle needs the length of one: optimizer.decay_epochs=4, or optimizer.decay_steps"
+            if needs:
+                raise ValueError(f"freeze.phases.{name}: {needs}; or those of the phase")
 
 
 @dataclass(frozen=True, config=STRICT)

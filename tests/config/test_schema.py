@@ -87,6 +87,11 @@ def test_settings_are_frozen_and_typed() -> None:
             "optimizer.milestones=[8,11], or optimizer.milestone_steps; or those of the phase.",
         ),
         (
+            {"optimizer.schedule": "poly", "optimizer.cycle": True},
+            "freeze.phases.all: cycle needs the length of one: optimizer.decay_epochs=4, or optimizer.decay_steps; "
+            "or those of the phase.",
+        ),
+        (
             {
                 "optimizer.milestones": [1],
                 "freeze.phases": {"all": {"epochs": 1, "lr": 1, "schedule": "multistep"}},

@@ -23,6 +23,7 @@ from segtune.commands.evaluate import evaluate
 from segtune.config.command_settings import EvaluateSettings
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
+from segtune.config.training_settings import OptimizerSettings
 from segtune.data.loader import BatchLoader
 from segtune.data.splits import build_splits
 from segtune.errors import FailedError, Interrupted, StoppedError, UserError
@@ -93,6 +94,34 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert same(weights_of(finished[0], "best.pt"), weights_of(folder, "best.pt"))
     assert (finished[0] / "metrics.csv").read_bytes() == (folder / "metrics.csv").read_bytes()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 4, 7])
+def test_rmsprop_and_its_schedule_go_on_in_the_middle_of_an_epoch(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Two steps an epoch, six in the first phase, two in the second."""
+    two = {"epochs": 1, "lr": 1e-4, "optimizer": "rmsprop", "schedule": "multistep", "milestone_steps": [1]}
+    chosen = settings(discs, {"one": {"epochs": 3, "lr": 1e-3, "decay_steps": 2}, "two": two}, accumulate=2)
+    optimizer = OptimizerSettings("rmsprop_tf", schedule="exponential", warmup=1)
+    chosen = replace(chosen, optimizer=optimizer)
+    commands.train(chosen, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        stop_after(step, epoch, "take_step", patch)
+        with pytest.raises(Interrupted):
+            commands.train(chosen, tmp_path / "stopped")
+    commands.train(replace(chosen, resume=str(tmp_path / "stopped")), tmp_path / "stopped")
+    undisturbed, stopped = (
+        Checkpoint.load(tmp_path / name / "checkpoints/last.pt") for name in ("undisturbed", "stopped")
+    )
+    torch.testing.assert_close(stopped.model, undisturbed.model, rtol=0, atol=0)
+    assert undisturbed.optimizer
+    assert stopped.optimizer
+    for part in ("optimizer", "schedule"):
+        torch.testing.assert_close(stopped.optimizer[part], undisturbed.optimizer[part], rtol=0, atol=0)
+    metrics = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("undisturbed", "stopped")]
+    assert metrics[0] == metrics[1]
 
 
 @pytest.mark.parametrize(("step", "begun"), [slow(1, ["one"]), slow(6, ["one"]), (7, ["one", "two"])])
