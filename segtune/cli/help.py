@@ -79,6 +79,8 @@ def readable(error: Exception, command: str, arguments: Sequence[str] = ()) -> s
         arguments: Its arguments, which say what is chosen of each group.
     """
     message, lists = str(error).strip(), f"`python -m segtune {command} --help` lists all."
+    if isinstance(error, yaml.YAMLError):
+        return f"This is no valid YAML: {message}.\nPut text with special characters in quotes, such as ':100'."
     if match := re.search(r"Could not find '([\w-]+)/([^']+)'", message):
         group, choice = match.groups()
         options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))

@@ -7,6 +7,7 @@ import time
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from segtune.cli.compose import compose
 from segtune.cli.failures import as_failure
@@ -39,7 +40,7 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
     try:
         with interrupting():
             _run(command, arguments, full_errors=full_errors)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
         if full_errors:
             raise
         _complain(f"segtune {command}: {readable(error, command, arguments)}", at_once=isinstance(error, LostError))

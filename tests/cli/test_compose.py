@@ -161,6 +161,16 @@ def test_a_number_in_a_file_of_ones_own_is_no_text(noon: Path, capsys: pytest.Ca
     )
 
 
+def test_a_file_of_ones_own_that_is_no_yaml(noon: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (noon / "mine" / "freeze").mkdir(parents=True)
+    path = noon / "mine" / "freeze" / "shallow.yaml"
+    path.write_text("phases:\n  all: {backbone: all, epochs: 1, lr: 0.1, freeze: [:100]}\n")
+    found = message(capsys, "plan", "--config-dir", "mine", "freeze=shallow")
+    assert found.startswith("segtune plan: This is no valid YAML: while parsing a flow node\n")
+    assert found.endswith("line 2, column 53.\nPut text with special characters in quotes, such as ':100'.")
+    assert "shallow.yaml" in found
+
+
 @pytest.mark.parametrize(
     ("command", "name"),
     [
