@@ -15,7 +15,8 @@ def layer_table(model: nn.Module, size: tuple[int, int]) -> str:
     """Return a table of a model's layers in Markdown, in the order of computation, and its number of parameters.
 
     A layer is a module with parameters of its own, or without modules inside. It is listed once, with what it last
-    returned for an image of `size` (height, width). Nothing is computed: a copy of the model runs without values.
+    returned for an image of `size` (height, width). Modules whose parameters others use come last. Nothing is computed:
+    a copy of the model runs without values.
     """
     twin = without_values(model)
     returned: dict[str, Any] = {}
@@ -27,10 +28,11 @@ def layer_table(model: nn.Module, size: tuple[int, int]) -> str:
         if _own(module) or not any(True for _ in module.children()):
             module.register_forward_hook(note(name))
     dry_run(twin, torch.empty(1, 3, *size, dtype=torch.uint8, device="meta"), nullcontext())
-    layers = [(name, twin.get_submodule(name), _shape(output)) for name, output in returned.items()]
+    shapes = {name: _shape(output) for name, output in returned.items()}
+    shapes |= {name: "is not called" for name, module in twin.named_modules() if _own(module) and name not in shapes}
     rows = [
         f"| {f'`{name}`' if name else 'the model itself'} | {type(layer).__name__} | {shape} | {_own(layer):,} |"
-        for name, layer, shape in layers
+        for name, layer, shape in ((name, twin.get_submodule(name), shape) for name, shape in shapes.items())
     ]
     total = sum(parameter.numel() for parameter in model.parameters())
     head = ["| layer | kind | returns (N, C, H, W) | parameters |", "|---|---|---|---:|"]

@@ -10,7 +10,7 @@ from segtune.models.model_text import layer_table
 
 
 class Small(nn.Module):
-    """A network whose layers are defined in another order than they compute, with a parameter beside them."""
+    """A network whose layers are defined in another order than they compute, with parameters beside them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,16 +18,17 @@ class Small(nn.Module):
         self.unused = nn.ReLU()
         self.body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4))
         self.gain = nn.Parameter(torch.ones(1))
+        self.scale = nn.BatchNorm1d(3)
 
     def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.head((self.gain * self.body(images.float())).mean((2, 3)))
+        out: Tensor = self.head((self.gain * self.scale.weight[0] * self.body(images.float())).mean((2, 3)))
         return out
 
 
 def test_layers_are_listed_as_they_compute_with_shapes_and_parameters() -> None:
     model = Small()
     assert layer_table(model, (7, 1000)).splitlines() == [
-        "131 parameters; input N, 3, 7, 1000",
+        "137 parameters; input N, 3, 7, 1000",
         "",
         "| layer | kind | returns (N, C, H, W) | parameters |",
         "|---|---|---|---:|",
@@ -35,6 +36,7 @@ def test_layers_are_listed_as_they_compute_with_shapes_and_parameters() -> None:
         "| `body.1` | BatchNorm2d | N, 4, 4, 500 | 8 |",
         "| `head` | Linear | N, 2 | 10 |",
         "| the model itself | Small | N, 2 | 1 |",
+        "| `scale` | BatchNorm1d | is not called | 6 |",
     ]
     assert model.training
     assert not any(module._forward_hooks for module in model.modules())
