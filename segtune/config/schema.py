@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from segtune.config.cache_settings import CacheSettings
 from segtune.config.data_settings import AugmentSettings, DataSettings, ImageSettings
 from segtune.config.loss_settings import LossSettings
 from segtune.config.model_settings import BackboneSettings, DecoderSettings, RestoreSettings
@@ -28,6 +29,7 @@ class RunSettings:
     train: TrainSettings
     checkpoint: CheckpointSettings
     restore: RestoreSettings = field(default_factory=RestoreSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
     seed: Annotated[int, Field(ge=0)] = 0
     run_dir: str | None = None
     resume: str | None = None

@@ -1,6 +1,7 @@
 """A data set of image and mask pairs; augmentation depends on (seed, epoch, index) alone."""
 
 import random
+import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +34,16 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         *,
         max_value: int | None = None,
         truth: bool = False,
+        by_content: bool = False,
     ) -> None:
+        """Create a data set; with `by_content` augmentation depends on the image's checksum instead of its index."""
         self.pairs = pairs
         self.foreground = foreground
         self.transform = transform
         self.seed = seed
         self.max_value = max_value
         self.truth = truth
+        self.by_content = by_content
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -71,21 +75,29 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             self.seed,
             max_value=self.max_value,
             truth=self.truth,
+            by_content=self.by_content,
         )
 
     def _seed(self, epoch: int, index: int) -> None:
         # Compose.set_random_seed would seed every transform alike, so that a flip always came with a rotation;
         # one generator shared by all keeps them independent.
-        source = np.random.SeedSequence(self.seed, spawn_key=(epoch, index))
+        image = zlib.crc32(self.pairs[index].checksums.encode()) if self.by_content else index
+        source = np.random.SeedSequence(self.seed, spawn_key=(epoch, image))
         self.transform.set_random_state(np.random.default_rng(source), random.Random(int(source.generate_state(1)[0])))
 
 
 def build_dataset(
-    pairs: Sequence[Pair], data: DataSettings, augment: AugmentSettings | None, seed: int = 0
+    pairs: Sequence[Pair],
+    data: DataSettings,
+    augment: AugmentSettings | None,
+    seed: int = 0,
+    *,
+    by_content: bool = False,
 ) -> SegmentationDataset:
     """Return a data set for training or, without augmentation, for evaluation (with masks at their original size)."""
     if augment is None:
         transform = build_transform(data.evaluation_size, None, {})
         return SegmentationDataset(pairs, foreground(data), transform, seed, max_value=data.max_value, truth=True)
     transform = build_transform(data.size, augment.crop, augment.transforms)
-    return SegmentationDataset(pairs, foreground(data), transform, seed, max_value=data.max_value)
+    rule = foreground(data)
+    return SegmentationDataset(pairs, rule, transform, seed, max_value=data.max_value, by_content=by_content)

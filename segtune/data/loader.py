@@ -83,7 +83,9 @@ def _as_tensors(value: Any) -> Any:
 class BatchLoader:
     """The batches of a data set, made by worker processes that stay alive between passes."""
 
-    def __init__(self, dataset: SegmentationDataset, batches: EpochBatches, workers: int, pin_memory: bool) -> None:
+    def __init__(
+        self, dataset: SegmentationDataset, batches: Sampler[list[tuple[int, int]]], workers: int, pin_memory: bool
+    ) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.dataset, self.batches, self.pin_memory = dataset, batches, pin_memory
         self.loader = self._loader(min(workers, cores))

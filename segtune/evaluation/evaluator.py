@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,11 +91,16 @@ class Evaluator:
         self.loader = make_loader(dataset, batches, train.workers, compute.device.type == "cuda")
 
     @torch.inference_mode()
-    def __call__(self, model: nn.Module, stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
+    def __call__(
+        self,
+        model: nn.Module,
+        stop: Callable[[], bool] = lambda: False,
+        features: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> Evaluation | None:
         """Return an evaluation of a model, over the images of all processes; None if `stop()` in one of them.
 
         The loss is computed at the network's input size; all else at the original size, to which the logits are
-        resized bilinearly.
+        resized bilinearly. `features`, if given, returns of a batch what the model gets instead of its images.
 
         Raises:
             FailedError: The model returns NaN or infinity, and details are collected.
@@ -104,10 +110,10 @@ class Evaluator:
         stopped = False
         with bar("validation", len(self.mine)) as progress:
             for batch in self.loader.until(lambda _: stop()):
-                images = batch["image"].to(self.compute.device, non_blocking=True)
+                images = (features(batch) if features else batch["image"]).to(self.compute.device, non_blocking=True)
                 with self.compute.autocast():
                     logits = network(images)
-                losses.append(self.loss(logits, batch["mask"].to(self.compute.device)).item() * len(images))
+                losses.append(self.loss(logits, batch["mask"].to(self.compute.device)).item() * len(logits))
                 for i, truth in enumerate(batch["truth"]):
                     number = self.mine[int(batch["index"][i])]
                     wanted = self.tolerance is not None or number in self.shown

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from segtune.models.decoders.layers import resize, tolerate_single_values
 from segtune.models.input_size import check_size
+from segtune.models.split import Crossing, Split
 from segtune.models.tap_scale import TapScale
 from segtune.models.taps import FeatureInfo
 
@@ -38,21 +39,39 @@ class SegmentationModel(nn.Module):
         self.scale = TapScale(features) if features else nn.Identity()
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+        self.split: Split | None = None
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of images; see the class.
+    def forward(self, images: Tensor | Crossing) -> Tensor:
+        """Return the logits of images, see the class; or of what `split.frozen` has computed from them.
 
         Raises:
             UserError: The backbone does not take images of this size.
         """
-        x = (images.float() - self.mean) / self.std
-        x = x.contiguous(memory_format=torch.channels_last)
-        try:
-            features = self.backbone(x)
-        except RuntimeError as error:
-            check_size(self.backbone, images, error)
-            raise
-        logits = resize(self.decoder(self.scale(features)).float(), images.shape[-2:])
+        if isinstance(images, Crossing):
+            if self.split is None:
+                raise ValueError("the model is not split, so it takes images only")
+            features, size = self.split.trained(**images.values), images.size
+        else:
+            size = (images.shape[-2], images.shape[-1])
+            try:
+                features = self.backbone(self.normalised(images))
+            except RuntimeError as error:
+                check_size(self.backbone, images, error)
+                raise
+        logits = resize(self.decoder(self.scale(features)).float(), size)
         if logits.shape[1] == 2:  # in float32: the difference of two can overflow in float16
             logits = logits[:, 1:] - logits[:, :1]
         return logits
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return images (N, 3, H, W) as the backbone takes them."""
+        return ((images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def crossing(self, images: Tensor) -> Crossing:
+        """Return what the frozen part of the backbone computes from images (N, 3, H, W); the model must be split."""
+        if self.split is None:
+            raise ValueError("the model is not split, so nothing is frozen of it")
+        with torch.no_grad():
+            values = self.split.frozen(self.normalised(images))
+        height, width = images.shape[-2:]
+        return Crossing(values, (height, width))

@@ -53,6 +53,7 @@ class State:
     trained_images: _Count = 0
     train_seconds: _Amount = 0.0
     seconds: _Amount = 0.0
+    cache_seconds: _Amount = 0.0
     rows: list[Row] = field(default_factory=list)
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
     frozen: dict[str, str] = field(default_factory=dict)

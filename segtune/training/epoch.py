@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segtune.errors import DivergedError, Interrupted
 from segtune.losses import build_loss
@@ -35,9 +35,9 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
         UserError: A trainable parameter gets no gradient.
     """
     state, settings, batches = run.state, run.settings, run.batches
-    loss_fn, accumulate = build_loss(settings.loss), settings.train.accumulate
+    accumulate = settings.train.accumulate
     batches.epoch = number = len(state.rows) + 1
-    began, trained, step = time.perf_counter(), 0, run.step
+    began, trained, filled, step = time.perf_counter(), 0, 0.0, run.step
     saved = now = began
     with bar(f"{phase.name} {number}/{run.epochs}", run.span(phase).of(state.epoch), state.step) as progress:
         for batch in _remaining(run, optim_state, phase):
@@ -48,14 +48,10 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
             of_step = sum(batches.share_of(first_of_step + n)[1] for n in range(batches_of_step))
             # Dropout draws from the global generator; seeding it by step makes it independent of what ran before.
             torch.manual_seed(seed_of(settings.seed, number, state.step))
-            images, masks = (batch[key].to(run.compute.device, non_blocking=True) for key in ("image", "mask"))
+            # Every image of a step has the same weight; the gradients of the processes are averaged.
+            weight = mine * distributed.world() / of_step
             with distributed.no_sync(network, whole):
-                with run.compute.autocast():
-                    logits = network(images)
-                loss = loss_fn(logits, masks)
-                # Every image of a step has the same weight; the gradients of the processes are averaged.
-                weight = mine * distributed.world() / of_step
-                optim_state.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
+                loss = _backward(run, network, optim_state, batch, weight)
             loss_sum = distributed.all_reduce_sum([loss.item() * mine])[0]
             if not np.isfinite(loss_sum):
                 raise _diverged(run, phase, state.step + 1, f"the loss is {loss_sum / everyones}")
@@ -67,19 +63,33 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
             state.images += everyones
             state.trained_images += everyones
             trained += everyones
-            before, now = now, time.perf_counter()
+            filling = run.features.loader.take_seconds() if run.features else 0.0
+            state.cache_seconds += filling
+            before, now = now + filling, time.perf_counter()
+            filled += filling
             state.train_seconds += now - before
             if run.step_log:
                 run.step_log.add(loss_sum, everyones, now - before)
                 if whole and run.step_log.is_due(step):
                     _log_step(run.step_log, step, run, optim_state, phase)
-            progress(state.step, f"loss {state.loss_sum / state.images:.4f}  {trained / (now - began):.1f} images/s")
+            rate = trained / (now - began - filled)
+            progress(state.step, f"loss {state.loss_sum / state.images:.4f}  {rate:.1f} images/s")
             if whole and run.asked_to_stop():
                 state.seconds += now - began
                 save_and_stop(run, optim_state)
             if whole and now - saved > 60 * settings.checkpoint.minutes:
                 run.save("last.pt", optimizer=optim_state.state_dict())
                 saved = now
+
+
+def _backward(run: Run, network: nn.Module, optim_state: OptimState, batch: dict[str, Any], weight: float) -> Tensor:
+    """Add the gradients of a batch's loss, times a weight; return the loss."""
+    images, masks = (batch[key].to(run.compute.device, non_blocking=True) for key in ("image", "mask"))
+    with run.compute.autocast():
+        logits = network(images)
+    loss = build_loss(run.settings.loss)(logits, masks)
+    optim_state.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
+    return loss
 
 
 def _remaining(run: Run, optim_state: OptimState, phase: Phase) -> Iterator[dict[str, Any]]:
@@ -91,7 +101,7 @@ def _remaining(run: Run, optim_state: OptimState, phase: Phase) -> Iterator[dict
     began = time.perf_counter()
     while run.state.step < (end := run.span(phase).of(run.state.epoch)):
         run.batches.start, run.batches.end = run.state.step, end
-        yield from run.loader.until(run.gives_up)
+        yield from (run.features.loader if run.features else run.loader).until(run.gives_up)
         if run.state.step < end:
             run.state.seconds += time.perf_counter() - began
             if not run.between_steps:

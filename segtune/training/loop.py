@@ -28,6 +28,7 @@ from segtune.runtime.device import Device
 from segtune.runtime.files import Row, write_json
 from segtune.training.epoch import check_steps, new_scaler, save_and_stop, train_epoch
 from segtune.training.epoch_log import EpochRecorder, dice_text
+from segtune.training.feature_cache import feature_source
 from segtune.training.freezing import audit, train_mode
 from segtune.training.invariants import check_members, check_unchanged, fingerprint
 from segtune.training.optim import build_optimizer
@@ -142,6 +143,7 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     """
     phase, state, settings = run.phases[index], run.state, run.settings
     enter(run.built, phase)
+    run.features = feature_source(run, phase)
     network = distributed.wrap(run.model, run.compute.device, settings.train.sync_batchnorm)
     optimizer = build_optimizer(settings.optimizer, run.model, phase.settings, run.built.blocks)
     check_members(run.model, optimizer, phase.name)
@@ -157,12 +159,14 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
         run.save("last.pt", optimizer=optim_state.state_dict())
     if not _over(run, phase):
         run.on_phase(index + 1, state.phases[phase.name])
+        if run.features:
+            say(run.features.text)
     while not _over(run, phase):
         began = time.perf_counter()
         train_mode(run.model, phase.scope)
         train_epoch(run, network, optim_state, phase)
         distributed.broadcast_buffers(run.model)
-        result = run.evaluator(run.model, run.stopped)
+        result = run.evaluator(run.model, run.stopped, run.features.validation if run.features else None)
         state.seconds += time.perf_counter() - began
         if result is None:
             save_and_stop(run, optim_state)
@@ -242,6 +246,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "epochs": len(state.rows),
         "skipped_steps": sum(row.get("skipped_steps", 0) for row in state.rows),
         "seconds": round(state.seconds, 1),
+        "cache_seconds": round(state.cache_seconds, 1),
         "images_per_second": round(state.trained_images / max(state.train_seconds, 1e-9), 2),
         "parameters": counted.total,
         "trainable_parameters": {name: each["trainable"] for name, each in state.phases.items()},

@@ -25,6 +25,7 @@ from segtune.runtime import distributed
 from segtune.runtime.device import Device
 from segtune.runtime.files import Row
 from segtune.training.epoch_log import EpochRecorder
+from segtune.training.features import FeatureSource
 from segtune.training.phases import Phase, Span, span_of
 from segtune.training.resume_rules import check_length, check_phases
 from segtune.training.run_folder import check_run_folder
@@ -186,6 +187,7 @@ class Run:
     on_phase: OnPhase
     stopped: Callable[[], bool]
     proven: str = ""  # the phase whose gradients have been checked
+    features: FeatureSource | None = None  # in the place of images in the running phase
     data: Mapping[str, Any] | None = None  # the record of its data
     step_log: StepLog | None = None  # only the first process has one
     last_step: Mapping[str, float] = field(default_factory=dict)  # what the log tells of the last step

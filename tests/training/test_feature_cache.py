@@ -1,0 +1,228 @@
+"""A run that keeps features ends with the same bits as one that computes them anew, whatever happens to them."""
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+from segtune.commands import train as commands
+from segtune.config.cache_settings import CacheSettings
+from segtune.config.data_settings import AugmentSettings
+from segtune.config.schema import Settings
+from segtune.errors import Interrupted
+from segtune.models import build
+from segtune.models.checkpoint import Checkpoint
+from segtune.models.pretrained import LoadedWeights
+from segtune.training import epoch, feature_cache, feature_store
+from segtune.training.feature_cache import cache_root, choose_store
+from segtune.training.feature_form import FeatureForm
+from segtune.training.feature_store import FolderStore, MemoryStore
+from tests.conftest import slow
+from tests.training.conftest import same, settings, weights_of
+
+pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("quick", "without_reports", "pretrained")]
+
+PHASES: dict[str, dict[str, Any]] = {
+    "head": {"backbone": 0, "epochs": 3, "lr": 1e-3},
+    "deep": {"backbone": ["layer1.2.conv2"], "epochs": 2, "lr": 1e-3},
+    "all": {"epochs": 1, "lr": 1e-4},
+}
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> Iterator[None]:
+    """Let the network's random weights count as pretrained, so that they may be frozen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "load_weights", lambda *_, **__: LoadedWeights("a file"))
+        yield
+
+
+def chosen(root: Path, folder: Path, mode: str, *, plain: bool = False, batch_size: int = 2, **cache: Any) -> Settings:
+    """Return settings in fp32, without augmentation if `plain`, else with two views."""
+    given = settings(root, PHASES, precision="fp32", batch_size=batch_size)
+    given = replace(given, cache=CacheSettings(mode, 2, folder=str(folder), **cache))
+    return replace(given, augment=AugmentSettings()) if plain else given
+
+
+@pytest.fixture(scope="module")
+def straight(discs: Path, tmp_path_factory: pytest.TempPathFactory, quick: None, without_reports: None) -> Path:
+    """A run with two views of each image, all computed when their turn comes."""
+    place = tmp_path_factory.mktemp("straight")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "load_weights", lambda *_, **__: LoadedWeights("a file"))
+        commands.train(chosen(discs, place / "cache", "auto", limit_gb=1e-9), place / "run")
+    assert not (place / "cache").exists()
+    return place / "run"
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of images in the batches that went through the frozen part, but for those of the estimate."""
+    found: list[int] = []
+    through = FeatureForm.through
+
+    def counted(form: FeatureForm, model: Any, images: Any) -> Any:
+        found.append(len(images))
+        return through(form, model, images)
+
+    monkeypatch.setattr(FeatureForm, "through", counted)
+    monkeypatch.setattr(feature_cache, "_measure", lambda *_: (1000, 0.01))
+    return found
+
+
+def same_end(one: Path, other: Path) -> bool:
+    equal = all(same(weights_of(one, name), weights_of(other, name)) for name in ("last.pt", "best.pt"))
+    return equal and (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["disk", slow("memory"), slow("auto")])
+def test_without_augmentation_kept_features_change_no_bit(
+    mode: str, discs: Path, tmp_path: Path, computed: list[int]
+) -> None:
+    """In a phase behind the backbone, in one that begins inside a block, and in one without a frozen part."""
+    whole = [chosen(discs, tmp_path / "cache", each, plain=True, batch_size=5) for each in ("off", mode)]
+    commands.train(whole[0], tmp_path / "off")
+    assert computed == []
+    commands.train(whole[1], tmp_path / mode)
+    assert sum(computed) == 2 * (5 + 3)  # each of the images for training and validation once in both phases
+    assert same_end(tmp_path / "off", tmp_path / mode)
+    summary = json.loads((tmp_path / mode / "summary.json").read_text(encoding="utf-8"))
+    state = Checkpoint.load(tmp_path / mode / "checkpoints" / "last.pt").state
+    assert state.cache_seconds > 0
+    assert summary["cache_seconds"] == round(state.cache_seconds, 1)
+    assert summary["images_per_second"] > 0
+
+
+@pytest.mark.parametrize("mode", ["disk", slow("memory")])
+def test_views_are_kept_as_they_are_computed(
+    mode: str, straight: Path, discs: Path, tmp_path: Path, computed: list[int]
+) -> None:
+    commands.train(chosen(discs, tmp_path / "cache", mode), tmp_path / "run")
+    assert same_end(straight, tmp_path / "run")
+    assert sum(computed) == 2 * (2 * 5 + 3)  # two views in the first two epochs of each phase
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_although_its_features_are_gone(
+    straight: Path, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_step, made = epoch.take_step, 0
+
+    def die(*arguments: Any) -> None:
+        nonlocal made
+        one_step(*arguments)
+        made += 1
+        if made == 5:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+
+    given = chosen(discs, tmp_path / "cache", "disk")
+    with monkeypatch.context() as patch:
+        patch.setattr(epoch, "take_step", die)
+        with pytest.raises((Interrupted, KeyboardInterrupt)):
+            commands.train(given, tmp_path / "run")
+    shutil.rmtree(tmp_path / "cache")
+    commands.train(replace(given, resume=str(tmp_path / "run")), tmp_path / "run")
+    assert same_end(straight, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["damaged", "removed", "full"])
+def test_features_that_are_lost_are_computed_again(
+    trouble: str, straight: Path, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    write, read, count = FolderStore.write, FolderStore.read, 0
+
+    def troubled_write(store: FolderStore, name: str, record: Any) -> None:
+        nonlocal count
+        count += 1
+        if trouble == "full" and count > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(store, name, record)
+        if trouble == "damaged" and count % 3 == 0:
+            path = store.folder / f"{name}.safetensors"
+            path.write_bytes(path.read_bytes()[:-1] + b"\x77")
+
+    def troubled_read(store: FolderStore, name: str) -> Any:
+        if trouble == "removed" and len(store.checked) % 2:
+            shutil.rmtree(store.folder, ignore_errors=True)
+        return read(store, name)
+
+    monkeypatch.setattr(FolderStore, "write", troubled_write)
+    monkeypatch.setattr(FolderStore, "read", troubled_read)
+    commands.train(chosen(discs, tmp_path / "cache", "disk"), tmp_path / "run")
+    assert same_end(straight, tmp_path / "run")
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert ("Features are no longer kept: [Errno 28] No space left on device." in said) is (trouble == "full")
+
+
+@pytest.mark.slow
+def test_runs_share_what_is_the_same_and_nothing_else(discs: Path, tmp_path: Path, computed: list[int]) -> None:
+    """Other seeds share all of it; one other pixel is one other image; another augmentation shares no view."""
+    data = tmp_path / "data"
+    shutil.copytree(discs, data)
+
+    def images_of(given: Settings, name: str) -> int:
+        computed.clear()
+        commands.train(given, tmp_path / name)
+        return sum(computed)
+
+    first = chosen(data, tmp_path / "cache", "disk")
+    assert images_of(first, "first") == 2 * (2 * 5 + 3)
+    assert images_of(replace(first, seed=5), "seed") == 0
+    photo = cv2.imread(str(data / "images" / "disc0.png"))
+    photo[0, 0, 0] ^= 1
+    cv2.imwrite(str(data / "images" / "disc0.png"), photo)
+    assert images_of(first, "pixel") == 2 * 2
+    mask = cv2.imread(str(data / "masks" / "disc6.png"), cv2.IMREAD_GRAYSCALE)
+    mask[0, 0] ^= 255
+    cv2.imwrite(str(data / "masks" / "disc6.png"), mask)
+    assert images_of(first, "mask") == 2 * 2  # with the other image of its batch
+    augment = AugmentSettings(transforms={"HorizontalFlip": {"p": 0.51}})
+    assert images_of(replace(first, augment=augment), "augment") == 2 * 2 * 5
+    assert images_of(replace(first, cache=replace(first.cache, seed=1)), "views") == 2 * 2 * 5
+
+
+def test_old_runs_keep_drawing_new_views(discs: Path) -> None:
+    assert settings(discs).cache.mode == "off"
+
+
+def test_where_features_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(needed: int, uses: float = 2, **cache: Any) -> tuple[type, str]:
+        store, why = choose_store(CacheSettings(folder=str(tmp_path / "c"), **cache), needed, uses, lambda: "name")
+        return type(store), why
+
+    nothing = type(None)
+    assert choose(1000, 1, mode="auto") == (nothing, "no view of an image comes twice")
+    assert choose(1000, 1, mode="disk") == (FolderStore, f"in {tmp_path / 'c'}")
+    assert choose(1000, mode="auto") == (FolderStore, f"in {tmp_path / 'c'}")
+    assert choose(1000, mode="memory") == (MemoryStore, "in memory")
+    large = "they would take 3.0 GB, more than cache.limit_gb=2"
+    for mode in ("auto", "disk", "memory"):
+        assert choose(3 * 10**9, mode=mode, limit_gb=2) == (nothing, large)
+    monkeypatch.setattr(feature_cache, "_free_memory", lambda: 1999)
+    full = type("Usage", (), {"free": 0})
+    monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda _: full)
+    assert choose(1000, mode="disk") == (nothing, f"there is no room for 0.0 GB in {tmp_path / 'c'}")
+    assert choose(1000, mode="auto") == (nothing, "they would take 0.0 GB, more than half of the free memory")
+    monkeypatch.setattr(feature_cache, "_free_memory", lambda: 2000)
+    assert choose(1000, mode="auto") == (MemoryStore, "in memory")
+    (tmp_path / "c").rename(tmp_path / "d")
+    (tmp_path / "c").touch()
+    store, why = choose(1000, mode="disk")
+    assert store is nothing
+    assert why.startswith(f"{tmp_path / 'c'} cannot be written: ")
+
+
+def test_the_folder_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert cache_root(CacheSettings()) == tmp_path / "x" / "segtune" / "features"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "h"))
+    assert cache_root(CacheSettings()) == tmp_path / "h" / ".cache" / "segtune" / "features"
+    assert cache_root(CacheSettings(folder=str(tmp_path / "own"))) == tmp_path / "own"
