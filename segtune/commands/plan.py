@@ -1,18 +1,24 @@
 """The command `plan`: show what each phase trains, freezes and costs, without data."""
 
+from collections.abc import Collection, Sequence
+
 import torch
 from rich.table import Table
+from torch import Tensor
 
 from segtune.config.command_settings import PlanSettings
-from segtune.config.schema import RunSettings
 from segtune.models.build import BuiltModel
+from segtune.models.model_graph import trace_model
 from segtune.models.start import ASSUMED, build_start, check_pretrained
+from segtune.reporting.model_plot import draw_model
+from segtune.reporting.model_tables import PhaseColumn, layer_facts, layer_tables, tensor_tables, totals_table
 from segtune.runtime.console import print_table, say, set_up_logging
-from segtune.runtime.device import Device, resolve_device
+from segtune.runtime.device import resolve_device
 from segtune.runtime.files import write_json
 from segtune.runtime.paths import expanded
 from segtune.training.phase_summary import Facts, announce, cost_of, estimated, everything, facts, measured
 from segtune.training.phases import Phase, plan_phases
+from segtune.training.tensor_facts import tensor_facts, trained
 
 
 def plan(settings: PlanSettings) -> list[Facts]:
@@ -38,6 +44,7 @@ def plan(settings: PlanSettings) -> list[Facts]:
     )
     shown, wholes = [], dict[str, Facts]()
     phases = plan_phases(settings, built)
+    whole_model = show_model(settings, built, phases)
     for number, phase in enumerate(phases, start=1):
         of_phase = facts(built, phase, settings, compute)
         announce(phases, number, of_phase)
@@ -53,12 +60,49 @@ def plan(settings: PlanSettings) -> list[Facts]:
         of_phase["everything"] = wholes[optimizer]
         print_table(cost_table(of_phase))
         if settings.details:
-            say("\n".join(tensor_lines(built, phase, settings, compute)))
+            of_phase["tensors"] = tensor_facts(built, phase, settings, compute)
+            print_table(*tensor_tables(of_phase["tensors"]))
         shown.append({"phase": phase.name} | of_phase)
     if settings.output:
-        write_json(expanded(settings.output, "output"), {"phases": shown})
+        write_json(expanded(settings.output, "output"), {"phases": shown} | whole_model)
         say(f"Wrote {settings.output}.")
     return shown
+
+
+def show_model(settings: PlanSettings, built: BuiltModel, phases: Sequence[Phase]) -> Facts:
+    """List the layers of the whole model, draw it, if the settings ask for it, and return what is listed."""
+    found: Facts = {}
+    if not (settings.summary or settings.picture):
+        return found
+    graph = trace_model(built, settings.data.size)
+    columns = [PhaseColumn(phase.name, trained(built, phase), phase.settings.stop_gradient) for phase in phases]
+    if settings.summary:
+        found["layers"] = layer_facts(graph, columns, details=settings.details)
+        found["totals"] = totals(built, columns)
+        print_table(*layer_tables(found["layers"], [phase.name for phase in phases]))
+        print_table(totals_table(found["totals"]))
+        if not settings.details:
+            say("Shapes are for one image. details=true also lists layers without parameters, and every tensor.")
+    if settings.picture:
+        height, width = settings.data.size
+        title = f"{settings.backbone.name} + {settings.decoder.name} for images of {height} x {width} pixels"
+        draw_model(expanded(settings.picture, "picture"), title, graph, columns)
+        say(f"Wrote {settings.picture}.")
+    return found
+
+
+def totals(built: BuiltModel, phases: Sequence[PhaseColumn]) -> dict[str, dict[str, int]]:
+    """Return the number of values and the bytes of all parameters and buffers, and of what trains in each phase."""
+
+    def of(tensors: Collection[Tensor]) -> dict[str, int]:
+        return {"values": sum(t.numel() for t in tensors), "bytes": sum(t.nbytes for t in tensors)}
+
+    named = dict(built.model.named_parameters())
+    found = {"parameters": of(named.values()), "buffers": of(list(built.model.buffers()))}
+    for phase in phases:
+        found[f"trainable in {phase.name}"] = of([p for name, p in named.items() if name in phase.trains])
+        found[f"non-trainable in {phase.name}"] = of([p for name, p in named.items() if name not in phase.trains])
+    return found
 
 
 def cost_table(of_phase: Facts) -> Table:
@@ -78,16 +122,3 @@ def cost_table(of_phase: Facts) -> Table:
             numbers = [f"{value / scale:{digits}} {unit}" for value in (here, there)]
             table.add_row(name, *numbers, f"{here / there:.0%}")
     return table
-
-
-def tensor_lines(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Device) -> list[str]:
-    """Return a line per parameter: whether it trains in a phase, and the bytes of its optimizer state."""
-    owning = cost_of(built, phase, settings, compute).optimizer_tensors
-    named = dict(built.model.named_parameters())
-    wide = max(map(len, named))
-    lines = []
-    for name, parameter in named.items():
-        shape = " x ".join(map(str, parameter.shape))
-        state = f"trains, {owning[name]:,} B of optimizer state" if name in owning else "frozen"
-        lines.append(f"{name:<{wide}}  {shape:>20}  {state}")
-    return lines

@@ -199,6 +199,8 @@ class PlanSettings(RunSettings):
 
     measure: bool = False
     details: bool = False
+    summary: bool = False
+    picture: str | None = None
     output: str | None = None
 
 

@@ -1,6 +1,7 @@
 """What `plan` says of a phase, against counts made by hand and by other ways."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from segtune.commands import plan as commands
-from segtune.commands.plan import tensor_lines
 from segtune.config.command_settings import PlanSettings
 from segtune.config.model_settings import RestoreSettings
 from segtune.config.parse import parse
@@ -24,6 +24,9 @@ from segtune.training.freezing import find_reached
 from segtune.training.optim import build_optimizer
 from segtune.training.phase_summary import brief, cost_of, everything, facts
 from segtune.training.phases import enter, entered, plan_phases
+from segtune.training.step_cost import StepCost
+from segtune.training.tensor_facts import tensor_facts
+from tests.commands.conftest import SMALL, refused, run, words
 from tests.conftest import slow
 
 
@@ -61,9 +64,10 @@ PHASES = {
 
 
 def test_the_facts_of_each_phase(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = settings(weights, PHASES, output=str(tmp_path / "plan.json"), details=True)
+    chosen = settings(weights, PHASES, output=str(tmp_path / "plan.json"), details=True, summary=True)
     shown = commands.plan(chosen)
-    assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8")) == {"phases": shown}
+    written = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert written["phases"] == shown
     head, deep, last = shown
     assert [(f["trains"], f["frozen"]) for f in (head, deep)] == [
         ("decoder", "stem … layer2"),
@@ -87,6 +91,91 @@ def test_the_facts_of_each_phase(weights: Path, tmp_path: Path, capsys: pytest.C
     assert "decoder.classifier.bias" in out
     assert out.count("frozen") > 50
     assert not (tmp_path / "there").exists()
+    check_tensors(model, shown)
+    check_layers(model, written)
+
+
+def check_tensors(model: torch.nn.Module, shown: list[dict[str, Any]]) -> None:
+    """Every parameter and buffer is listed, with what the phases do: decoder, then the deepest block, then all."""
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    for of_phase, begins in zip(shown, (("decoder",), ("decoder", "backbone.layer2"), ("",)), strict=True):
+        listed = {tensor["name"]: tensor for tensor in of_phase["tensors"]}
+        assert {name: tensor["shape"] for name, tensor in listed.items()} == {
+            name: list(tensor.shape) for name, tensor in named.items()
+        }
+        assert sum(tensor.get("optimizer_bytes", 0) for tensor in listed.values()) == of_phase["optimizer_bytes"]
+        for name, tensor in listed.items():
+            moving = name.startswith(begins) and not name.startswith(("mean", "std", "scale"))
+            if of_phase["phase"] == "all" and re.search(r"backbone.*(bn\d|downsample\.1)\.", name):
+                moving = False  # batchnorm: frozen
+            buffer = name in dict(model.named_buffers())
+            assert tensor["state"] == (("changes" if buffer else "trains") if moving else "frozen"), name
+
+
+def check_layers(model: torch.nn.Module, written: dict[str, Any]) -> None:
+    counts = {path: sum(p.numel() for p in m.parameters(recurse=False)) for path, m in model.named_modules()}
+    layers = {layer["layer"]: layer for layer in written["layers"]}
+    assert {path: layer["parameters"] for path, layer in layers.items() if layer["parameters"]} == {
+        path: number for path, number in counts.items() if number
+    }
+    assert layers["backbone.layer2.0.conv1"]["trains"] == {"head": 0, "deep": 1, "all": 1}
+    assert layers["backbone.layer2.0.bn1"]["trains"] == {"head": 0, "deep": 1, "all": 0}
+    assert layers["backbone.maxpool"] | {"type": ""} == {
+        **{"layer": "backbone.maxpool", "type": "", "shape": [64, 16, 16]},
+        **{"parameters": 0, "trains": {}},
+    }
+    totals = written["totals"]
+    assert totals["parameters"] == {"values": sum(counts.values()), "bytes": 4 * sum(counts.values())}
+    assert totals["buffers"]["values"] == sum(buffer.numel() for buffer in model.buffers())
+    for phase in written["phases"]:
+        assert totals[f"trainable in {phase['phase']}"]["values"] == phase["trainable"]
+        assert totals[f"non-trainable in {phase['phase']}"]["values"] == phase["parameters"] - phase["trainable"]
+
+
+TIMM = (
+    "plan",
+    "backbone=timm",
+    f"backbone.name={SMALL}",
+    "data.image_size=64",
+    "train.device=cpu",
+    "freeze=progressive",
+)
+
+
+@pytest.fixture
+def without_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = StepCost(flops=0, activations=0, gradients=0, optimizer_tensors={}, weights=0, backward_stops="conv1")
+    monkeypatch.setattr(plan, "estimate", lambda *_: cost)
+
+
+@pytest.mark.usefixtures("at_80_columns", "without_costs")
+def test_the_layers_fit_80_columns_and_the_model_is_drawn(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = run(capsys, *TIMM, "summary=true", "picture=drawn/model.svg")
+    table = out[out.index("trains") : out.index("Shapes are for one image")]
+    expected = {"blocks.0.0.se.conv_reduce", "decoder.classifier", "Conv2d", "96", "4-5", "1-5", "buffers"}
+    assert expected <= words(table)
+    assert "Wrote drawn/model.svg." in out
+    svg = (tmp_path / "drawn" / "model.svg").read_text(encoding="utf-8")
+    written = set(re.findall("<!-- (.*?) -->", svg))
+    assert {"blocks.0", "low: blocks.0.0.bn2", "aspp: ASPP", "logits", "deep2", "part of it trains"} <= written
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        slow("net.gif", "segtune plan: net.gif: expected a file name that ends in .png, .svg or .pdf."),
+        slow("file/net.png", "segtune plan: Cannot write file/net.png: a part of the path is a file, "),
+    ],
+)
+def test_pictures_that_cannot_be_written(
+    picture: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert refused(capsys, *TIMM, f"picture={picture}").startswith(message)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +290,7 @@ def test_questions_leave_the_model_as_it_was(weights: Path, state: str, monkeypa
     plan_phases(chosen, built)
     assert traces(built) == before
     for phase in [*phases, everything(phases[0])]:
-        for ask in (facts, cost_of, lambda *given: tensor_lines(*given)):
+        for ask in (facts, cost_of, tensor_facts):
             ask(built, phase, chosen, compute)
             assert traces(built) == before
     monkeypatch.setattr(plan, "estimate", lambda *_: 1 / 0)

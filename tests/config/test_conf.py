@@ -89,7 +89,8 @@ def test_every_key_of_a_phase_is_explained() -> None:
 
 def test_plan_takes_the_settings_of_a_training() -> None:
     plan, train = composed("plan", "measure=true"), composed("train")
-    assert plan == train | {"measure": True, "details": False, "output": None}
+    more = {"details": False, "summary": False, "picture": None, "output": None}
+    assert plan == train | {"measure": True} | more
     assert parse(PlanSettings, plan).measure
 
 

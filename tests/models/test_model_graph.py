@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segtune.models.backbones.spec import BackboneSpec
 from segtune.models.build import BuiltModel, _stop_in_decoder
 from segtune.models.model import SegmentationModel
 from segtune.models.model_graph import ModelGraph, trace_model
@@ -102,7 +103,9 @@ def toy(decoder: nn.Module) -> BuiltModel:
     features = {"low": FeatureInfo("one", 4, 2), "high": FeatureInfo("two.2", 6, 4)}
     model = SegmentationModel(backbone, decoder, features, (0.5,) * 3, (0.5,) * 3)
     stops = {"one": backbone.stop}
-    return BuiltModel(model, {"first": ("one",), "second": ("two",)}, LoadedWeights("a"), (), stops)
+    blocks = {"first": ("one",), "second": ("two",)}
+    spec = BackboneSpec("toy", Toy, "toy", (0.5,) * 3, (0.5,) * 3, blocks)  # type: ignore[arg-type]
+    return BuiltModel(model, spec, LoadedWeights("a"), (), stops)
 
 
 def drawn(graph: ModelGraph) -> list[tuple]:
