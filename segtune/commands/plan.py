@@ -9,6 +9,7 @@ from torch import Tensor
 from segtune.config.command_settings import PlanSettings
 from segtune.models.build import BuiltModel
 from segtune.models.model_graph import trace_model
+from segtune.models.model_text import list_layers
 from segtune.models.start import ASSUMED, build_start, check_pretrained
 from segtune.reporting.model_plot import draw_model
 from segtune.reporting.model_tables import PhaseColumn, layer_facts, layer_tables, tensor_tables, totals_table
@@ -72,12 +73,11 @@ def plan(settings: PlanSettings) -> list[Facts]:
 def show_model(settings: PlanSettings, built: BuiltModel, phases: Sequence[Phase]) -> Facts:
     """List the layers of the whole model, draw it, if the settings ask for it, and return what is listed."""
     found: Facts = {}
-    if not (settings.summary or settings.picture):
-        return found
-    graph = trace_model(built, settings.data.size)
     columns = [PhaseColumn(phase.name, trained(built, phase), phase.settings.stop_gradient) for phase in phases]
     if settings.summary:
-        found["layers"] = layer_facts(graph, columns, details=settings.details)
+        counts = {name: parameter.numel() for name, parameter in built.model.named_parameters()}
+        layers = list_layers(built.model, settings.data.size)
+        found["layers"] = layer_facts(layers, counts, columns, details=settings.details)
         found["totals"] = totals(built, columns)
         print_table(*layer_tables(found["layers"], [phase.name for phase in phases]))
         print_table(totals_table(found["totals"]))
@@ -86,6 +86,7 @@ def show_model(settings: PlanSettings, built: BuiltModel, phases: Sequence[Phase
     if settings.picture:
         height, width = settings.data.size
         title = f"{settings.backbone.name} + {settings.decoder.name} for images of {height} x {width} pixels"
+        graph = trace_model(built, settings.data.size)
         draw_model(expanded(settings.picture, "picture"), title, graph, columns)
         say(f"Wrote {settings.picture}.")
     return found

@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from segtune.models.build import BuiltModel
 from segtune.models.model import SegmentationModel
-from segtune.models.module_paths import owners, within
+from segtune.models.module_paths import within
 from segtune.models.receptive_field import dry_run
 from segtune.models.taps import StopGradient
 
@@ -44,25 +44,14 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A module with parameters of its own, or without children: its output for one image, () if it is never called."""
-
-    path: str
-    kind: str
-    shape: Shape
-    parameters: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class ModelGraph:
     """A model for images of one size.
 
-    `nodes` and `layers` are in the order of computation; each parameter belongs to one node and one layer, and `counts`
-    holds its number of values. `stops` holds the node behind which gradients can stop, by the name of the stop.
+    `nodes` are in the order of computation, and each parameter belongs to one of them; `counts` holds the number of
+    values of each parameter. `stops` holds the node behind which gradients can stop, by the name of the stop.
     """
 
     nodes: Sequence[Node]
-    layers: Sequence[Layer]
     counts: Mapping[str, int]
     stops: Mapping[str, int]
 
@@ -98,7 +87,7 @@ def _trace(built: BuiltModel, size: tuple[int, int], *, whole: bool) -> ModelGra
         return None
     # Parameters of the backbone in no block that is called count with the first.
     recorder.nodes[1].parameters += tuple(name for name in lacking if name.startswith("backbone."))
-    return ModelGraph(recorder.nodes, _with_uncalled(model, recorder.layers), counts, recorder.stops)
+    return ModelGraph(recorder.nodes, counts, recorder.stops)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -107,7 +96,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, model: SegmentationModel, blocks: Mapping[str, Sequence[str]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.nodes: list[Node] = []
-        self.layers: dict[str, Layer] = {}
         self.stops: dict[str, int] = {}
         self._model, self._blocks = model, blocks
         self._maker = WeakTensorKeyDictionary()
@@ -130,7 +118,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 continue
             hooks.enter_context(module.register_forward_pre_hook(enter))
-            hooks.enter_context(module.register_forward_hook(partial(self._leave, path)))
+            hooks.enter_context(module.register_forward_hook(self._leave))
         hooks.enter_context(decoder.register_forward_hook(self._leave_decoder))
 
     def __torch_dispatch__(
@@ -212,17 +200,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._read(here, inputs)
         self._calls.append(here)
 
-    def _leave(self, path: str, module: nn.Module, _inputs: Any, output: Any) -> None:
+    def _leave(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
         here = self._calls.pop()
         for tensor in _tensors(output):
             if tensor not in self._maker:  # made of parameters alone, or where nothing can be followed
                 self._maker[tensor], self.nodes[here].shape = here, tuple(tensor.shape[1:])
         if self.nodes[here].kind == "module" and not self.nodes[here].shape and not self._calls:
             self.nodes.pop()  # it computed nothing: its output is its input
-        if isinstance(output, Tensor) and path not in self.layers and not isinstance(module, nn.Identity):
-            own = tuple(f"{path}.{name}" for name, _ in module.named_parameters(recurse=False))
-            if own or not list(module.children()):
-                self.layers[path] = Layer(path, type(module).__name__, tuple(output.shape[1:]), own)
 
     def _leave_decoder(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         self._part = "logits"
@@ -234,18 +218,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         taken = {name for node in self.nodes for name in node.parameters}
         names = (name for name, _ in self._model.named_parameters())
         return tuple(name for name in names if within(name, paths) and name not in taken)
-
-
-def _with_uncalled(model: nn.Module, called: Mapping[str, Layer]) -> list[Layer]:
-    """Return the layers, and modules that are not called but have parameters: each behind the last layer inside it."""
-    layers = list(called.values())
-    for path in owners(model):
-        if path not in called:
-            inside = [index for index, layer in enumerate(layers) if within(layer.path, [path])]
-            module = model.get_submodule(path)
-            own = tuple(f"{path}.{name}" for name, _ in module.named_parameters(recurse=False))
-            layers.insert(inside[-1] + 1 if inside else len(layers), Layer(path, "Parameter", (), own))
-    return layers
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from segtune.models.model_graph import Layer, ModelGraph, shape_text
+from segtune.models.model_graph import shape_text
+from segtune.models.model_text import Layer
 from segtune.runtime.console import compact_table
 
 
@@ -19,26 +20,29 @@ class PhaseColumn:
     stop: str | None = None
 
 
-def layer_facts(graph: ModelGraph, phases: Sequence[PhaseColumn], *, details: bool) -> list[dict[str, Any]]:
-    """Return the layers with parameters, or all layers with `details`, as plain values.
+def layer_facts(
+    layers: Sequence[Layer], counts: Mapping[str, int], phases: Sequence[PhaseColumn], *, details: bool
+) -> list[dict[str, Any]]:
+    """Return the layers with parameters, or all that return a tensor with `details`, as plain values.
 
-    `shape` is that of the output for one image; `trains` holds the share of the parameters that trains, by phase.
+    `shape` is that of the output for one image, None for modules that are not called; `trains` holds the share of the
+    parameters that trains, by phase. `counts` holds the number of values of each parameter.
     """
-    return [
-        {
-            "layer": layer.path,
-            "type": layer.kind,
-            "shape": list(layer.shape),
-            "parameters": (total := sum(graph.counts[name] for name in layer.parameters)),
-            "trains": {phase.name: _trained(graph, layer, phase) / total for phase in phases} if total else {},
-        }
-        for layer in graph.layers
-        if layer.parameters or details
-    ]
+    found = []
+    for layer in layers:
+        own = {name: counts[name] for name in layer.parameters if name in counts}  # shared ones count once
+        if not own and (not details or not isinstance(layer.returns, tuple) or layer.kind in _NO_LAYERS):
+            continue
+        total = sum(own.values())
+        trains = {phase.name: sum(own[n] for n in own if n in phase.trains) / total for phase in phases} if own else {}
+        shape = list(layer.returns) if isinstance(layer.returns, tuple) else None
+        kind = "Parameter" if layer.kind == "Module" else layer.kind  # a module that tracing has left as a container
+        found.append({"layer": layer.path, "type": kind, "shape": shape, "parameters": total, "trains": trains})
+    return found
 
 
-def _trained(graph: ModelGraph, layer: Layer, phase: PhaseColumn) -> int:
-    return sum(graph.counts[name] for name in layer.parameters if name in phase.trains)
+#: Modules that pass on what they get.
+_NO_LAYERS = ("Identity", "StopGradient")
 
 
 def layer_tables(layers: Sequence[Mapping[str, Any]], phases: Sequence[str]) -> Iterator[Table]:
@@ -70,7 +74,7 @@ def _add_columns(table: Table, *headings: str) -> None:
 
 
 def _numbers(layer: Mapping[str, Any]) -> tuple[str, str]:
-    return shape_text(layer["shape"]), f"{layer['parameters']:,}" if layer["parameters"] else ""
+    return shape_text(layer["shape"] or ()), f"{layer['parameters']:,}" if layer["parameters"] else ""
 
 
 def ranges(numbers: Sequence[int]) -> str:

@@ -13,6 +13,7 @@ from segtune.models.backbones.spec import BackboneSpec
 from segtune.models.build import BuiltModel, _stop_in_decoder
 from segtune.models.model import SegmentationModel
 from segtune.models.model_graph import ModelGraph, trace_model
+from segtune.models.model_text import list_layers
 from segtune.models.pretrained import LoadedWeights
 from segtune.models.taps import FeatureInfo, StopGradient
 from tests.conftest import slow
@@ -165,18 +166,19 @@ def test_a_decoder_whose_modules_are_not_all_of_it_is_one_node() -> None:
     ]
 
 
-def test_layers_are_in_the_order_of_calls_and_hold_each_parameter_once() -> None:
+def test_layers_hold_each_parameter_once_as_nodes_do() -> None:
     built = toy(Join())
-    graph = trace_model(built, (64, 48))
-    assert [(layer.path, layer.kind, layer.shape) for layer in graph.layers[:6]] == [
+    graph, layers = trace_model(built, (64, 48)), list_layers(built.model, (64, 48))
+    assert [(layer.path, layer.kind, layer.returns) for layer in layers[:7]] == [
         ("backbone.one", "Conv2d", (4, 32, 24)),
+        ("backbone.stop", "StopGradient", (4, 32, 24)),
         ("backbone.pool", "MaxPool2d", (4, 16, 12)),
         ("backbone.two.0", "Conv2d", (6, 16, 12)),
         ("backbone.two.1", "BatchNorm2d", (6, 16, 12)),
         ("backbone.two.2", "ReLU", (6, 16, 12)),
-        ("backbone.two", "Parameter", ()),
+        ("backbone.two", "Sequential", None),
     ]
-    assert sorted(name for layer in graph.layers for name in layer.parameters) == sorted(graph.counts)
+    assert sorted(name for layer in layers for name in layer.parameters) == sorted(graph.counts)
     assert sorted(name for node in graph.nodes for name in node.parameters) == sorted(graph.counts)
 
 
@@ -200,7 +202,7 @@ def test_the_model_is_left_as_it_was() -> None:
 @pytest.mark.parametrize("pair", ["vgg16_fcn8s", slow("resnet50_deeplabv3plus"), slow("xception_deeplabv3plus")])
 def test_shapes_are_those_of_a_real_forward_pass(pair: str, built_of: Callable[[str], BuiltModel]) -> None:
     built = built_of(pair)
-    graph = trace_model(built, (64, 96))
+    graph, layers = trace_model(built, (64, 96)), list_layers(built.model, (64, 96))
     seen: dict[str, tuple[int, ...]] = {}
 
     def see(path: str, _module: nn.Module, _inputs: object, output: object) -> None:
@@ -211,9 +213,9 @@ def test_shapes_are_those_of_a_real_forward_pass(pair: str, built_of: Callable[[
         module.register_forward_hook(partial(see, path))
     with torch.no_grad():
         built.model.eval()(torch.zeros(1, 3, 64, 96))
-    assert len(graph.layers) > 30
-    for layer in graph.layers:
-        assert (1, *layer.shape) == seen[layer.path]
+    assert len(layers) > 30
+    for layer in layers:
+        assert layer.returns == ("dict" if layer.path == "scale" else seen[layer.path][1:])
         own = built.model.get_submodule(layer.path).parameters(recurse=False)
         assert sum(graph.counts[name] for name in layer.parameters) == sum(p.numel() for p in own)
     for node in graph.nodes:

@@ -32,7 +32,7 @@ NODES = [
     Node("operation", "concat", "", (33, 32, 32), (), [7, 3]),
     Node("logits", "logits", "", (1, 64, 64), (), [8]),
 ]
-GRAPH = ModelGraph(NODES, (), COUNTS, {"deep.conv": 2, "decoder.score": 6})
+GRAPH = ModelGraph(NODES, COUNTS, {"deep.conv": 2, "decoder.score": 6})
 PHASES = [
     PhaseColumn("head", {"score.weight"}, "deep.conv"),
     PhaseColumn("a_phase_with_a_long_name", {"deep.bias", "score.weight"}, "decoder.score"),
@@ -76,7 +76,7 @@ def test_nothing_is_cut_or_covered() -> None:
 
 @pytest.mark.parametrize("seed", [0, slow(1), slow(2), slow(3)])
 def test_nothing_is_cut_or_covered_in_other_models(seed: int) -> None:
-    graph = ModelGraph(random_graph(seed), (), {"weight": 10}, {})
+    graph = ModelGraph(random_graph(seed), {"weight": 10}, {})
     check(
         model_figure("a title " * (1 + 10 * seed), graph, [PhaseColumn(f"phase{n}", ()) for n in range(1 + 5 * seed)])
     )

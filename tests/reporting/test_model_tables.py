@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from segtune.models.model_graph import Layer, ModelGraph
+from segtune.models.model_text import Layer
 from segtune.reporting.model_tables import (
     PhaseColumn,
     layer_facts,
@@ -16,20 +16,18 @@ from segtune.reporting.model_tables import (
     totals_table,
 )
 
-GRAPH = ModelGraph(
-    (),
-    (
-        Layer("backbone.conv", "Conv2d", (8, 32, 16), ("backbone.conv.weight", "backbone.conv.bias")),
-        Layer("backbone.act", "ReLU", (8, 32, 16), ()),
-        Layer("decoder.gamma", "Parameter", (), ("decoder.gamma.scale",)),
-    ),
-    {"backbone.conv.weight": 6000, "backbone.conv.bias": 2000, "decoder.gamma.scale": 1},
-    {},
-)
+LAYERS = [
+    Layer("backbone.conv", "Conv2d", (8, 32, 16), ("backbone.conv.weight", "backbone.conv.bias")),
+    Layer("backbone.act", "ReLU", (8, 32, 16), ()),
+    Layer("backbone.drop", "Identity", (8, 32, 16), ()),
+    Layer("scale", "TapScale", "dict", ()),
+    Layer("decoder.gamma", "Module", None, ("decoder.gamma.scale",)),
+]
+COUNTS = {"backbone.conv.weight": 6000, "backbone.conv.bias": 2000, "decoder.gamma.scale": 1}
 PHASES = [
     PhaseColumn("head", {"decoder.gamma.scale"}),
     PhaseColumn("bias", {"decoder.gamma.scale", "backbone.conv.bias"}),
-    PhaseColumn("all", set(GRAPH.counts)),
+    PhaseColumn("all", set(COUNTS)),
 ]
 
 
@@ -38,7 +36,7 @@ def cells(table: Table) -> list[list[str]]:
 
 
 def test_facts_of_layers() -> None:
-    facts = layer_facts(GRAPH, PHASES, details=False)
+    facts = layer_facts(LAYERS, COUNTS, PHASES, details=False)
     assert [layer["layer"] for layer in facts] == ["backbone.conv", "decoder.gamma"]
     assert facts[0] == {
         "layer": "backbone.conv",
@@ -47,11 +45,11 @@ def test_facts_of_layers() -> None:
         "parameters": 8000,
         "trains": {"head": 0, "bias": 0.25, "all": 1},
     }
-    assert layer_facts(GRAPH, PHASES, details=True)[1]["trains"] == {}
+    assert layer_facts(LAYERS, COUNTS, PHASES, details=True)[1]["trains"] == {}
 
 
 def test_layers_with_a_column_per_phase_or_with_their_numbers() -> None:
-    facts = layer_facts(GRAPH, PHASES, details=True)
+    facts = layer_facts(LAYERS, COUNTS, PHASES, details=True)
     wide, compact, numbers, narrow = layer_tables(facts, ["head", "bias", "all"])
     assert [column.header for column in wide.columns][4:] == ["head", "bias", "all"]
     assert cells(wide) == [
