@@ -154,6 +154,22 @@ SEGTUNE: dict[str, Run] = {
     "train optimizer.schedule=poly optimizer.end_factor=0.01 optimizer.warmup=100": Run(
         f"{XCEPTION} {TWO}", {"optimizer.warmup=100": "optimizer.warmup=1"}
     ),
+    "train backbone=xception decoder=deeplabv3plus data=folder data.root=DIR run_dir=runs/slim "
+    "restore.checkpoint=runs/OLD 'restore.exclude=[decoder.classifier]' freeze=none "
+    "'freeze.phases.all.backbone=[block7,block8]' "
+    "'freeze.phases.all.decoder=[classifier]' freeze.phases.all.epochs=null freeze.phases.all.steps=3000 "
+    "freeze.phases.all.lr=0.01 train.batch_size=32 optimizer=rmsprop_tf optimizer.weight_decay=4e-5 "
+    "optimizer.schedule=exponential optimizer.gamma=0.94 optimizer.decay_epochs=2 checkpoint.minutes=10 "
+    "train.log_every=10 train.log_seconds=600": Run(
+        TRAIN, {"freeze.phases.all.steps=3000": "freeze.phases.all.steps=3"}
+    ),
+    "train --config-dir myconf experiment=pipeline": Run(f"{TRAIN} freeze.phases.all.steps=2 optimizer.warmup=1"),
+    "train backbone=xception decoder=deeplabv3plus data=folder data.root=DIR run_dir=runs/keras freeze=two_phase "
+    "freeze.phases.head.epochs=10 freeze.phases.head.optimizer=rmsprop freeze.phases.head.lr=1e-3 "
+    "\"freeze.phases.all.backbone=['60:']\" freeze.phases.all.batchnorm=frozen freeze.phases.all.epochs=10 "
+    "freeze.phases.all.optimizer=sgd freeze.phases.all.lr=1e-4 freeze.phases.all.backbone_lr_scale=1 augment=none "
+    "'+augment.transforms.Affine={shear: [-10, 10], scale: [0.8, 1.2], p: 1}' "
+    "'+augment.transforms.HorizontalFlip={p: 0.5}'": Run(f"{XCEPTION} {TWO}"),
     "train backbone=xception": Run(f"{XCEPTION} {SHORT}"),
     "train backbone=xception decoder=deeplabv3plus": Run(f"{XCEPTION} {SHORT}"),
     "train backbone=xception decoder=deeplabv3plus data=folder data.root=DIR": Run(f"{XCEPTION} {SHORT}"),
@@ -222,6 +238,7 @@ SEGTUNE: dict[str, Run] = {
     "probe data=folder data.root=DIR": Run(PROBE),
     "probe backbone=xception data=folder data.root=DIR": Run(PROBE),
     "check data=folder data.root=DIR": Run(),
+    "evaluate checkpoint=runs/slim": Run(instead={"checkpoint=runs/slim": "checkpoint=runs/NAME"}),
     "evaluate checkpoint=RUN/checkpoints/best.pt data=folder data.root=DIR": Run(),
     "evaluate checkpoint=runs/NAME/checkpoints/best.pt data=folder data.root=DIR data.split=test": Run(),
     "evaluate checkpoint='[A/checkpoints/best.pt,B/checkpoints/best.pt]' data=folder data.root=DIR": Run(),
@@ -414,4 +431,4 @@ def test_yaml_blocks_are_settings() -> None:
         assert isinstance(content, dict)
         if block not in named:
             parse(FreezeSettings, content)
-    assert len(named) == 3
+    assert len(named) == 4

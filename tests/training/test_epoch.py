@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from segtune.commands import train as commands
 from segtune.config.model_settings import FCN8sSettings
-from segtune.config.training_settings import OptimizerSettings, PhaseSettings
+from segtune.config.training_settings import CheckpointSettings, OptimizerSettings, PhaseSettings
 from segtune.data.splits import build_splits
 from segtune.errors import DivergedError, Interrupted, UserError
 from segtune.losses import build_loss
@@ -25,7 +25,7 @@ from segtune.models.checkpoint import Checkpoint
 from segtune.models.pretrained import LoadedWeights
 from segtune.runtime.device import Device
 from segtune.training import epoch, loop
-from segtune.training.state import OptimState, State
+from segtune.training.state import OptimState, Run, State
 from tests.training.conftest import fit, same, settings, weights_of
 
 trains = pytest.mark.trains
@@ -271,3 +271,23 @@ def test_a_run_whose_every_step_overflows_ends_with_the_cause(
     monkeypatch.setattr(loop, "new_scaler", scaler)  # a resume goes on with the scale of before
     with pytest.raises(DivergedError, match=re.escape(f"the loss scale is down to {2.0**54:g}.")):
         commands.train(replace(settings(discs, precision="fp16"), resume="run"), tmp_path / "run")
+
+
+@trains
+@quickly
+@pytest.mark.parametrize(("minutes", "saved"), [(1e-9, [0, 1, 2, 3, 0]), (10.0, [0, 0])])
+def test_a_run_is_saved_within_an_epoch_by_the_clock(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, saved: list[int]
+) -> None:
+    """At the start of the phase, after each of its three batches or none, and after the epoch."""
+    found, save = [], Run.save
+
+    def recorded(run: Run, name: str, optimizer: dict | None = None) -> None:
+        save(run, name, optimizer)
+        if name == "last.pt":
+            found.append(Checkpoint.load(run.folder / "checkpoints" / name).state.step)
+
+    monkeypatch.setattr(Run, "save", recorded)
+    chosen = settings(discs, {"one": {"epochs": 1, "lr": 1e-3}})
+    commands.train(replace(chosen, checkpoint=CheckpointSettings(minutes)), tmp_path / "run")
+    assert found == saved
