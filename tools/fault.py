@@ -3,9 +3,10 @@
     python tools/fault.py [--kills 25] [--signal KILL|TERM] [--seed 0] [--folder DIR] [--fresh]
 
 The run is small but covers everything that has state: three phases (two freeze, one is counted in steps, one ends on a
-plateau), dropout, augmentation, accumulated gradients, a last batch of one image, checkpoints within epochs. Kills come
-at random times over the whole run, every second one while a checkpoint is being written. Prints a line for each kill,
-and exits with code 1 if anything differs: weights, optimizer, schedule, metrics, best checkpoint, samples.
+plateau), dropout, augmentation, kept features, accumulated gradients, a last batch of one image, checkpoints within
+epochs. Kills come at random times over the whole run, every second one while a checkpoint is being written. Prints a
+line for each kill, and exits with code 1 if anything differs: weights, optimizer, schedule, metrics, best checkpoint,
+samples.
 
 Processes are forked from this one, which has imported everything, to save their start-up; with `--fresh` each is a new
 interpreter. For Linux and macOS.
@@ -98,6 +99,9 @@ def prepare(folder: Path) -> list[str]:
         "+freeze.phases.head={backbone: 0, epochs: 4, lr: 3e-3}",
         "+freeze.phases.deep={backbone: 1, steps: 20, lr: 1e-3, backbone_lr_scale: 0.3, optimizer: sgd}",
         "+freeze.phases.all={backbone: all, epochs: 8, until: plateau, patience: 3, lr: 1e-3, layer_decay: 0.5}",
+        "cache.mode=disk",  # shared by all runs, so a kill may leave part of it
+        "cache.views=2",
+        f"cache.folder={folder / 'cache'}",
         "train.batch_size=2",
         "train.accumulate=2",
         "train.samples=2",
