@@ -1,7 +1,9 @@
-"""Recognise that memory has run out, and say what to do."""
+"""How much memory is free; recognise that it has run out, and say what to do."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from segtune.config.training_settings import DeviceSettings, TrainSettings
 from segtune.errors import FailedError, StoppedError, UserError, out_of_memory, reason_of
@@ -37,3 +39,26 @@ def memory_advice(settings: DeviceSettings, size: tuple[int, int], compute: Devi
             f"Batches of {used} image{'s' * (used > 1)} of {size[0]} x {size[1]} pixels, on {compute}. "
             f"Try {', or '.join([*advice, *more])}."
         ) from error
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Return the bytes of memory that this process can still use, within the limit of its container too.
+
+    Where the system does not tell, half of its memory. `root` is the folder with `proc` and `sys`.
+    """
+    found = []
+    with suppress(OSError, LookupError, ValueError):
+        found.append(1024 * _numbers(root / "proc/meminfo")["MemAvailable:"])
+    with suppress(OSError, LookupError, ValueError):
+        group = root / "sys/fs/cgroup"
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        found.append(limit - used + _numbers(group / "memory.stat")["inactive_file"])  # what the system gives back
+    if not found:
+        with suppress(AttributeError, OSError, ValueError):
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return max(min(found, default=0), 0)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Return the numbers of a file whose lines are a name and a number."""
+    return {name: int(number) for name, number, *_ in map(str.split, path.read_text().splitlines())}

@@ -3,10 +3,10 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,24 +14,20 @@ import torch
 from segtune.config.cache_settings import CacheSettings
 from segtune.config.schema import Settings
 from segtune.data.dataset import build_dataset
-from segtune.models.split import split_backbone
+from segtune.errors import UserError
+from segtune.models.split import Split, split_backbone
+from segtune.runtime import distributed
 from segtune.runtime.console import shown
-from segtune.runtime.paths import expanded
+from segtune.runtime.memory import free_memory
+from segtune.training.feature_folders import cache_root, make_room
 from segtune.training.feature_form import DTYPES, FeatureForm, folder_name
-from segtune.training.feature_store import FolderStore, MemoryStore, Store, make_room
+from segtune.training.feature_store import FolderStore, MemoryStore, Record, Store
 from segtune.training.features import FeatureLoader, FeatureSource, KeptValidation
 from segtune.training.phases import Phase
 from segtune.training.state import Run
+from segtune.version import __version__
 
 _GB = 10**9
-
-
-def cache_root(cache: CacheSettings) -> Path:
-    """Return the cache's folder: `cache.folder`, or `segtune/features` in the user's cache folder."""
-    if cache.folder:
-        return expanded(cache.folder, "cache.folder")
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return expanded(f"{home}/segtune/features", "cache.folder")
 
 
 def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
@@ -44,23 +40,30 @@ def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
     model.split = split_backbone(model.backbone) if cache.mode != "off" else None
     if model.split is None:
         return None
-    form = FeatureForm(compute, DTYPES.get(cache.dtype, compute.dtype), settings.train.batch_size)
+    share = -(-settings.train.batch_size // distributed.world())
+    form = FeatureForm(compute, DTYPES.get(cache.dtype, compute.dtype), share)
     pairs, val_pairs = run.loader.dataset.pairs, run.evaluator.pairs
     random = settings.augment.crop is not None or bool(settings.augment.transforms)
     views = cache.views if random else 1
     epochs = run.span(phase).epochs
-    bytes_each, seconds_each = _measure(run, form)
+    record, seconds = _measure(run, form)
+    bytes_each = sum(value.nbytes for value in record.values())
     stores, texts = list[Store | None](), list[str]()
-    for count, uses, size, given in (
-        (len(pairs), min(views, epochs), data.size, views_of(settings)),
-        (len(val_pairs), 1, data.evaluation_size, views_of(settings, validation=True)),
+    for of, count, uses, size, given in (
+        ("training", len(pairs), min(views, epochs), data.size, views_of(settings)),
+        ("validation", len(val_pairs), 1, data.evaluation_size, views_of(settings, validation=True)),
     ):
-        per_image = bytes_each * math.prod(size) / math.prod(data.size)
-        needed = round(count * uses * per_image)
-        store, why = choose_store(cache, needed, epochs / uses, partial(folder_name, model, form, given))
-        saved = count * (epochs - uses) * seconds_each
+        scale = math.prod(size) / math.prod(data.size)
+        needed = round(count * uses * bytes_each * scale)
+        facts = describe(settings, model.split, form, of, size)
+        store, why = choose_store(cache, needed, epochs / uses, partial(folder_name, model, form, given), facts)
+        write, read = transfer(store, record) if store else (0.0, 0.0)
+        anew = count * (epochs - uses) * seconds * scale
+        taken = count * (uses * write + epochs * read) * scale
+        if store and cache.mode == "auto" and taken >= anew:
+            store, why = None, f"to write and read them takes about {taken:,.1f} s, to compute them {anew:,.1f} s"
         stores.append(store)
-        texts.append(_line(phase.name, count, uses, needed, saved, store, why))
+        texts.append(_line(phase.name, count, uses, needed, anew - taken, store, why))
     dataset = build_dataset(pairs, data, settings.augment, cache.seed, by_content=True)
     workers = settings.train.workers
     loader = FeatureLoader(model, dataset, run.batches, views, stores[0], form, data.size, workers)
@@ -79,7 +82,21 @@ def views_of(settings: Settings, *, validation: bool = False) -> dict[str, Any]:
     return common | {"size": data.size, "augment": asdict(settings.augment), "seed": settings.cache.seed}
 
 
-def choose_store(cache: CacheSettings, needed: int, uses: float, name: Callable[[], str]) -> tuple[Store | None, str]:
+def describe(settings: Settings, split: Split, form: FeatureForm, of: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Return what a folder's description says: what its records are of, for people."""
+    return {
+        "segtune": __version__,
+        "backbone": settings.backbone.name,
+        "frozen_to": split.modules[-1],
+        "of": of,
+        "size": list(size),
+        "dtype": str(form.dtype).removeprefix("torch."),
+    }
+
+
+def choose_store(
+    cache: CacheSettings, needed: int, uses: float, name: Callable[[], str], facts: Mapping[str, Any]
+) -> tuple[Store | None, str]:
     """Return where features are kept, None for nowhere, and where that is or why, as text.
 
     Args:
@@ -87,38 +104,41 @@ def choose_store(cache: CacheSettings, needed: int, uses: float, name: Callable[
         needed: Bytes that they will take.
         uses: How often each is used, on average.
         name: Returns the name of their folder.
+        facts: What they are of, for its description.
     """
     if cache.mode == "auto" and uses <= 1:
         return None, "no view of an image comes twice"
     if needed > cache.limit_gb * _GB:
         return None, f"they would take {needed / _GB:.1f} GB, more than cache.limit_gb={cache.limit_gb:g}"
     if cache.mode != "memory":
-        root = cache_root(cache)
-        folder = root / name()
-        try:
-            if make_room(root, folder, needed, round(cache.limit_gb * _GB)):
-                return FolderStore(folder), f"in {shown(root)}"
-            why = f"there is no room for {needed / _GB:.1f} GB in {shown(root)}"
-        except OSError as error:
-            why = f"{shown(root)} cannot be written: {error.strerror or error}"
-        if cache.mode == "disk":
-            return None, why
-    if needed > _free_memory() / 2:
+        store, why = _folder_store(cache, needed, name, facts)
+        if store or cache.mode == "disk":
+            return store, why
+    if needed * int(os.environ.get("LOCAL_WORLD_SIZE", distributed.world())) > free_memory() / 2:
         return None, f"they would take {needed / _GB:.1f} GB, more than half of the free memory"
     return MemoryStore(), "in memory"
 
 
-def _free_memory() -> int:
-    """Return the bytes of free memory, 0 where the system does not tell."""
+def _folder_store(
+    cache: CacheSettings, needed: int, name: Callable[[], str], facts: Mapping[str, Any]
+) -> tuple[Store | None, str]:
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 0
+        root = cache_root(cache.folder)
+    except UserError as error:
+        return None, f"{error} Set cache.folder or HOME"
+    try:
+        store = FolderStore(root / name(), facts)
+        if not make_room(root, store.folder, needed, round(cache.limit_gb * _GB)):
+            return None, f"there is no room for {needed / _GB:.1f} GB in {shown(root)}"
+        store.describe()
+    except OSError as error:
+        return None, f"{shown(root)} cannot be written: {error.strerror or error}"
+    return store, f"in {shown(root)}"
 
 
-def _measure(run: Run, form: FeatureForm) -> tuple[int, float]:
-    """Return the bytes that are kept of an image and mask, and the seconds that the frozen part takes for it."""
-    size, batch = run.settings.data.size, run.settings.train.batch_size
+def _measure(run: Run, form: FeatureForm) -> tuple[Record, float]:
+    """Return what is kept of an image and mask, and the seconds that the frozen part takes for an image."""
+    size, batch = run.settings.data.size, form.batch_size
     images = torch.zeros(batch, 3, *size, dtype=torch.uint8)
     masks = torch.zeros(batch, 1, *size, dtype=torch.uint8)
     for _ in range(2):  # the first pass warms up
@@ -126,7 +146,24 @@ def _measure(run: Run, form: FeatureForm) -> tuple[int, float]:
         crossing = form.through(run.built.model, images)
         record = next(form.records(crossing, masks))
         seconds = time.perf_counter() - began
-    return sum(value.nbytes for value in record.values()), seconds / batch
+    return record, seconds / batch
+
+
+def transfer(store: Store, record: Record) -> tuple[float, float]:
+    """Return the seconds that it takes to write a record to a folder, and to read it; zeros for other stores."""
+    if not isinstance(store, FolderStore):
+        return 0.0, 0.0
+    name = f"speed-{os.getpid()}"
+    with suppress(OSError):  # where nothing can be written, all may lie there
+        for _ in range(2):  # the first one warms up
+            began = time.perf_counter()
+            store.write(name, record)
+            written = time.perf_counter()
+            store.read(name)
+            done = time.perf_counter()
+        store.discard(name)
+        return written - began, done - written
+    return 0.0, 0.0
 
 
 def _line(phase: str, count: int, views: int, needed: int, saved: float, store: Store | None, why: str) -> str:

@@ -1,7 +1,7 @@
 """What is kept of an image, in which form, and under which name.
 
 A name covers everything that decides a value: the frozen layers, their weights and their order, the image's and the
-mask's content, their size, the augmentation and its seed, the view, the precision, and the libraries.
+mask's content, their size, the augmentation and its seed, the view, precision and batch size, and the libraries.
 """
 
 import hashlib
@@ -39,15 +39,21 @@ class FeatureForm:
     def through(self, model: SegmentationModel, images: Tensor) -> Crossing:
         """Return the crossing values of images (N, 3, H, W), rounded as if they had been kept.
 
-        Fewer images are filled up to a whole batch: for another number of them a library may take another algorithm,
-        and an image's values would depend on the batch that it was in.
+        They are computed in whole batches, the last one filled up: for another number of images a library may take
+        another algorithm, and an image's values would depend on the batch that it was in.
         """
+        parts = [self._whole(model, part) for part in torch.split(images, self.batch_size)]
+        values = {name: torch.cat([part[name] for part in parts]) if parts[1:] else parts[0][name] for name in parts[0]}
+        height, width = images.shape[-2:]
+        return Crossing(values, (height, width))
+
+    def _whole(self, model: SegmentationModel, images: Tensor) -> dict[str, Tensor]:
         count, lacking = len(images), self.batch_size - len(images)
         if lacking > 0:
             images = torch.cat([images, images[-1:].expand(lacking, *images.shape[1:])])
         with self.compute.autocast():
             crossing = model.crossing(images.to(self.compute.device, non_blocking=True))
-        return Crossing({name: self._rounded(value[:count]) for name, value in crossing.values.items()}, crossing.size)
+        return {name: self._rounded(value[:count]) for name, value in crossing.values.items()}
 
     def records(self, crossing: Crossing, masks: Tensor | None = None) -> Iterator[Record]:
         """Yield what is kept of each image of a batch; `masks` is (N, 1, H, W)."""
@@ -100,7 +106,7 @@ def folder_name(model: SegmentationModel, form: FeatureForm, views: Mapping[str,
         "format": _FORMAT,
         "code": frozen.code,
         "layers": {name: repr(module) for name, module in frozen.named_modules() if name},
-        "precision": [form.compute.device.type, form.compute.precision, str(form.dtype)],
+        "precision": [form.compute.device.type, form.compute.precision, str(form.dtype), form.batch_size],
         "views": views,
         "libraries": {name: _version(name) for name in _LIBRARIES},
     }

@@ -1,23 +1,25 @@
 """Where features are kept: a folder of small files that any number of processes share, or memory."""
 
+import json
 import os
-import shutil
-import tempfile
-import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-#: The ending of a record's file, and the entry with the checksum of its tensors.
-_SUFFIX, _CHECKSUM = ".safetensors", "crc32"
+#: The file that makes a folder one of the cache, and says what it holds; it is touched when the folder is used.
+DESCRIPTION = "segtune-features.json"
+#: The endings of a record's file, and of one that is being written.
+SUFFIX, PARTIAL = ".safetensors", ".partial"
+#: The entry with the checksum of a record's tensors.
+_CHECKSUM = "crc32"
 
 Record = Mapping[str, Tensor]
 
@@ -25,8 +27,8 @@ Record = Mapping[str, Tensor]
 class Store(Protocol):
     """Keeps records by name. `write` may raise OSError or MemoryError; then nothing is kept."""
 
-    def has(self, name: str) -> bool:
-        """Return whether a record may be there."""
+    def names(self) -> Collection[str]:
+        """Return the names of the records that may be there; they count as used now."""
 
     def read(self, name: str) -> Record | None:
         """Return a record; None if there is none, or only a damaged one."""
@@ -41,9 +43,9 @@ class MemoryStore:
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
 
-    def has(self, name: str) -> bool:
-        """Return whether a record is there."""
-        return name in self.records
+    def names(self) -> Collection[str]:
+        """Return the names of the records."""
+        return self.records.keys()
 
     def read(self, name: str) -> Record | None:
         """Return a record, None if there is none."""
@@ -61,29 +63,42 @@ class FolderStore:
     that a process reads a file it compares the checksum; a damaged or foreign file counts as missing, and is replaced.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+        """Create a store; `description` are plain values that say what the records are of."""
+        self.folder, self.description = folder, description
         self.checked: set[str] = set()
 
-    def has(self, name: str) -> bool:
-        """Return whether the file of a record is there; a damaged one is found when it is read."""
-        return (self.folder / f"{name}{_SUFFIX}").is_file()
+    def names(self) -> Collection[str]:
+        """Return the names of the files that are there; a damaged one is found when it is read."""
+        with suppress(OSError):  # others may not touch it
+            os.utime(self.folder / DESCRIPTION)
+        try:
+            with os.scandir(self.folder) as entries:
+                return {entry.name.removesuffix(SUFFIX) for entry in entries if entry.name.endswith(SUFFIX)}
+        except OSError:
+            return ()
 
     def read(self, name: str) -> Record | None:
         """Return a record, None if its file is missing or damaged."""
-        path = self.folder / f"{name}{_SUFFIX}"
+        path = self.folder / f"{name}{SUFFIX}"
         try:
             with safe_open(path, "pt") as file:
                 record = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
                 checksum = (file.metadata() or {}).get(_CHECKSUM)
-        except (OSError, SafetensorError, ValueError, TypeError):
-            record, checksum = {}, None
-        if name not in self.checked and (checksum is None or checksum != _checksum(record)):
-            with suppress(OSError):
-                path.unlink()
+            if name in self.checked or checksum == _checksum(record):
+                self.checked.add(name)
+                return record
+        except OSError:  # it is gone, or may not be read
             return None
-        self.checked.add(name)
-        return record
+        except (SafetensorError, ValueError, TypeError):
+            pass
+        self.discard(name)
+        return None
+
+    def discard(self, name: str) -> None:
+        """Remove a record's file, if it can be."""
+        with suppress(OSError):
+            (self.folder / f"{name}{SUFFIX}").unlink()
 
     def write(self, name: str, record: Record) -> None:
         """Write a record's file.
@@ -92,17 +107,28 @@ class FolderStore:
             OSError: It cannot be written.
         """
         self.checked.discard(name)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{name}.", suffix=".partial")
-        os.close(handle)
+        self.describe()
+        self._replace(f"{name}{SUFFIX}", save(dict(record), {_CHECKSUM: _checksum(record)}))
+
+    def describe(self) -> None:
+        """Create the folder with its description, unless it is there: others may have removed it.
+
+        Raises:
+            OSError: It cannot be created.
+        """
+        if not (self.folder / DESCRIPTION).exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._replace(DESCRIPTION, (json.dumps(self.description, indent=2) + "\n").encode())
+
+    def _replace(self, name: str, content: bytes) -> None:
+        """Write a file that appears whole or not at all; it is not synced, so a crash of the system may damage it."""
+        temporary = self.folder / f".{name}.{uuid4().hex}{PARTIAL}"
         try:
-            save_file(dict(record), temporary, {_CHECKSUM: _checksum(record)})
-            os.replace(temporary, self.folder / f"{name}{_SUFFIX}")
-        except SafetensorError as error:  # it wraps the system's error
-            raise OSError(str(error)) from error
+            temporary.write_bytes(content)
+            temporary.replace(self.folder / name)
         finally:
             with suppress(OSError):
-                os.unlink(temporary)
+                temporary.unlink(missing_ok=True)
 
 
 def _checksum(record: Record) -> str:
@@ -112,58 +138,3 @@ def _checksum(record: Record) -> str:
         found = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), found)
         found = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data, found)
     return f"{found:08x}"
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What one folder of the cache keeps: `records` files, `size` in bytes, last `used` at a time since the epoch."""
-
-    folder: Path
-    records: int
-    size: int
-    used: float
-
-
-def kept(root: Path) -> list[Kept]:
-    """Return the folders of a cache, the one that was used last first; others beside them are not looked at."""
-    found = []
-    for folder in sorted(root.glob("*/")) if root.is_dir() else ():
-        sizes = list(_sizes(folder))
-        with suppress(OSError):
-            found.append(Kept(folder, len(sizes), sum(sizes), folder.stat().st_mtime))
-    return sorted(found, key=lambda each: -each.used)
-
-
-def _sizes(folder: Path) -> Iterator[int]:
-    for path in folder.glob(f"*{_SUFFIX}"):
-        with suppress(OSError):
-            yield path.stat().st_size
-
-
-def make_room(root: Path, folder: Path, needed: int, limit: int) -> bool:
-    """Remove other folders of a cache, the one that was not used for longest first, until there is room.
-
-    Args:
-        root: The cache.
-        folder: The folder to keep; it counts as used now.
-        needed: Bytes that it will have.
-        limit: Bytes that the cache may have, and no more than the file system has left.
-
-    Returns:
-        Whether there is room.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    os.utime(folder)
-    others = [each for each in kept(root) if each.folder != folder]
-    mine = sum(_sizes(folder))
-    while True:
-        free = shutil.disk_usage(root).free - _RESERVE
-        if needed <= limit - sum(each.size for each in others) and needed - mine <= free:
-            return True
-        if not others or time.time() - others[-1].used < _IN_USE:
-            return False
-        shutil.rmtree(others.pop().folder, ignore_errors=True)
-
-
-#: Bytes to leave to others on the file system, and seconds for which a folder counts as in use.
-_RESERVE, _IN_USE = 2**30, 3600.0

@@ -1,9 +1,12 @@
 """Batches of features that are computed once: the part of training that takes the place of the images."""
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ from segtune.data.loader import BatchLoader, EpochBatches
 from segtune.data.sources.base import Pair
 from segtune.models.model import SegmentationModel
 from segtune.models.split import Crossing
+from segtune.runtime import distributed
 from segtune.runtime.console import bar
 from segtune.training.feature_form import FeatureForm, record_name
 from segtune.training.feature_store import Store
@@ -42,7 +46,7 @@ class FeatureLoader:
     """Batches as of a `BatchLoader`, whose `image` is a `Crossing`: what the split model's frozen part computes.
 
     Epoch e has view e mod `views` of every image. Before an epoch, what the store lacks of it is computed and written;
-    without a store, or when one has failed, each batch is computed when its turn comes.
+    what it still lacks then, as when it cannot be written, is computed when its turn comes.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class FeatureLoader:
         workers: int,
     ) -> None:
         self.model, self.dataset, self.batches, self.form = model, dataset, batches, form
-        self.views, self.store, self.seconds = views, store, 0.0
+        self.views, self.store, self.writes, self.seconds = views, store, True, 0.0
         self.given = KeyBatches()
         self.images = BatchLoader(dataset, self.given, workers, form.compute.device.type == "cuda")
         self.size = size
@@ -71,54 +75,63 @@ class FeatureLoader:
         """
         view = (self.batches.epoch - 1) % self.views
         wanted = [[(view, index) for _, index in batch] for batch in self.batches]
-        if not self._fill(wanted, give_up):
-            return
-        for number, keys in enumerate(wanted):
-            if self.store is None:
-                yield from self._computed(wanted[number:], give_up)
-                return
-            if batch := self._kept(self.store, keys):
-                yield batch
-            else:  # a file has been removed or damaged
-                yield from self._computed([keys], give_up)
+        self._fill(wanted, give_up)
+        there = self.store.names() if self.store else ()
+        for whole, group in groupby(wanted, lambda keys: all(self._name(*key) in there for key in keys)):
+            # Those to compute are asked for together, so that the next ones are prepared meanwhile.
+            for batches in map(list, zip(group, strict=True)) if whole else [list(group)]:
+                if batch := self._kept(batches[0]) if whole else None:
+                    yield batch
+                elif (yield from self._computed(batches, give_up)) < len(batches):
+                    return
 
     def take_seconds(self) -> float:
         """Return the time that filling the store has taken since this was last called."""
         taken, self.seconds = self.seconds, 0.0
         return taken
 
-    def _fill(self, wanted: Keys, give_up: Callable[[float], bool]) -> bool:
-        """Compute and write what the store lacks; return whether it was not given up."""
-        if self.store is None:
-            return True
-        began, store, done = time.perf_counter(), self.store, 0
-        missing = [key for batch in wanted for key in batch if not store.has(self._name(*key))]
-        size = self.batches.batch_size
+    def _fill(self, wanted: Keys, give_up: Callable[[float], bool]) -> None:
+        """Compute and write what the store lacks. The processes go on together, so that none waits for long."""
+        began = time.perf_counter()
+        filling = self._filling(wanted, give_up)
+        with closing(filling):
+            while True:
+                busy, stopped = distributed.all_reduce_sum([next(filling, 0), give_up(math.inf)])
+                if not busy or stopped:
+                    break
+        self.seconds += time.perf_counter() - began
+
+    def _filling(self, wanted: Keys, give_up: Callable[[float], bool]) -> Generator[int]:
+        """Compute and write what the store lacks, and yield after each batch."""
+        if self.store is None or not self.writes:
+            return
+        there, done, size = self.store.names(), 0, self.form.batch_size
+        missing = [key for batch in wanted for key in batch if self._name(*key) not in there]
         with bar("features", len(missing)) as progress:
             for batch in self._computed([missing[i : i + size] for i in range(0, len(missing), size)], give_up):
+                records = self.form.records(batch["image"], batch["mask"])
                 try:
-                    for key, record in zip(
-                        missing[done:], self.form.records(batch["image"], batch["mask"]), strict=False
-                    ):
-                        store.write(self._name(*key), record)
+                    for key, record in zip(missing[done:], records, strict=False):
+                        self.store.write(self._name(*key), record)
                 except (OSError, MemoryError) as error:
                     log.warning("Features are no longer kept: %s. Training goes on without.", error)
-                    self.store = None
-                    break
+                    self.writes = False
+                    return
                 done += len(batch["index"])
                 progress(done, "")
-        self.seconds += time.perf_counter() - began
-        return self.store is None or done == len(missing)
+                yield 1
 
-    def _computed(self, keys: Keys, give_up: Callable[[float], bool]) -> Iterator[Batch]:
-        self.given.keys = keys
+    def _computed(self, keys: Keys, give_up: Callable[[float], bool]) -> Generator[Batch, None, int]:
+        """Yield batches that are computed now, and return their number: fewer than `keys` if they were given up."""
+        self.given.keys, done = keys, 0
         for batch in self.images.until(give_up):
+            done += 1
             yield batch | {"image": self.form.through(self.model, batch["image"])}
+        return done
 
-    def _kept(self, store: Store, keys: Sequence[tuple[int, int]]) -> Batch | None:
-        records = [store.read(self._name(*key)) for key in keys]
-        found = [record for record in records if record is not None]
-        if len(found) < len(records):
+    def _kept(self, keys: Sequence[tuple[int, int]]) -> Batch | None:
+        found = [record for key in keys if self.store and (record := self.store.read(self._name(*key)))]
+        if len(found) < len(keys):  # a file has been removed or damaged
             return None
         return self.form.batch(found, self.size) | {"index": torch.tensor([index for _, index in keys])}
 
@@ -130,7 +143,7 @@ class KeptValidation:
     """Takes batches of validation images through the frozen part, each image once."""
 
     def __init__(self, model: SegmentationModel, pairs: Sequence[Pair], store: Store | None, form: FeatureForm) -> None:
-        self.model, self.store, self.form = model, store, form
+        self.model, self.store, self.form, self.writes = model, store, form, True
         self.names = [record_name(pair, 0) for pair in pairs]
 
     def __call__(self, batch: Batch) -> Crossing:
@@ -143,13 +156,13 @@ class KeptValidation:
                 crossing: Crossing = self.form.batch(found, (height, width))["image"]
                 return crossing
         crossing = self.form.through(self.model, images)
-        if self.store:
+        if self.store and self.writes:
             try:
                 for name, record in zip(names, self.form.records(crossing), strict=True):
                     self.store.write(name, record)
             except (OSError, MemoryError) as error:
                 log.warning("Features of validation images are no longer kept: %s.", error)
-                self.store = None
+                self.writes = False
         return crossing
 
 

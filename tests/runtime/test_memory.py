@@ -1,5 +1,7 @@
 """Memory that runs out: on a GPU as PyTorch says it, and on the machine."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from segtune.config.training_settings import DeviceSettings, TrainSettings
 from segtune.errors import StoppedError, UserError
 from segtune.runtime import memory
 from segtune.runtime.device import Device
-from segtune.runtime.memory import memory_advice
+from segtune.runtime.memory import free_memory, memory_advice
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB of which 12.00 MiB is "
@@ -51,3 +53,20 @@ def test_other_errors_pass(error: Exception) -> None:
     with pytest.raises(type(error)) as raised, memory_advice(DeviceSettings(), (64, 64), CPU):
         raise error
     assert raised.value is error
+
+
+def test_free_memory_is_that_of_the_machine_and_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 100, "SC_PAGE_SIZE": 4096}.__getitem__, raising=False)
+    assert free_memory(tmp_path) == 50 * 4096
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:   3000 kB\nHugePages_Total:   0\n")
+    assert free_memory(tmp_path) == 3000 * 1024
+    group = tmp_path / "sys" / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    for name, content in {"max": "5000\n", "current": "4500\n", "stat": "anon 1\ninactive_file 200\n"}.items():
+        (group / f"memory.{name}").write_text(content)
+    assert free_memory(tmp_path) == 700
+    (group / "memory.max").write_text("max\n")
+    assert free_memory(tmp_path) == 3000 * 1024

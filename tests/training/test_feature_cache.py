@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,9 @@ from typing import Any
 
 import cv2
 import pytest
+import torch
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
+from torch import nn
 
 from segtune.commands import train as commands
 from segtune.config.cache_settings import CacheSettings
@@ -19,10 +23,14 @@ from segtune.errors import Interrupted
 from segtune.models import build
 from segtune.models.checkpoint import Checkpoint
 from segtune.models.pretrained import LoadedWeights
-from segtune.training import epoch, feature_cache, feature_store
-from segtune.training.feature_cache import cache_root, choose_store
+from segtune.runtime import distributed
+from segtune.training import epoch, feature_cache, feature_folders, loop
+from segtune.training.feature_cache import choose_store, feature_source, transfer
 from segtune.training.feature_form import FeatureForm
 from segtune.training.feature_store import FolderStore, MemoryStore
+from segtune.training.features import FeatureSource
+from segtune.training.phases import Phase
+from segtune.training.state import Run
 from tests.conftest import slow
 from tests.training.conftest import same, settings, weights_of
 
@@ -72,7 +80,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return through(form, model, images)
 
     monkeypatch.setattr(FeatureForm, "through", counted)
-    monkeypatch.setattr(feature_cache, "_measure", lambda *_: (1000, 0.01))
+    monkeypatch.setattr(feature_cache, "_measure", lambda *_: ({"a": torch.zeros(250)}, 0.01))
     return found
 
 
@@ -194,7 +202,7 @@ def test_old_runs_keep_drawing_new_views(discs: Path) -> None:
 
 def test_where_features_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def choose(needed: int, uses: float = 2, **cache: Any) -> tuple[type, str]:
-        store, why = choose_store(CacheSettings(folder=str(tmp_path / "c"), **cache), needed, uses, lambda: "name")
+        store, why = choose_store(CacheSettings(folder=str(tmp_path / "c"), **cache), needed, uses, lambda: "name", {})
         return type(store), why
 
     nothing = type(None)
@@ -205,13 +213,16 @@ def test_where_features_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     large = "they would take 3.0 GB, more than cache.limit_gb=2"
     for mode in ("auto", "disk", "memory"):
         assert choose(3 * 10**9, mode=mode, limit_gb=2) == (nothing, large)
-    monkeypatch.setattr(feature_cache, "_free_memory", lambda: 1999)
+    monkeypatch.setattr(feature_cache, "free_memory", lambda: 1999)
     full = type("Usage", (), {"free": 0})
-    monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(feature_folders.shutil, "disk_usage", lambda _: full)
     assert choose(1000, mode="disk") == (nothing, f"there is no room for 0.0 GB in {tmp_path / 'c'}")
     assert choose(1000, mode="auto") == (nothing, "they would take 0.0 GB, more than half of the free memory")
-    monkeypatch.setattr(feature_cache, "_free_memory", lambda: 2000)
+    monkeypatch.setattr(feature_cache, "free_memory", lambda: 2000)
     assert choose(1000, mode="auto") == (MemoryStore, "in memory")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert choose(1000, mode="memory")[0] is nothing  # each process has its own
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
     (tmp_path / "c").rename(tmp_path / "d")
     (tmp_path / "c").touch()
     store, why = choose(1000, mode="disk")
@@ -219,10 +230,89 @@ def test_where_features_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert why.startswith(f"{tmp_path / 'c'} cannot be written: ")
 
 
-def test_the_folder_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert cache_root(CacheSettings()) == tmp_path / "x" / "segtune" / "features"
+def test_without_a_home_folder_features_are_not_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "h"))
-    assert cache_root(CacheSettings()) == tmp_path / "h" / ".cache" / "segtune" / "features"
-    assert cache_root(CacheSettings(folder=str(tmp_path / "own"))) == tmp_path / "own"
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError))
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    store, why = choose_store(CacheSettings("disk"), 1000, 2, lambda: "name", {})
+    assert store is None
+    assert why == "~/.cache/segtune/features: there is no home folder of ~. Set cache.folder or HOME"
+    assert choose_store(CacheSettings("auto"), 1000, 2, lambda: "name", {})[1] == "in memory"
+
+
+def test_what_lies_in_a_read_only_folder_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose() -> tuple[FolderStore | MemoryStore | None, str]:
+        return choose_store(CacheSettings("disk", folder=str(tmp_path)), 10, 2, lambda: "name", {})
+
+    record = {"mask": torch.ones(3)}
+    store, _ = choose()
+    assert store
+    store.write("a-0", record)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for owner, name in (Path, "write_bytes"), (Path, "replace"), (Path, "unlink"), (os, "utime"), (os, "unlink"):
+        monkeypatch.setattr(owner, name, refuse)
+    store, why = choose()
+    assert why == f"in {tmp_path}"
+    assert store
+    assert list(store.names()) == ["a-0"]
+    found = store.read("a-0")
+    assert found is not None
+    assert torch.equal(found["mask"], record["mask"])
+    assert transfer(store, record) == (0, 0)
+    other, why = choose_store(CacheSettings("disk", folder=str(tmp_path)), 10, 2, lambda: "other", {})
+    assert other is None
+    assert why == f"{tmp_path} cannot be written: Read-only file system"
+
+
+def test_auto_does_not_keep_what_is_computed_sooner_than_read(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A phase of three epochs takes each of two views 1.5 times: half an image is saved for two writes, three reads."""
+    found: dict[float, FeatureSource] = {}
+
+    def look(run: Run, phase: Phase) -> None:
+        for seconds in 0.11, 0.13:  # 5 images: 5 * (2 + 3) * 0.12 = 5 * (3 - 2) * 0.6
+            monkeypatch.setattr(feature_cache, "transfer", lambda *_, each=seconds: (each, each))
+            source = feature_source(run, phase)
+            assert source
+            found[seconds] = source
+        raise Interrupted
+
+    monkeypatch.setattr(feature_cache, "_measure", lambda *_: ({"a": torch.zeros(250)}, 0.6))
+    monkeypatch.setattr(loop, "feature_source", look)
+    with pytest.raises(Interrupted):
+        commands.train(chosen(discs, tmp_path / "cache", "auto"), tmp_path / "run")
+    assert isinstance(found[0.11].loader.store, FolderStore)
+    assert found[0.11].text.endswith("; saves about 0 s")
+    assert found[0.13].loader.store is None
+    assert found[0.13].text.endswith("not kept: to write and read them takes about 3.2 s, to compute them 3.0 s")
+
+
+def test_what_trains_are_the_layers_that_several_gpus_share(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On several GPUs the wrapping replaces BatchNorm layers; the split network must not go on with the old ones."""
+
+    def wrap(model: nn.Module, *_: Any) -> nn.Module:
+        convert_sync_batchnorm(model)
+        return model
+
+    def look(run: Run, *_: Any) -> None:
+        split = run.built.model.split
+        assert split
+        for part in split.frozen, split.trained:
+            assert not any(type(module) in (nn.BatchNorm2d, BatchNormAct2d) for module in part.modules())
+        found = {name for name, module in split.trained.named_modules() if isinstance(module, nn.SyncBatchNorm)}
+        assert found
+        assert all(split.trained.get_submodule(name) is run.built.model.backbone.get_submodule(name) for name in found)
+        raise Interrupted
+
+    monkeypatch.setattr(distributed, "wrap", wrap)
+    monkeypatch.setattr(loop, "train_epoch", look)
+    given = settings(discs, {"deep": PHASES["deep"]}, precision="fp32")
+    given = replace(given, cache=CacheSettings("memory"))
+    with pytest.raises(Interrupted):
+        commands.train(given, tmp_path / "run")

@@ -66,6 +66,10 @@ def test_what_an_image_gives_does_not_depend_on_its_batch(split: SegmentationMod
     form = FeatureForm(Device(CPU, torch.float32), torch.float32, 3)
     together, alone = form.through(split, images(3)), form.through(split, images(3)[1:2])
     assert all(torch.equal(alone.values[name], value[1:2]) for name, value in together.values.items())
+    more = form.through(split, torch.cat([images(3), images(3)[:2]]))  # two whole batches, the second filled up
+    assert more.size == (64, 64)
+    order = [0, 1, 2, 0, 1]
+    assert all(torch.equal(more.values[name], value[order]) for name, value in together.values.items())
 
 
 def test_the_model_takes_what_crosses_as_it_takes_images(split: SegmentationModel) -> None:
@@ -104,6 +108,7 @@ def test_another_weight_layer_view_or_precision_has_another_name(
             split, FULL, VIEWS | {"augment": {"crop": None, "transforms": {"HorizontalFlip": {"p": 0.5000001}}}}
         ),
         folder_name(split, replace(FULL, dtype=torch.bfloat16), VIEWS),
+        folder_name(split, replace(FULL, batch_size=3), VIEWS),
         folder_name(split, replace(FULL, compute=Device(CPU, torch.bfloat16)), VIEWS),
     }
     for tensor in (
@@ -123,7 +128,7 @@ def test_another_weight_layer_view_or_precision_has_another_name(
     others.add(folder_name(split, FULL, VIEWS))
     monkeypatch.undo()
     assert name not in others
-    assert len(others) == 10
+    assert len(others) == 11
     last = split.get_parameter("decoder.classifier.weight").data
     last += 1  # what trains does not decide
     split.get_parameter("backbone.layer3.2.conv3.weight").data.add_(1)

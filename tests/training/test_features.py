@@ -44,7 +44,7 @@ def loaded(dataset: SegmentationDataset, store: Store | None, epoch: int, views:
 
 @pytest.mark.parametrize("kind", ["none", "memory", "folder"])
 def test_epochs_take_the_views_in_turn(kind: str, dataset: SegmentationDataset, tmp_path: Path) -> None:
-    store = {"none": None, "memory": MemoryStore(), "folder": FolderStore(tmp_path)}[kind]
+    store = {"none": None, "memory": MemoryStore(), "folder": FolderStore(tmp_path, {})}[kind]
     for epoch in (1, 2, 3):
         order = EpochBatches(len(dataset), 2, seed=3)
         order.epoch = epoch
@@ -70,14 +70,74 @@ def test_a_view_depends_on_the_image_and_not_on_its_place(dataset: SegmentationD
             assert torch.equal(one["mask"], other["mask"])
 
 
-def test_filling_is_given_up_when_asked(dataset: SegmentationDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = MemoryStore()
+def loader_of(dataset: SegmentationDataset, store: Store, monkeypatch: pytest.MonkeyPatch) -> FeatureLoader:
+    """Return a loader whose images end, as by a signal, when asked whether to give up."""
     batches = EpochBatches(len(dataset), 2, seed=3)
     batches.epoch = 1
     loader = FeatureLoader(MODEL, dataset, batches, 2, store, FORM, (64, 64), 0)
-    monkeypatch.setattr(loader.images, "until", lambda give_up: iter(()))  # as if a signal came at once
-    assert list(loader.until(lambda _: True)) == []
+    images = loader.images
+
+    class Stoppable:
+        def until(self, give_up: Any) -> Any:
+            for batch in images:
+                if give_up(0):
+                    return
+                yield batch
+
+    monkeypatch.setattr(loader, "images", Stoppable())
+    return loader
+
+
+def test_filling_is_given_up_when_asked(dataset: SegmentationDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    assert list(loader_of(dataset, store, monkeypatch).until(lambda _: True)) == []
     assert store.records == {}
+
+
+def test_one_of_several_processes_gives_up_filling_but_not_the_step(
+    dataset: SegmentationDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stop together, after the next step: a run of several gives up at once only after a long wait."""
+    store = MemoryStore()
+    found = list(loader_of(dataset, store, monkeypatch).until(lambda waited: waited > 10))
+    assert [len(batch["index"]) for batch in found] == [2, 2, 1]
+    assert len(store.records) == 2  # one batch was kept before it looked around
+
+
+def test_what_is_lost_or_cannot_be_kept_is_computed_in_its_turn(
+    dataset: SegmentationDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = loaded(dataset, None, 1)
+
+    class Failing(MemoryStore):
+        def write(self, name: str, record: Any) -> None:
+            if len(self.records) == 4:
+                raise OSError("it is full")
+            super().write(name, record)
+
+    class Losing(MemoryStore):
+        def read(self, name: str) -> Any:
+            return None if name == list(self.records)[2] else super().read(name)
+
+    for store in Failing(), Losing():
+        calls: list[int] = []
+        monkeypatch.setattr(MODEL, "crossing", lambda images, calls=calls: calls.append(1) or crossing(images))
+        found = loaded(dataset, store, 1)
+        assert len(calls) == 3 + 1  # all three batches, and the one that is missing
+        for one, other in zip(found, wanted, strict=True):
+            assert torch.equal(one["image"].values["half"], other["image"].values["half"])
+            assert torch.equal(one["index"], other["index"])
+
+
+def test_no_batch_is_skipped_when_a_lost_one_is_given_up(
+    dataset: SegmentationDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked = MemoryStore(), []
+    loaded(dataset, store, 1)
+    loader = loader_of(dataset, store, monkeypatch)
+    monkeypatch.setattr(store, "read", lambda name: None if name == list(store.records)[2] else store.records[name])
+    found = list(loader.until(lambda _: asked.append(1) or len(asked) > 1))  # the first is while filling
+    assert [batch["index"].tolist() for batch in found] == [[index for _, index in next(iter(loader.batches))]]
 
 
 def test_filling_is_timed_once(dataset: SegmentationDataset) -> None:
