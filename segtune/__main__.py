@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "write masks for images, folders, videos or a camera",
     "export": "write a checkpoint as ONNX or as a torch.export program",
     "report": "write a leaderboard of the runs in a folder",
+    "cache": "list or remove the features of frozen layers that are kept for all runs",
 }
 
 USAGE = """segtune fine-tunes a pretrained backbone for binary segmentation.

@@ -243,6 +243,8 @@ SEGTUNE: dict[str, Run] = {
     "evaluate checkpoint=runs/NAME/checkpoints/best.pt data=folder data.root=DIR data.split=test": Run(),
     "evaluate checkpoint='[A/checkpoints/best.pt,B/checkpoints/best.pt]' data=folder data.root=DIR": Run(),
     "report folder=multirun/DATE_TIME": Run(),
+    "cache": Run(),
+    "cache clear=true days=30": Run(),
     "predict checkpoint=runs/NAME/checkpoints/best.pt input=photos output=predictions": Run(),
     "export checkpoint=runs/NAME/checkpoints/best.pt": Run(),
     "export checkpoint=runs/NAME/checkpoints/best.pt format=torch": Run(),

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segtune.cli.compose import command_line, output_folder, to_plain
 from segtune.config.command_settings import (
+    CacheCommandSettings,
     CheckSettings,
     EvaluateSettings,
     EvaluationDataSettings,
@@ -39,6 +40,8 @@ def _train(config: DictConfig) -> float:
     if settings.resume and not settings.run_dir:
         raise UserError("resume=auto needs run_dir=…: the folder in which to begin the run, or to go on with it.")
     find_data(settings.data)
+    if settings.cache.folder:
+        expanded(settings.cache.folder, "cache.folder")  # may be absent, but not below the home of nobody
     with output_folder(settings, f"{settings.backbone.name}_{settings.decoder.name}") as folder:
         begun = settings.resume is not None and is_file(folder / "config.yaml")
         settings = replace(settings, resume=str(folder) if begun else None)
@@ -121,6 +124,15 @@ def _report(config: DictConfig) -> None:
     report(settings)
 
 
+def _cache(config: DictConfig) -> None:
+    settings = parse(CacheCommandSettings, to_plain(config, CacheCommandSettings))
+    if settings.folder:
+        find_folder("folder", settings.folder)
+    from segtune.commands.cache import cache
+
+    cache(settings)
+
+
 def _found(checkpoint: str) -> str:
     """Return a checkpoint's path as given or, of a run's folder, the path of its best checkpoint."""
     file = find_checkpoint(checkpoint)
@@ -147,6 +159,7 @@ TASKS: dict[str, Callable[[DictConfig], Any]] = {
     "predict": _predict,
     "export": _export,
     "report": _report,
+    "cache": _cache,
 }
 
 

@@ -230,6 +230,19 @@ class ProbeSettings(Settings):
     ridge: Positive = 0.03
 
 
+@dataclass(frozen=True, config=STRICT)
+class CacheCommandSettings:
+    """Everything `cache` needs.
+
+    `clear` removes what would be listed: what was not used for `days`. `folder` None is the user's cache folder.
+    """
+
+    clear: bool = False
+    days: Annotated[int, Field(ge=0)] = 0
+    folder: str | None = None
+    format: Literal["table", "json"] = "table"
+
+
 #: The settings of each command.
 SETTINGS: dict[str, type] = {
     "train": Settings,
@@ -241,4 +254,5 @@ SETTINGS: dict[str, type] = {
     "predict": PredictSettings,
     "export": ExportSettings,
     "report": ReportSettings,
+    "cache": CacheCommandSettings,
 }

@@ -50,7 +50,7 @@ REQUIRED = {
     "export": ("checkpoint=a.pt",),
     "report": ("folder=x",),
 }
-WRONG = {"export": "format=abc", "report": "output=[1]"}
+WRONG = {"export": "format=abc", "report": "output=[1]", "cache": "clear=maybe"}
 FOLDER = ("data=folder", "data.root=nowhere")
 ANSWERED_AT_ONCE = (
     *((command, *REQUIRED.get(command, ()), WRONG.get(command, "train.batch_size=abc")) for command in COMMANDS),

@@ -62,6 +62,16 @@ def test_a_home_folder_of_nobody_is_told_for_the_built_in_data_too(capsys: pytes
     assert message in capsys.readouterr().err
 
 
+def test_a_cache_below_the_home_folder_of_nobody_is_told_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "cache.folder=~no_such_user_1/c"]) == 2
+    message = "cache.folder=~no_such_user_1/c: there is no home folder of ~no_such_user_1."
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_command_has_a_task() -> None:
     assert set(tasks.TASKS) == set(COMMANDS)
 
