@@ -77,8 +77,11 @@ def check_texts(values: Mapping[str, Any], schema: type) -> None:
         if isinstance(value, list):
             types = {kind for each in types if get_origin(each) is list for kind in _options(get_args(each)[0])}
         for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, int | float) and _is_text(types):
-                problems.append(f"{name}: got {each!r}; expected text. In a YAML file put it in quotes: '…'.")
+            if isinstance(each, int | float | Mapping) and _is_text(types):
+                also = ""
+                if isinstance(value, list) and isinstance(each, int) and each >= 60:  # a range without quotes
+                    also = f", which YAML makes of {each // 60}:{each % 60:02} too"
+                problems.append(f"{name}: got {each!r}{also}; expected text. In a YAML file put it in quotes: '…'.")
             elif isinstance(each, str) and not each.strip() and not name.startswith(_MAY_BE_EMPTY):
                 problems.append(f"{name}: got ''; expected text that is not empty.")
     if problems:

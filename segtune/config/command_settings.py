@@ -20,6 +20,7 @@ from segtune.config.types import (
     Fraction,
     MaskName,
     MaxValue,
+    Picture,
     Positive,
     Scale,
     Size,
@@ -200,7 +201,7 @@ class PlanSettings(RunSettings):
     measure: bool = False
     details: bool = False
     summary: bool = False
-    picture: str | None = None
+    picture: Picture | None = None
     output: str | None = None
 
 
@@ -211,7 +212,7 @@ class TapsSettings(RunSettings):
     details: bool = False
     measure: bool = True
     format: Literal["table", "json", "csv"] = "table"
-    picture: str | None = None
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -58,6 +58,9 @@ def _describe(error: ValidationError, schema: dict[str, Any], noun: str) -> Iter
         elif kind == "value_error" and isinstance(value, Mapping):
             yield f"{name}: {message}." if name else f"{message}."
         else:
+            of_choice = problem["loc"][-1] != parts[-1]
+            if kind == "list_type" and noun == "setting" and isinstance(value, str | int | float) and not of_choice:
+                message = f"a list, such as [{value!r}]"
             expected.setdefault(name, (value, []))[1].append(
                 _LENGTH.sub(r"a list of \1", message.partition(", unable")[0])
             )

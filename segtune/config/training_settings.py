@@ -23,7 +23,7 @@ from segtune.config.types import (
 
 def _all_or_count(value: int | str | list[str]) -> int | str | list[str]:
     if isinstance(value, str) and value != "all":
-        raise ValueError("a number of blocks, all, or a list of module paths")
+        raise ValueError(f"a number of blocks, all, or a list of module paths, such as [{value!r}]")
     return value
 
 
@@ -35,7 +35,7 @@ def _increasing(value: list[Any]) -> list[Any]:
 
 def _all_or_list(value: str | list[str]) -> str | list[str]:
     if isinstance(value, str) and value != "all":
-        raise ValueError("all, or a list of module paths")
+        raise ValueError(f"all, or a list of module paths, such as [{value!r}]")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -41,6 +42,17 @@ def _with_a_star(value: str) -> str:
     return value
 
 
+#: The formats of drawings.
+PICTURES = ("png", "svg", "pdf")
+
+
+def _picture(value: str) -> str:
+    if PurePath(value).suffix.lower().removeprefix(".") not in PICTURES:
+        raise ValueError("a file name that ends in .png, .svg or .pdf")
+    return value
+
+
+Picture = Annotated[str, AfterValidator(_picture)]
 MaskName = Annotated[str, AfterValidator(_with_a_star)]
 
 

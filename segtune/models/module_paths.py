@@ -29,9 +29,15 @@ def matching(pattern: str, names: Iterable[str], setting: str, parameters: Itera
             f"{setting}: '{pattern}' matches parameters only ({some(tensors, 3)}). Freezing is by module, so that "
             f"BatchNorm statistics and dropout are frozen too: name modules, such as {tensors[0].rpartition('.')[0]}."
         )
-    hint = "" if pattern.startswith("re:") else nearest(pattern, names)
+    hint = "" if pattern.startswith("re:") else pattern_hint(pattern, *names[:1]) or nearest(pattern, names)
     listed = ", ".join(names[:3] + (["…", *names[-2:]] if len(names) > 5 else names[3:]))
     raise UserError(f"{setting}: '{pattern}' matches nothing.{hint} The names are: {listed or 'none'}.")
+
+
+def pattern_hint(item: str, name: str = "") -> str:
+    """Return how a pattern is written, with a name as the example, if an item looks like one that lacks its `re:`."""
+    looks = not item.startswith("re:") and re.search(r"[*?+|^$()\[\]{}\\]", item)
+    return f" A pattern is a regular expression behind re:, such as 're:{re.escape(name)}.*'." if looks else ""
 
 
 def _matches(pattern: str, names: Iterable[str], setting: str) -> list[str]:

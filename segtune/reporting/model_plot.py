@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
@@ -33,6 +34,8 @@ _FILL = {"block": "#F2F2F2", "tap": "#FDEEE3", "module": "#E0F2EB"}
 _EDGE = {"tap": _TAP, "module": "#00805C"}
 _STOP: dict[str, Any] = {"marker": "X", "markersize": 8, "color": "black", "markeredgecolor": "white", "zorder": 5}
 _LEGEND_ROW = 0.24
+#: The most letters of a phase's name above its column.
+_LONGEST = 24
 
 
 def draw_model(path: Path, title: str, graph: ModelGraph, phases: Sequence[PhaseColumn]) -> None:
@@ -44,9 +47,10 @@ def draw_model(path: Path, title: str, graph: ModelGraph, phases: Sequence[Phase
     save_figure(model_figure(title, graph, phases), path)
 
 
+@mpl.rc_context({"text.parse_math": False})  # names may hold dollars
 def model_figure(title: str, graph: ModelGraph, phases: Sequence[PhaseColumn]) -> Figure:
     """Return the drawing of a model and of what trains in each phase."""
-    names = max(text_width(phase.name, SMALL) for phase in phases)
+    names = max(text_width(_short(phase.name), SMALL) for phase in phases)
     top = MARGIN + 0.4 + names
     layout = lay_out(graph.nodes, graph.counts, len(phases), top)
     legend = _legend(graph, phases)
@@ -148,7 +152,7 @@ def _draw_phase(axes: Axes, graph: ModelGraph, layout: Layout, phase: PhaseColum
     """Draw the column of a phase beside the backbone and beside the decoder."""
     for begin in layout.phases:
         x = begin + CELL * (number + 0.5)
-        axes.text(x, top - 0.08, phase.name, fontsize=SMALL, rotation=90, ha="center", va="bottom")
+        axes.text(x, top - 0.08, _short(phase.name), fontsize=SMALL, rotation=90, ha="center", va="bottom")
     for n, node in enumerate(graph.nodes):
         if node.kind == "tap":
             continue
@@ -165,6 +169,11 @@ def _draw_phase(axes: Axes, graph: ModelGraph, layout: Layout, phase: PhaseColum
                 axes.text(x + CELL / 2, box.y, text, fontsize=SMALL - 1, ha="center", va="center")
         if phase.stop is not None and graph.stops.get(phase.stop) == n:
             axes.plot([x + CELL / 2], [box.bottom - 0.13 if down else box.top + 0.13], **_STOP)
+
+
+def _short(name: str) -> str:
+    """Return a phase's name as its column shows it; the legend has it whole."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _percent(share: float) -> str:

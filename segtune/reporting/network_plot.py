@@ -9,6 +9,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from segtune.config.types import PICTURES
 from segtune.errors import UserError
 from segtune.models.layer_info import BackboneSummary, LayerInfo
 from segtune.runtime.files import replacing
@@ -95,7 +96,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         UserError: The format is not supported, or the file cannot be written.
     """
     kind = path.suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg", "pdf"):
+    if kind not in PICTURES:
         raise UserError(f"{path}: expected a file name that ends in .png, .svg or .pdf.")
     FigureCanvasAgg(figure)
     with replacing(path) as temporary:

@@ -11,13 +11,13 @@ from torch import nn
 from segtune.errors import UserError, close_matches
 from segtune.models.backbones.registry import BACKBONES
 from segtune.models.backbones.spec import BackboneSpec
-from segtune.models.module_paths import matching, owners, within
+from segtune.models.module_paths import matching, owners, pattern_hint, within
 from segtune.models.taps import ambiguity, common_form
 
 Blocks = Mapping[str, Sequence[str]]
 
-_RANGE = re.compile(r"(-?\d+)?:(-?\d+)?")
-_INDEX = re.compile(r"[-:\d]*[:\d]")
+_RANGE = re.compile(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*")
+_INDEX = re.compile(r"[-:,\s\d]*[:\d][,\s]*")
 
 
 def present_blocks(backbone: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
@@ -57,6 +57,11 @@ class Selection:
     def kept(self) -> list[str]:
         """The paths of modules inside the cut backbone; the gradient stops that the cut inserts are no layers."""
         return [path for path, _ in self.backbone.named_modules() if path and not within(path, ["stops"])]
+
+    @property
+    def _gone(self) -> list[str]:
+        """Blocks that the cut has removed, and their modules."""
+        return [path for name, paths in self.blocks.items() if name not in self.present for path in (name, *paths)]
 
     def of_backbone(self, item: str) -> list[str]:
         """Return the modules that an item of a list means, as paths inside the backbone.
@@ -112,7 +117,7 @@ class Selection:
 
     def _by_name(self, item: str) -> list[str]:
         known = {**self.spec.others, **self.spec.aliases} if self.spec else {}
-        behind = ""
+        behind = next((f": {name} lies behind the deepest tap" for name in self._gone if within(item, [name])), "")
         for each in dict.fromkeys((item, common_form(item))):
             if each in self.present or each in self.kept:
                 return self.present.get(each, [each])
@@ -135,6 +140,7 @@ class Selection:
         names |= {name: name for name in own}
         near = [] if behind else close_matches(item, names, 1)
         hint = f" Did you mean {names[near[0]]}?" if near else ""
+        hint = pattern_hint(item, next(iter(self.present), "")) or hint
         raise UserError(
             f"{self.setting}: '{item}' is not a module of the cut backbone{behind}.{hint} "
             f"Its blocks: {', '.join(self.present)}."

@@ -103,15 +103,19 @@ def test_text_that_yaml_has_read_as_a_number_and_empty_text_are_refused() -> Non
         "data": {"root": "", "foreground": 1, "groups": None},
         "restore": {"exclude": ["a", 1000.0], "rename": {"encoder.": ""}},
         "taps": {"low": True, "high": " "},
+        "freeze": {"phases": {"all": {"freeze": [620], "backbone": [{60: None}]}}},  # [10:20] and [60:]
     }
     with pytest.raises(UserError) as error:
         check_texts(values, Settings)
     assert str(error.value) == (
-        "5 settings are wrong:\n"
+        "7 settings are wrong:\n"
         "  run_dir: got 20261128; expected text. In a YAML file put it in quotes: '…'.\n"
         "  data.root: got ''; expected text that is not empty.\n"
         "  restore.exclude: got 1000.0; expected text. In a YAML file put it in quotes: '…'.\n"
         "  taps.low: got True; expected text. In a YAML file put it in quotes: '…'.\n"
-        "  taps.high: got ''; expected text that is not empty."
+        "  taps.high: got ''; expected text that is not empty.\n"
+        "  freeze.phases.all.freeze: got 620, which YAML makes of 10:20 too; expected text. In a YAML file put it in "
+        "quotes: '…'.\n"
+        "  freeze.phases.all.backbone: got {60: None}; expected text. In a YAML file put it in quotes: '…'."
     )
     check_texts({"seed": 3, "run_dir": "20261128", "restore": {"rename": {"encoder.": ""}}}, Settings)

@@ -166,7 +166,11 @@ def test_the_layers_fit_80_columns_and_the_model_is_drawn(
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        slow("net.gif", "segtune plan: net.gif: expected a file name that ends in .png, .svg or .pdf."),
+        (
+            "net.gif",
+            "segtune plan: One setting is wrong:\n"
+            "  picture: got 'net.gif'; expected: a file name that ends in .png, .svg or .pdf.",
+        ),
         slow("file/net.png", "segtune plan: Cannot write file/net.png: a part of the path is a file, "),
     ],
 )

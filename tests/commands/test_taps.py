@@ -175,7 +175,8 @@ def test_the_network_is_drawn(ending: str, capsys: pytest.CaptureFixture[str], t
         ),
         (
             (*TIMM, "measure=false", "picture=net.gif"),
-            "segtune taps: net.gif: expected a file name that ends in .png, .svg or .pdf.",
+            "segtune taps: One setting is wrong:\n"
+            "  picture: got 'net.gif'; expected: a file name that ends in .png, .svg or .pdf.",
         ),
     ],
 )

@@ -66,8 +66,18 @@ def test_settings_are_frozen_and_typed() -> None:
         ),
         (
             {"freeze.phases": {"head": {"epochs": 1, "lr": 1, "backbone": "top"}}},
-            "freeze.phases.head.backbone: got 'top'; expected: a number of blocks, all, or a list of module paths.",
+            "freeze.phases.head.backbone: got 'top'; expected: a number of blocks, all, or a list of module paths, "
+            "such as ['top'].",
         ),
+        (
+            {"freeze.phases": {"head": {"epochs": 1, "lr": 1, "freeze": ":60"}}},
+            "freeze.phases.head.freeze: got ':60'; expected: a list, such as [':60'].",
+        ),
+        (
+            {"freeze.phases": {"head": {"epochs": 1, "lr": 1, "decoder": "aspp"}}},
+            "freeze.phases.head.decoder: got 'aspp'; expected: all, or a list of module paths, such as ['aspp'].",
+        ),
+        ({"optimizer.milestones": 8}, "optimizer.milestones: got 8; expected: a list, such as [8]."),
         (
             {"decoder.atrous_rates": [6, 12]},
             "decoder: atrous_rates: got [6, 12]; expected three dilation rates, such as [6, 12, 18].",

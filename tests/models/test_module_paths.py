@@ -30,6 +30,12 @@ def test_names_that_a_pattern_means(pattern: str, found: list[str]) -> None:
         ("re:[", NAMES, "'re:[' is not a valid regular expression: unterminated character set at position 0."),
         ("re:x", NAMES, "'re:x' matches nothing. The names are: a, a.b, a.b.c, …, d.1, d.12."),
         ("layer", ["layer1", "stem"], "'layer' matches nothing. Did you mean layer1? The names are: layer1, stem."),
+        (
+            "d.*",
+            NAMES[4:],
+            "'d.*' matches nothing. A pattern is a regular expression behind re:, such as 're:d\\.1.*'. "
+            "The names are: d.1, d.12.",
+        ),
         ("x", [], "'x' matches nothing. The names are: none."),
     ],
 )

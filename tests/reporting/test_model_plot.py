@@ -104,6 +104,16 @@ def test_colours_say_what_trains() -> None:
     assert "all: 201,529 of 201,529 parameters train" in shown
 
 
+def test_any_name_of_a_phase_is_drawn() -> None:
+    long = "phase_" * 20
+    usual, figure = (model_figure("a model", GRAPH, [PhaseColumn(name, set(COUNTS))]) for name in ("a" * 24, long))
+    assert figure.get_figheight() < usual.get_figheight() + 1
+    shown = [text.get_text() for text in texts(figure)]
+    assert shown.count("phase_phase_phase_phase…") == 2
+    assert any(text.startswith(f"{long}: ") for text in shown)
+    texts(model_figure("a model", GRAPH, [PhaseColumn(r"costs $\frac$", set(COUNTS))]))
+
+
 def grey(colour: str) -> float:
     red, green, blue = mpl.colors.to_rgb(colour)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

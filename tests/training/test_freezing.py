@@ -94,18 +94,18 @@ def test_block_without_parameters_is_not_counted() -> None:
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
-        ("block3", " Did you mean block2?"),
-        ("away", ""),
-        ("behind_the_cut", ""),
-        ("", ""),
-        ("decoder", ""),
+        ("block3", ". Did you mean block2?"),
+        ("away", ": away lies behind the deepest tap."),
+        ("behind_the_cut", ": behind_the_cut lies behind the deepest tap."),
+        ("", "."),
+        ("decoder", "."),
     ],
 )
 def test_unknown_module(path: str, hint: str) -> None:
     with pytest.raises(UserError) as caught:
         choose(Tiny(), "head", phase(["stem", path]), BLOCKS, ())
     assert str(caught.value) == (
-        f"freeze.phases.head.backbone: '{path}' is not a module of the cut backbone.{hint} Its blocks: stem, one, two."
+        f"freeze.phases.head.backbone: '{path}' is not a module of the cut backbone{hint} Its blocks: stem, one, two."
     )
 
 

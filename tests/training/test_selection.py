@@ -72,6 +72,8 @@ def selection(aim: str = "train", spec: BackboneSpec | None = SPEC) -> Selection
         (":-5", ["conv0", "relu0", "pool0", "block1.0"]),
         ("-6:-4", ["block1.0", "block1.1"]),
         (":", ["conv0", "relu0", "pool0", "block1.0", "block1.1", "block2.0"]),
+        (" 4 : ", ["block1.1", "block2.0"]),
+        ("1: 4", ["conv0", "relu0", "pool0", "block1.0"]),
     ],
 )
 def test_modules_of_the_backbone(item: str, modules: list[str]) -> None:
@@ -91,6 +93,14 @@ MODULES = "is not a module of the cut backbone"
         ("relu1_1", "'relu1_1' has no parameters to train."),  # Caffe's activation alone
         ("b1_add", "'b1_add' has no parameters to train."),
         ("top", f"'top' {MODULES}: conv9 lies behind the deepest tap. Its blocks: stem, one, two."),
+        ("away", f"'away' {MODULES}: away lies behind the deepest tap. Its blocks: stem, one, two."),
+        ("conv9", f"'conv9' {MODULES}: conv9 lies behind the deepest tap. Its blocks: stem, one, two."),
+        ("conv9.0", f"'conv9.0' {MODULES}: conv9 lies behind the deepest tap. Its blocks: stem, one, two."),
+        (
+            "block[12].*",
+            f"'block[12].*' {MODULES}. A pattern is a regular expression behind re:, such as 're:stem.*'. "
+            "Its blocks: stem, one, two.",
+        ),
         ("b2_con", f"'b2_con' {MODULES}. Did you mean b2_conv? Its blocks: stem, one, two."),
         ("scores", f"'scores' {MODULES}. Its blocks: stem, one, two."),
         ("stops", f"'stops' {MODULES}. Its blocks: stem, one, two."),
@@ -126,7 +136,7 @@ MODULES = "is not a module of the cut backbone"
         *(
             (item, f"got '{item}'; expected a range of Keras's layers: '100:', ':100', '3:7', or '5:6' for one layer. "
                    f"{ALL}")
-            for item in ("5", "-5", "1:5:2", "::2")
+            for item in ("5", "-5", "1:5:2", "::2", "1,5", "3 5", "1:3, 5:6")
         ),
     ],
 )  # fmt: skip
