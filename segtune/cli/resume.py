@@ -16,7 +16,7 @@ from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError
 from segtune.runtime.paths import expanded
-from segtune.training.resume_rules import check_change
+from segtune.training.resume_rules import check_cache_mode, check_change
 
 
 def resume(arguments: list[str]) -> None:
@@ -115,5 +115,7 @@ def _change(settings: dict[str, Any], override: Override) -> None:
     check_change(str(override.input_line), name, settings["freeze"]["phases"], changes=changes, adds=adds)
     place = settings
     for group in groups:
-        place = place[group]
+        place = place.setdefault(group, {})  # an earlier version may not have had it
+    if name == "cache.mode":
+        check_cache_mode(place.get(key, "off"), str(override.value()))
     place[key] = override.value()

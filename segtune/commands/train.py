@@ -30,7 +30,7 @@ from segtune.runtime.console import say, set_up_logging, shown
 from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import read_rows
 from segtune.runtime.memory import memory_advice
-from segtune.runtime.paths import refuse_data_folder
+from segtune.runtime.paths import expanded, refuse_data_folder
 from segtune.training.loop import fit
 from segtune.training.phase_summary import announce, facts
 from segtune.training.phases import plan_phases
@@ -60,6 +60,8 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
         folder = distributed.on_rank_zero(lambda: folder)
         if settings.resume is None:
             refuse_data_folder(folder, settings.data.root)
+        if settings.cache.folder:
+            refuse_data_folder(expanded(settings.cache.folder, "cache.folder"), settings.data.root, "cache.folder")
         with lock_run_folder(folder, resume=settings.resume is not None), _stop_told(folder):
             resumed = _last_of(folder, settings) if settings.resume is not None else None
             if unless_finished and resumed and (done := _finished(settings, folder, resumed)):

@@ -1,11 +1,16 @@
 """Settings of the feature cache."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from segtune.config.types import STRICT, Count, Positive
+
+
+def _off(value: Any) -> Any:
+    """Return what is meant by a bare `off` in a YAML file, which YAML reads as false."""
+    return "off" if value is False else value
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -18,7 +23,7 @@ class CacheSettings:
     the cache's folder or memory may take, and `folder` None the user's cache folder.
     """
 
-    mode: Literal["auto", "off", "memory", "disk"] = "off"
+    mode: Annotated[Literal["auto", "off", "memory", "disk"], BeforeValidator(_off)] = "off"
     views: Count = 8
     seed: Annotated[int, Field(ge=0)] = 0
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

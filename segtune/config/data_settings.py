@@ -69,3 +69,8 @@ class AugmentSettings:
 
     crop: dict[str, Any] | None = None
     transforms: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def random(self) -> bool:
+        """Whether an image differs from epoch to epoch."""
+        return self.crop is not None or bool(self.transforms)

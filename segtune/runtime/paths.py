@@ -77,15 +77,15 @@ _KINDS = {
 }
 
 
-def refuse_data_folder(run_dir: Path, root: str | Path) -> None:
+def refuse_data_folder(folder: Path, root: str | Path, setting: str = "run_dir") -> None:
     """Check that a command does not write among the files of a data set.
 
     Raises:
-        UserError: `run_dir` is the data set's folder `root`, or in its images/ or masks/.
+        UserError: `folder`, which `setting` names, is the data set's folder `root`, or in its images/ or masks/.
     """
-    here, data = run_dir.resolve(), expanded(root).resolve()
+    here, data = folder.resolve(), expanded(root).resolve()
     if here == data or any(here.is_relative_to(data / name) for name in ("images", "masks")):
-        raise UserError(f"run_dir={run_dir} is inside the data set, which is never changed. Set another run_dir.")
+        raise UserError(f"{setting}={folder} is inside the data set, which is never changed. Set another {setting}.")
 
 
 def find_checkpoint(path: str | Path) -> Path:

@@ -43,8 +43,7 @@ def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
     share = -(-settings.train.batch_size // distributed.world())
     form = FeatureForm(compute, DTYPES.get(cache.dtype, compute.dtype), share)
     pairs, val_pairs = run.loader.dataset.pairs, run.evaluator.pairs
-    random = settings.augment.crop is not None or bool(settings.augment.transforms)
-    views = cache.views if random else 1
+    views = cache.views if settings.augment.random else 1
     epochs = run.span(phase).epochs
     record, seconds = _measure(run, form)
     bytes_each = sum(value.nbytes for value in record.values())
@@ -172,4 +171,4 @@ def _line(phase: str, count: int, views: int, needed: int, saved: float, store: 
     if store is None:
         return f"{phase:>10}  features of the frozen part are not kept: {why}"
     size = f"{needed / 1e6:,.0f} MB"
-    return f"{phase:>10}  features of the frozen part are kept {why}: {of}, {size}; saves about {saved:,.0f} s"
+    return f"{phase:>10}  features of the frozen part are kept {why}: {of}, {size}; saves about {max(saved, 0):,.0f} s"

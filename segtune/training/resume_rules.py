@@ -8,7 +8,7 @@ from segtune.errors import UserError, some
 #: Settings that may change when a run resumes; those of phases by their last part.
 MAY_CHANGE = (
     *("data.root", "data.groups", "train.device", "train.workers", "train.log_every", "train.log_seconds"),
-    "checkpoint.minutes",
+    *("checkpoint.minutes", "cache.mode", "cache.limit_gb", "cache.folder"),
 )
 MAY_CHANGE_OF_PHASES = ("epochs", "steps", "patience")
 #: Settings that say where a run is, or follow from data.root: they may differ, though not on the command line.
@@ -41,6 +41,20 @@ def check_change(override: str, name: str, phases: Collection[str], *, changes: 
         )
     if of_phase and groups[2] not in phases:
         raise UserError(f"{name}: the run has no phase {groups[2]}; it has {', '.join(phases)}.")
+
+
+def check_cache_mode(had: str, now: str) -> None:
+    """Check that a run's `cache.mode` stays `off`, or stays another: only that decides which images it sees.
+
+    Raises:
+        UserError: It would change from or to `off`.
+    """
+    if had != now and "off" in (had, now):
+        raise UserError(
+            f"cache.mode={now}: the run began with cache.mode={had}. With off, every epoch draws new augmentation; "
+            "with any other, phases with a frozen part take cache.views of each image in turn. Only between those "
+            "others may a resumed run change."
+        )
 
 
 def _is_of_phase(name: str) -> bool:
@@ -84,6 +98,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _may_differ(name: str, had: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    if name == "cache.mode":
+        return "off" not in (had["cache"]["mode"], now["cache"]["mode"])
     if name in (*MAY_CHANGE, *_OF_PLACE) or _is_of_phase(name):
         return True
     groups = name.split(".")  # whole phases, and their order, are checked by check_phases

@@ -113,9 +113,15 @@ def test_a_warm_up_longer_than_its_phase_is_refused_before_anything_is_written(
 
 KEEPS = (
     "a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
-    "data.root, data.groups, train.device, train.workers, train.log_every, train.log_seconds, checkpoint.minutes; the "
-    "epochs, steps, patience of unfinished phases, such as freeze.phases.all.epochs; and phases may be added: "
-    "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+    "data.root, data.groups, train.device, train.workers, train.log_every, train.log_seconds, checkpoint.minutes, "
+    "cache.mode, cache.limit_gb, cache.folder; the epochs, steps, patience of unfinished phases, such as "
+    "freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+)
+
+
+OFF = (
+    "With off, every epoch draws new augmentation; with any other, phases with a frozen part take cache.views of each "
+    "image in turn. Only between those others may a resumed run change."
 )
 
 
@@ -145,6 +151,8 @@ KEEPS = (
             ("freeze.phases.two.epochs=0",),
             "One setting is wrong:\n  freeze.phases.two.epochs: got 0; expected: greater than or equal to 1.",
         ),
+        (("cache.views=3",), f"cache.views=3: {KEEPS}"),
+        (("cache.mode=off",), f"cache.mode=off: the run began with cache.mode=auto. {OFF}"),
         (("-m",), "resume takes no flags; got -m."),
         (("--cfg", "job"), "resume takes no flags; got --cfg."),
     ],
@@ -155,6 +163,15 @@ def test_what_a_resumed_run_cannot_become(
     before = everything_in(first)
     assert message(capsys, "train", f"resume={first}", *arguments) == f"segtune train: {expected}"
     assert everything_in(first) == before  # so that a resume without them still works
+
+
+@pytest.mark.trains
+def test_a_run_of_before_there_was_a_cache_goes_on_without(capsys: pytest.CaptureFixture[str], first: Path) -> None:
+    config = yaml.safe_load((first / "config.yaml").read_text())
+    del config["cache"]
+    (first / "config.yaml").write_text(yaml.safe_dump(config))
+    expected = f"segtune train: cache.mode=disk: the run began with cache.mode=off. {OFF}"
+    assert message(capsys, "train", f"resume={first}", "cache.mode=disk") == expected
 
 
 @pytest.mark.trains

@@ -1,6 +1,7 @@
 """Settings of the feature cache."""
 
 import pytest
+import yaml
 
 from segtune.config.cache_settings import CacheSettings
 from segtune.config.parse import parse
@@ -11,10 +12,15 @@ def test_nothing_is_kept_unless_asked_for() -> None:
     assert parse(CacheSettings, {}).mode == "off"
 
 
+def test_off_in_a_yaml_file_is_no_truth_value() -> None:
+    assert parse(CacheSettings, yaml.safe_load("{mode: off, views: 3}")) == CacheSettings("off", 3)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"mode": "ram"}, "mode: got 'ram'"),
+        ({"mode": True}, "mode: got True"),
         ({"views": 0}, "views: got 0"),
         ({"limit_gb": 0}, "limit_gb: got 0"),
         ({"dtype": "int8"}, "dtype: got 'int8'"),

@@ -6,6 +6,7 @@ scenario from one that has imported everything, which saves minutes.
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,6 +38,7 @@ from segtune.runtime.device import resolve_device
 from segtune.training import epoch
 from segtune.training import loop as engine
 from segtune.training import phase_summary as plan
+from segtune.training.feature_folders import kept
 from segtune.training.signals import stop_signals
 from segtune.training.step_cost import StepCost
 
@@ -57,6 +59,12 @@ FIXED = (
 )
 #: With plain SGD; its weights move by 0.006 and more in each phase.
 EXACT = (*FIXED, "optimizer=sgd", *(f"freeze.phases.{phase}.lr=0.02" for phase in PHASES))
+#: The same in three of its phases, two of them with a frozen part, of two epochs each.
+KEPT = (
+    *(each for each in EXACT if "deep2" not in each and "deep3" not in each),
+    *("~freeze.phases.deep2", "~freeze.phases.deep3", "augment=none"),
+    *(f"freeze.phases.{phase}.epochs=2" for phase in ("head", "deep1")),
+)
 #: DeepLabV3+ with BatchNorm and dropout that train, in batches of 4 and 2.
 LIVELY = (
     *TRAIN,
@@ -259,6 +267,33 @@ def test_both_processes_have_the_weights_of_a_single_one_after_every_phase(outco
         assert deviation(alone, first) < 1e-7
         assert before is None or deviation(before, alone) > 1e-3
         before = alone
+
+
+@pytest.mark.slow
+def test_features_that_two_processes_keep_give_the_weights_of_one_without(outcome: Path) -> None:
+    """Both write to one folder, which one process shares; the last batch of an epoch is not whole.
+
+    SampleStats: 0 (one process), 1.5e-8 (two), where the weights move by 8e-3 and more in each phase.
+    """
+    before = None
+    for phase in ("head", "deep1", "all"):
+        names = ("unkept.0", "kept1.0", "kept2.0", "kept2.1")
+        without, alone, first, second = (weights(outcome / f"{name}_{phase}.pt") for name in names)
+        assert equal(first, second)
+        assert deviation(without, alone) < 1e-7
+        assert deviation(without, first) < 1e-7
+        assert before is None or deviation(before, without) > 1e-3
+        before = without
+    for phase in ("head", "deep1"):
+        assert log(outcome, "kept2", 0).count(f"{phase:>10}  features of the frozen part are kept in features: ") == 1
+    found = [(each.facts["of"], each.images, each.views) for each in kept(outcome / "features")]
+    assert sorted(found) == [("training", 6, 1)] * 4 + [("validation", 2, 1)] * 4  # batches of 4, and of 2 in each
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_without_the_features_that_it_kept(outcome: Path) -> None:
+    assert log(outcome, "halted", 0).count("Stopped; everything is saved.") == 1
+    assert same_run(outcome / "kept2", outcome / "halted")
 
 
 @pytest.mark.slow
@@ -531,6 +566,13 @@ def run_scenarios() -> None:
             expect(world, run, train(*EXACT, *more, f"run_dir={run}", keep=run), [0] * world)
     expect(2, "moved", train(*EXACT, "run_dir=moved", end=(1, signal.SIGTERM, 5)), [130, 130])
     expect(1, "moved", train("resume=moved"), [0])
+    for name, world, mode in (("unkept", 1, "off"), ("kept1", 1, "disk"), ("kept2", 2, "disk")):
+        keeping = (f"cache.mode={mode}", "cache.folder=features", f"run_dir={name}")
+        expect(world, name, train(*KEPT, *keeping, keep=name), [0] * world)
+    keeping = ("cache.mode=disk", "cache.folder=lost", "run_dir=halted")
+    expect(2, "halted", train(*KEPT, *keeping, end=(1, signal.SIGTERM, 3)), [130, 130])
+    shutil.rmtree("lost")
+    expect(2, "halted", train("resume=halted"), [0, 0])
     expect(3, "calm", train(*LIVELY, "run_dir=calm"), [0, 0, 0])
     expect(3, "killed", train(*LIVELY, "run_dir=troubled", end=(1, signal.SIGKILL, 3)), [2, -signal.SIGKILL, 2])
     Path("killed.seconds").write_text(str(time.time() - float(Path("ended").read_text())))

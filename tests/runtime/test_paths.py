@@ -85,6 +85,8 @@ def test_results_are_not_written_among_the_data(here: Path, run_dir: str) -> Non
     assert str(caught.value) == (
         f"run_dir={folder} is inside the data set, which is never changed. Set another run_dir."
     )
+    with pytest.raises(UserError, match=r"^cache\.folder=.* is inside the data set, .* Set another cache\.folder\.$"):
+        refuse_data_folder(folder, "~/there", "cache.folder")
     refuse_data_folder(Path("there/runs"), "there")
     refuse_data_folder(Path("images"), "there")
 

@@ -12,9 +12,11 @@ from typing import Any
 import cv2
 import pytest
 import torch
+import yaml
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
 
+from segtune.__main__ import main
 from segtune.commands import train as commands
 from segtune.config.cache_settings import CacheSettings
 from segtune.config.data_settings import AugmentSettings
@@ -31,7 +33,7 @@ from segtune.training.feature_store import FolderStore, MemoryStore
 from segtune.training.features import FeatureSource
 from segtune.training.phases import Phase
 from segtune.training.state import Run
-from tests.conftest import slow
+from tests.conftest import CONF, slow
 from tests.training.conftest import same, settings, weights_of
 
 pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("quick", "without_reports", "pretrained")]
@@ -316,3 +318,37 @@ def test_what_trains_are_the_layers_that_several_gpus_share(
     given = replace(given, cache=CacheSettings("memory"))
     with pytest.raises(Interrupted):
         commands.train(given, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_kept_features_change_no_bit_in_any_phase_of_progressive(
+    discs: Path, tmp_path: Path, computed: list[int]
+) -> None:
+    """The cut moves from behind the backbone to its first block, and with it what is kept."""
+    phases = yaml.safe_load((CONF / "freeze" / "progressive.yaml").read_text(encoding="utf-8"))["phases"]
+    phases = {name: {**phase, "epochs": 2} for name, phase in phases.items()}
+    given = settings(discs, phases, precision="fp32", batch_size=5)
+    given = replace(given, augment=AugmentSettings(), taps={"low": "layer1.0.act2", "high": "layer3.1.act2"})
+    for mode in "off", "disk":
+        kept_there = CacheSettings(mode, folder=str(tmp_path / "cache"))
+        commands.train(replace(given, cache=kept_there), tmp_path / mode)
+    assert same_end(tmp_path / "off", tmp_path / "disk")
+    assert len(phases) == 5
+    assert sum(computed) == 4 * (5 + 3)
+    found = {each.facts["frozen_to"] for each in feature_folders.kept(tmp_path / "cache")}
+    assert found == {"layer3.1.act2", "layer2.3.act3", "layer1.2.act3", "maxpool"}
+
+
+@pytest.mark.slow
+def test_the_jobs_of_a_sweep_share_their_features(
+    discs: Path, tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ("image_size=64", "backbone=resnet50", "backbone.weights=x.pt", "taps.low=layer1.0.act2")
+    more = ("taps.high=layer1.2.act2", "decoder.channels=8", "freeze=head_only", "epochs=3", "train.workers=0")
+    kept_there = ("cache.mode=disk", "cache.views=2", "cache.folder=cache", "train.device=cpu")
+    sweep = ("-m", "seed=0,1", "lr=1e-3,1e-4", "hydra.sweep.dir=jobs")
+    assert main(["train", f"data.root={discs}", *small, *more, *kept_there, *sweep]) == 0
+    assert sum(computed) == 2 * 5 + 3  # of four jobs the first computes both views, and the validation images
+    rows = {path.read_text(encoding="utf-8") for path in Path("jobs").glob("*/metrics.csv")}
+    assert len(rows) == 4

@@ -3,14 +3,21 @@
 import pytest
 
 from segtune.errors import UserError
-from segtune.training.resume_rules import check_change, check_data, check_length, check_phases, check_settings
+from segtune.training.resume_rules import (
+    check_cache_mode,
+    check_change,
+    check_data,
+    check_length,
+    check_phases,
+    check_settings,
+)
 
 PHASES = ("head", "all")
 KEEPS = (
     ": a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
-    "data.root, data.groups, train.device, train.workers, train.log_every, train.log_seconds, checkpoint.minutes; the "
-    "epochs, steps, patience of unfinished phases, such as freeze.phases.all.epochs; and phases may be added: "
-    "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+    "data.root, data.groups, train.device, train.workers, train.log_every, train.log_seconds, checkpoint.minutes, "
+    "cache.mode, cache.limit_gb, cache.folder; the epochs, steps, patience of unfinished phases, such as "
+    "freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
 )
 
 
@@ -24,6 +31,8 @@ KEEPS = (
         ("train.log_every", {"changes"}),
         ("train.log_seconds", {"changes"}),
         ("checkpoint.minutes", {"changes"}),
+        *((f"cache.{name}", {"changes"}) for name in ("mode", "limit_gb", "folder")),
+        *((f"cache.{name}", set()) for name in ("views", "seed", "dtype")),
         ("freeze.phases.all.epochs", {"changes"}),
         ("freeze.phases.all.steps", {"changes"}),
         ("freeze.phases.late", {"adds"}),
@@ -45,6 +54,19 @@ def test_what_may_change_and_how(name: str, ways: set[str]) -> None:
             with pytest.raises(UserError) as caught:
                 check_change(f"{name}=x", name, PHASES, **options)
             assert str(caught.value) == f"{name}=x{KEEPS}"
+
+
+def test_a_cache_is_not_switched_on_or_off() -> None:
+    for had, now in (("off", "off"), ("auto", "disk"), ("disk", "memory")):
+        check_cache_mode(had, now)
+    for had, now in (("off", "auto"), ("disk", "off")):
+        with pytest.raises(UserError) as caught:
+            check_cache_mode(had, now)
+        assert str(caught.value) == (
+            f"cache.mode={now}: the run began with cache.mode={had}. With off, every epoch draws new augmentation; "
+            "with any other, phases with a frozen part take cache.views of each image in turn. Only between those "
+            "others may a resumed run change."
+        )
 
 
 def test_a_length_of_no_phase() -> None:
@@ -106,6 +128,7 @@ def settings(**more: object) -> dict:
         "data": {"root": "photos", "image_size": [64, 96]},
         "train": {"workers": 2, "batch_size": 8},
         "freeze": {"phases": {"head": {"lr": 1.0, "epochs": 2}, "all": {"lr": 0.1, "epochs": 3}}},
+        "cache": {"mode": "auto", "views": 8, "folder": None},
         "run_dir": None,
     }
     return values | more
@@ -117,6 +140,7 @@ def settings(**more: object) -> dict:
         settings(),
         settings(run_dir="elsewhere", train={"workers": 0, "batch_size": 8}),
         settings(data={"root": "moved", "image_size": [64, 96]}),
+        settings(cache={"mode": "disk", "views": 8, "folder": "features"}),
         settings(
             freeze={"phases": {"head": {"lr": 1.0, "epochs": 2}, "all": {"lr": 0.1, "epochs": 9}, "late": {"lr": 1}}}
         ),
@@ -132,6 +156,10 @@ def test_some_settings_may_have_changed(now: dict) -> None:
         (
             settings(seed=1, data={"root": "a", "image_size": [64, 64]}),
             ["seed: 0 in training, 1 now", "data.image_size: [64, 96] in training, [64, 64] now"],
+        ),
+        (
+            settings(cache={"mode": "off", "views": 4, "folder": None}),
+            ["cache.mode: 'auto' in training, 'off' now", "cache.views: 8 in training, 4 now"],
         ),
         (settings(train={"workers": 2}), ["train.batch_size: 8 in training, None now"]),
         (
