@@ -23,6 +23,7 @@ from segtune.errors import FailedError, UserError
 from segtune.models.layer_info import LayerInfo
 from segtune.models.tapped import build_tapped
 from segtune.runtime.console import counting, print_table, say, set_up_logging, shown
+from segtune.runtime.cores import worker_count
 from segtune.runtime.files import write_atomically, write_json
 from segtune.runtime.paths import expanded, find_data_folder, refuse_data_folder
 
@@ -51,7 +52,7 @@ def check(settings: CheckSettings, folder: Path) -> Facts:
         splits, problems = _find(settings, root, progress)
         say(data_line(settings.data, splits))
         sizes = {name: settings.data.size if name == "train" else settings.data.evaluation_size for name in splits}
-        rule, workers = foreground(settings.data), max(1, settings.train.workers)
+        rule, workers = foreground(settings.data), worker_count(settings.train.workers)
         white = settings.data.max_value
         stats, wrong = scan(splits, rule, workers=workers, max_value=white, sizes=sizes, progress=progress)
     near, within, counts = ([], [], {}) if settings.near is None else near_duplicates(stats, settings.near)

@@ -23,6 +23,7 @@ from segtune.probing.tap_search import MOST_CANDIDATES, Findings, candidates, pr
 from segtune.probing.tap_search import row as finding
 from segtune.reporting.probe_plot import draw_probe
 from segtune.runtime.console import bar, compact_table, counting, print_table, say, set_up_logging
+from segtune.runtime.cores import worker_count
 from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import write_csv
 from segtune.runtime.memory import memory_advice
@@ -129,7 +130,7 @@ def _make_probe(
         training,
         validation,
         train.batch_size,
-        train.workers,
+        worker_count(train.workers, compute.device),
         settings.pixels,
         settings.ridge,
         settings.seed,

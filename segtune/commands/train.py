@@ -27,6 +27,7 @@ from segtune.reporting.evaluation_tables import show
 from segtune.reporting.wording import number
 from segtune.runtime import distributed
 from segtune.runtime.console import say, set_up_logging, shown
+from segtune.runtime.cores import worker_count
 from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import read_rows
 from segtune.runtime.memory import memory_advice
@@ -74,9 +75,11 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
             if resumed:
                 _check_same_data(resumed, splits, settings.data.root)
             read_groups(settings.data, splits["val"])  # finds its errors before training
+            workers = worker_count(settings.train.workers, compute.device)
             say(
-                f"{settings.backbone.name} + {settings.decoder.name} on {compute}; {len(splits['train'])} training "
-                f"images, {len(splits['val'])} validation images; run folder {shown(folder)}"
+                f"{settings.backbone.name} + {settings.decoder.name} on {compute}, {workers} "
+                f"worker{'' if workers == 1 else 's'}; {len(splits['train'])} training images, "
+                f"{len(splits['val'])} validation images; run folder {shown(folder)}"
             )
             try:
                 with memory_advice(settings.train, settings.data.size, compute, "fewer blocks that train (plan)"):

@@ -18,6 +18,7 @@ from segtune.config.types import (
     Schedule,
     UnitInterval,
     WarmUp,
+    Workers,
 )
 
 
@@ -189,12 +190,12 @@ class OptimizerSettings(ScheduleSettings):
 
 @dataclass(frozen=True, config=STRICT)
 class DeviceSettings:
-    """Device, precision, batch size and worker processes of a command."""
+    """Device, precision, batch size and worker processes (`auto`: from the cores) of a command."""
 
     batch_size: Count = 8
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Workers = "auto"
 
 
 @dataclass(frozen=True, config=STRICT)

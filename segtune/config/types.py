@@ -27,6 +27,16 @@ OptimizerName = Literal["adamw", "adam", "sgd", "rmsprop", "rmsprop_tf"]
 Schedule = Literal["cosine", "poly", "exponential", "multistep", "constant"]
 
 
+def _auto_or_count(value: int | str) -> int | str:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError("auto, or a number of 0 or more")
+    return value
+
+
+#: A number of worker processes, or `auto`: see `segtune.runtime.cores`.
+Workers = Annotated[Annotated[int, Field(ge=0)] | str, AfterValidator(_auto_or_count)]
+
+
 def _fraction_or_steps(value: float) -> float:
     if value >= 1 and not value.is_integer():
         raise ValueError("a fraction of the phase below 1, or a whole number of steps")

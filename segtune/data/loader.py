@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Sampler
 from segtune.data.dataset import SegmentationDataset
 from segtune.data.worker import BatchedDataset, Failure, start_worker
 from segtune.errors import StoppedError
+from segtune.runtime.cores import usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +87,10 @@ class BatchLoader:
     def __init__(
         self, dataset: SegmentationDataset, batches: Sampler[list[tuple[int, int]]], workers: int, pin_memory: bool
     ) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.dataset, self.batches, self.pin_memory = dataset, batches, pin_memory
-        self.loader = self._loader(min(workers, cores))
+        self.loader = self._loader(min(workers, usable_cores()))
         self.thread: threading.Thread | None = None
+        self.waited = 0.0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Return an iterator over the batches; see `until`."""
@@ -103,12 +104,22 @@ class BatchLoader:
             MemoryError: A batch is too large for the memory.
         """
         given = self._given(give_up) if self.loader.num_workers else iter(self.loader)
-        for batch in given:
+        while True:
+            began = time.perf_counter()
+            batch = next(given, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
             if isinstance(batch, Failure):
                 raise MemoryError(batch.text) if batch.memory else StoppedError(batch.text)
             if isinstance(batch["image"], np.ndarray):
                 _warn_of_shared_memory()
             yield _as_tensors(batch)
+
+    def take_wait(self) -> float:
+        """Return the seconds that batches were waited for since this was last called."""
+        taken, self.waited = self.waited, 0.0
+        return taken
 
     def _given(self, give_up: Callable[[float], bool]) -> Iterator[Any]:
         """Yield what the workers make. A thread waits for them, so that this one can look around while it waits."""

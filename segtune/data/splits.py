@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segtune.config.data_settings import DataSettings
 from segtune.config.training_settings import DeviceSettings
+from segtune.config.types import Workers
 from segtune.data.checks.integrity import check_data, report
 from segtune.data.labels import foreground
 from segtune.data.sources.base import Pair, Problem
@@ -16,6 +17,7 @@ from segtune.data.sources.portraits import make_portraits
 from segtune.errors import UserError, some
 from segtune.runtime import distributed
 from segtune.runtime.console import counting, say
+from segtune.runtime.cores import worker_count
 from segtune.runtime.paths import expanded, special_kind
 
 Progress = Callable[[int, int], None]
@@ -44,7 +46,7 @@ def find_splits(
 
 
 def build_splits(
-    settings: DataSettings, seed: int, workers: int, progress: Progress | None = None, *, whole: bool = False
+    settings: DataSettings, seed: int, workers: Workers, progress: Progress | None = None, *, whole: bool = False
 ) -> dict[str, list[Pair]]:
     """Return checked splits of the data, with checksums, and print warnings. With `whole` there is one split, `all`.
 
@@ -53,7 +55,7 @@ def build_splits(
     """
     splits, problems = find_splits(settings, seed, progress, whole=whole)
     seen, found = check_data(
-        splits, foreground(settings), workers=max(1, workers), max_value=settings.max_value, progress=progress
+        splits, foreground(settings), workers=worker_count(workers), max_value=settings.max_value, progress=progress
     )
     problems += found
     errors = [problem for problem in problems if problem.level == "error"]
@@ -66,7 +68,7 @@ def build_splits(
     return {split: [checked[pair.name] for pair in pairs] for split, pairs in splits.items()}
 
 
-def look_for_data(settings: DataSettings, seed: int, workers: int, *, whole: bool = False) -> None:
+def look_for_data(settings: DataSettings, seed: int, workers: Workers, *, whole: bool = False) -> None:
     """Check that the data can be found and split, before weights are downloaded, and print its place and its size.
 
     The files are read only if something is wrong, so that all problems are listed at once.

@@ -26,6 +26,7 @@ from segtune.metrics.curves import histogram
 from segtune.metrics.overlap import Scores, counts, logit_of, summarise
 from segtune.runtime import distributed
 from segtune.runtime.console import bar
+from segtune.runtime.cores import worker_count
 from segtune.runtime.device import Device
 from segtune.runtime.sampling import evenly_spaced
 
@@ -88,7 +89,8 @@ class Evaluator:
         self.mine = range(distributed.rank(), len(pairs), distributed.world())  # the images of this process
         dataset = build_dataset([pairs[index] for index in self.mine], data, None)
         batches = EpochBatches(len(self.mine), train.batch_size, seed=0, shuffle=False)
-        self.loader = make_loader(dataset, batches, train.workers, compute.device.type == "cuda")
+        workers = worker_count(train.workers, compute.device)
+        self.loader = make_loader(dataset, batches, workers, compute.device.type == "cuda")
 
     @torch.inference_mode()
     def __call__(

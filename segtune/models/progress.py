@@ -54,6 +54,7 @@ class State:
     train_seconds: _Amount = 0.0
     seconds: _Amount = 0.0
     cache_seconds: _Amount = 0.0
+    wait_seconds: _Amount = 0.0
     rows: list[Row] = field(default_factory=list)
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
     frozen: dict[str, str] = field(default_factory=dict)

@@ -63,15 +63,10 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
             state.images += everyones
             state.trained_images += everyones
             trained += everyones
-            filling = run.features.loader.take_seconds() if run.features else 0.0
-            state.cache_seconds += filling
-            before, now = now + filling, time.perf_counter()
-            filled += filling
-            state.train_seconds += now - before
-            if run.step_log:
-                run.step_log.add(loss_sum, everyones, now - before)
-                if whole and run.step_log.is_due(step):
-                    _log_step(run.step_log, step, run, optim_state, phase)
+            before, now = now, time.perf_counter()
+            filled += _count_time(run, now - before, loss_sum, everyones, first=trained == everyones)
+            if run.step_log and whole and run.step_log.is_due(step):
+                _log_step(run.step_log, step, run, optim_state, phase)
             rate = trained / (now - began - filled)
             progress(state.step, f"loss {state.loss_sum / state.images:.4f}  {rate:.1f} images/s")
             if whole and run.asked_to_stop():
@@ -80,6 +75,21 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
             if whole and now - saved > 60 * settings.checkpoint.minutes:
                 run.save("last.pt", optimizer=optim_state.state_dict())
                 saved = now
+
+
+def _count_time(run: Run, seconds: float, loss_sum: float, images: int, *, first: bool) -> float:
+    """Count the time of a batch, `first` of its epoch here; return the part in which features were filled in."""
+    state, features = run.state, run.features
+    filling = features.loader.take_seconds() if features else 0.0
+    waited, training = (features or run).loader.take_wait(), seconds - filling
+    state.cache_seconds += filling
+    state.wait_seconds += waited
+    state.train_seconds += training
+    if run.step_log:
+        run.step_log.add(loss_sum, images, training, waited)
+    if not first and not (features and features.loader.store):  # kept features come without workers
+        run.waiting.add(waited, training)
+    return filling
 
 
 def _backward(run: Run, network: nn.Module, optim_state: OptimState, batch: dict[str, Any], weight: float) -> Tensor:

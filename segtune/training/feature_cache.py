@@ -18,6 +18,7 @@ from segtune.errors import UserError
 from segtune.models.split import Split, split_backbone
 from segtune.runtime import distributed
 from segtune.runtime.console import shown
+from segtune.runtime.cores import worker_count
 from segtune.runtime.memory import free_memory
 from segtune.training.feature_folders import cache_root, make_room
 from segtune.training.feature_form import DTYPES, FeatureForm, folder_name
@@ -64,7 +65,7 @@ def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
         stores.append(store)
         texts.append(_line(phase.name, count, uses, needed, anew - taken, store, why))
     dataset = build_dataset(pairs, data, settings.augment, cache.seed, by_content=True)
-    workers = settings.train.workers
+    workers = worker_count(settings.train.workers, compute.device)
     loader = FeatureLoader(model, dataset, run.batches, views, stores[0], form, data.size, workers)
     trunk: Any = model.backbone
     same = not trunk.training or str(trunk.train_graph) == str(trunk.eval_graph)

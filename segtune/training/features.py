@@ -61,7 +61,8 @@ class FeatureLoader:
         workers: int,
     ) -> None:
         self.model, self.dataset, self.batches, self.form = model, dataset, batches, form
-        self.views, self.store, self.writes, self.seconds = views, store, True, 0.0
+        self.views, self.store, self.writes = views, store, True
+        self.seconds = self.reading = 0.0
         self.given = KeyBatches()
         self.images = BatchLoader(dataset, self.given, workers, form.compute.device.type == "cuda")
         self.size = size
@@ -80,7 +81,7 @@ class FeatureLoader:
         for whole, group in groupby(wanted, lambda keys: all(self._name(*key) in there for key in keys)):
             # Those to compute are asked for together, so that the next ones are prepared meanwhile.
             for batches in map(list, zip(group, strict=True)) if whole else [list(group)]:
-                if batch := self._kept(batches[0]) if whole else None:
+                if batch := self._timed(batches[0]) if whole else None:
                     yield batch
                 elif (yield from self._computed(batches, give_up)) < len(batches):
                     return
@@ -88,6 +89,11 @@ class FeatureLoader:
     def take_seconds(self) -> float:
         """Return the time that filling the store has taken since this was last called."""
         taken, self.seconds = self.seconds, 0.0
+        return taken
+
+    def take_wait(self) -> float:
+        """Return the seconds that batches were waited for since this was last called, without filling the store."""
+        taken, self.reading = self.reading + self.images.take_wait(), 0.0
         return taken
 
     def _fill(self, wanted: Keys, give_up: Callable[[float], bool]) -> None:
@@ -100,6 +106,7 @@ class FeatureLoader:
                 if not busy or stopped:
                     break
         self.seconds += time.perf_counter() - began
+        self.images.take_wait()
 
     def _filling(self, wanted: Keys, give_up: Callable[[float], bool]) -> Generator[int]:
         """Compute and write what the store lacks, and yield after each batch."""
@@ -128,6 +135,12 @@ class FeatureLoader:
             done += 1
             yield batch | {"image": self.form.through(self.model, batch["image"])}
         return done
+
+    def _timed(self, keys: Sequence[tuple[int, int]]) -> Batch | None:
+        began = time.perf_counter()
+        batch = self._kept(keys)
+        self.reading += time.perf_counter() - began
+        return batch
 
     def _kept(self, keys: Sequence[tuple[int, int]]) -> Batch | None:
         found = [record for key in keys if self.store and (record := self.store.read(self._name(*key)))]

@@ -24,6 +24,7 @@ from segtune.models.model_text import layer_table
 from segtune.models.progress import State
 from segtune.runtime import distributed
 from segtune.runtime.console import say
+from segtune.runtime.cores import worker_count
 from segtune.runtime.device import Device
 from segtune.runtime.files import Row, write_json
 from segtune.training.epoch import check_steps, new_scaler, save_and_stop, train_epoch
@@ -39,6 +40,7 @@ from segtune.training.signals import stop_signals
 from segtune.training.state import OnPhase, OptimState, Run, check_place, is_better, since_best
 from segtune.training.step_log import StepLog
 from segtune.training.tensorboard import TensorBoard
+from segtune.training.waiting import Waiting
 from segtune.version import __version__
 
 log = logging.getLogger(__name__)
@@ -85,14 +87,15 @@ def fit(
     batches = EpochBatches(
         len(dataset), train.batch_size, settings.seed, rank=distributed.rank(), world=distributed.world()
     )
-    loader = make_loader(dataset, batches, train.workers, compute.device.type == "cuda")
+    workers = worker_count(train.workers, compute.device)
+    loader = make_loader(dataset, batches, workers, compute.device.type == "cuda")
     evaluator = Evaluator(splits["val"], data, train, build_loss(settings.loss), compute, samples=train.samples)
     if resumed:
         check_place(state, settings, resumed.settings, batches.whole, optim_states["schedule"]["last_epoch"])
     with stop_signals() as stopped:
-        run = Run(
-            settings, built, folder, compute, state, loader, batches, evaluator, None, phases, facts, on_phase, stopped
-        )
+        waiting = Waiting(train.workers, workers)
+        places = folder, compute, state, loader, batches, evaluator
+        run = Run(settings, built, *places, None, phases, facts, on_phase, stopped, waiting)
         _begin(run, splits, command)
         for index in range(state.phase, len(phases)):
             fit_phase(run, index, optim_states)
@@ -247,6 +250,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "skipped_steps": sum(row.get("skipped_steps", 0) for row in state.rows),
         "seconds": round(state.seconds, 1),
         "cache_seconds": round(state.cache_seconds, 1),
+        "wait_seconds": round(state.wait_seconds, 1),
         "images_per_second": round(state.trained_images / max(state.train_seconds, 1e-9), 2),
         "parameters": counted.total,
         "trainable_parameters": {name: each["trainable"] for name, each in state.phases.items()},

@@ -30,6 +30,7 @@ from segtune.training.phases import Phase, Span, span_of
 from segtune.training.resume_rules import check_length, check_phases
 from segtune.training.run_folder import check_run_folder
 from segtune.training.step_log import StepLog
+from segtune.training.waiting import Waiting
 
 
 @dataclass
@@ -186,6 +187,7 @@ class Run:
     facts: Mapping[str, dict[str, Any]]
     on_phase: OnPhase
     stopped: Callable[[], bool]
+    waiting: Waiting
     proven: str = ""  # the phase whose gradients have been checked
     features: FeatureSource | None = None  # in the place of images in the running phase
     data: Mapping[str, Any] | None = None  # the record of its data

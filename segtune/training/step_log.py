@@ -11,7 +11,8 @@ from segtune.training.tensorboard import TensorBoard
 class StepLog:
     """Logs every `train.log_every`-th optimizer step of a run, and the first one `train.log_seconds` after the last.
 
-    Loss and images/s are means since then, or since the run began or was resumed; validation does not count.
+    Loss, images/s and the share of the time in which the batches were waited for are of the steps since then, or since
+    the run began or was resumed; validation does not count.
     """
 
     def __init__(self, settings: TrainSettings, board: TensorBoard) -> None:
@@ -20,14 +21,15 @@ class StepLog:
         self._restart()
 
     def _restart(self) -> None:
-        self.loss_sum, self.images, self.seconds = 0.0, 0, 0.0
+        self.loss_sum, self.images, self.seconds, self.waited = 0.0, 0, 0.0, 0.0
         self.since = time.monotonic()
 
-    def add(self, loss_sum: float, images: int, seconds: float) -> None:
-        """Count a batch: the sum of its images' losses, their number, and how long it took."""
+    def add(self, loss_sum: float, images: int, seconds: float, waited: float) -> None:
+        """Count a batch: the sum of its images' losses, their number, and how long it took and was waited for."""
         self.loss_sum += loss_sum
         self.images += images
         self.seconds += seconds
+        self.waited += waited
 
     def is_due(self, step: int) -> bool:
         """Return whether to log a step, counted from 1 over the whole run."""
@@ -45,12 +47,14 @@ class StepLog:
                 `loss_scale`.
         """
         loss, rate = self.loss_sum / self.images, self.images / max(self.seconds, 1e-9)
+        waiting = self.waited / max(self.seconds, 1e-9)
         low, high = f"{facts['lr_min']:.3g}", f"{facts['lr_max']:.3g}"
         lr = high if low == high else f"{low} to {high}"
         scale = f"  loss scale {facts['loss_scale']:g}" if "loss_scale" in facts else ""
+        speed = f"{rate:.1f} images/s  waiting {waiting:.0%}"
         say_without_bar(
-            f"{place}  loss {loss:.4f}  lr {lr}  {rate:.1f} images/s  gradient norm {facts['gradient_norm']:.3g}{scale}"
+            f"{place}  loss {loss:.4f}  lr {lr}  {speed}  gradient norm {facts['gradient_norm']:.3g}{scale}"
         )
-        values = {"loss": loss, "images_per_second": rate, **facts}
+        values = {"loss": loss, "images_per_second": rate, "waiting": waiting, **facts}
         self.board.write("step", step, {f"train/{name}": value for name, value in values.items()})
         self._restart()

@@ -60,6 +60,23 @@ def test_workers_change_nothing_and_stay_for_all_epochs(pairs: list[Pair]) -> No
     assert not same(seen[0][0], seen[1][0])
 
 
+def test_the_time_of_waiting_is_counted_and_nothing_else(pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which reading an image takes a second, and a step ten."""
+    clock, read = [0.0], SegmentationDataset.__getitem__
+
+    def slowly(self: SegmentationDataset, key: tuple[int, int]) -> dict:
+        clock[0] += 1
+        return read(self, key)
+
+    monkeypatch.setattr(SegmentationDataset, "__getitem__", slowly)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    loader = make_loader(dataset(pairs), EpochBatches(7, 3, seed=0), 0, False)
+    assert loader.take_wait() == 0
+    for _ in loader:
+        clock[0] += 10
+    assert [loader.take_wait(), loader.take_wait()] == [7, 0]
+
+
 def test_a_resumed_epoch_gives_the_tail() -> None:
     whole, tail = EpochBatches(23, 4, seed=5), EpochBatches(23, 4, seed=5)
     whole.epoch = tail.epoch = 6

@@ -107,6 +107,8 @@ def test_without_augmentation_kept_features_change_no_bit(
     assert state.cache_seconds > 0
     assert summary["cache_seconds"] == round(state.cache_seconds, 1)
     assert summary["images_per_second"] > 0
+    assert 0 < state.wait_seconds < state.train_seconds
+    assert summary["wait_seconds"] == round(state.wait_seconds, 1)
 
 
 @pytest.mark.parametrize("mode", ["disk", slow("memory")])

@@ -35,19 +35,21 @@ def test_a_line_and_points_tell_the_means_since_the_last_ones(
     log: Callable[..., StepLog], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logged = log()
-    for loss_sum, images, seconds in ((8.0, 8, 0.5), (2.5, 2, 0.75)):
-        logged.add(loss_sum, images, seconds)
+    for loss_sum, images, seconds, waited in ((8.0, 8, 0.5, 0.25), (2.5, 2, 0.75, 0.25)):
+        logged.add(loss_sum, images, seconds, waited)
     logged.write("head  epoch 1/3  step 10/30", 10, FACTS)
-    logged.add(1.0, 4, 2.0)
+    logged.add(1.0, 4, 2.0, 0.0)
     logged.write("head  epoch 1/3  step 20/30", 20, {**FACTS, "lr_min": 1e-3, "loss_scale": 32768.0})
     assert capsys.readouterr().out.splitlines() == [
-        "head  epoch 1/3  step 10/30  loss 1.0500  lr 1e-05 to 0.001  8.0 images/s  gradient norm 0.123",
-        "head  epoch 1/3  step 20/30  loss 0.2500  lr 0.001  2.0 images/s  gradient norm 0.123  loss scale 32768",
+        "head  epoch 1/3  step 10/30  loss 1.0500  lr 1e-05 to 0.001  8.0 images/s  waiting 40%  gradient norm 0.123",
+        "head  epoch 1/3  step 20/30  loss 0.2500  lr 0.001  2.0 images/s  waiting 0%  gradient norm 0.123  "
+        "loss scale 32768",
     ]
     found = {tag: dict(values) for tag, values in points(tmp_path, "steps").items()}
     assert found == {
         "train/loss": {10: pytest.approx(1.05), 20: 0.25},
         "train/images_per_second": {10: 8.0, 20: 2.0},
+        "train/waiting": {10: pytest.approx(0.4), 20: 0.0},
         "train/lr_min": {10: pytest.approx(1e-5), 20: pytest.approx(1e-3)},
         "train/lr_max": {10: pytest.approx(1e-3), 20: pytest.approx(1e-3)},
         "train/gradient_norm": {10: pytest.approx(0.12345), 20: pytest.approx(0.12345)},
@@ -60,7 +62,7 @@ def test_on_a_terminal_the_progress_bar_is_enough(
 ) -> None:
     monkeypatch.setattr(console, "console", Console(force_terminal=True))
     logged = log()
-    logged.add(1.0, 4, 2.0)
+    logged.add(1.0, 4, 2.0, 0.0)
     logged.write("head", 10, FACTS)
     assert capsys.readouterr().out == ""
     assert points(tmp_path, "steps")["train/loss"] == [(10, 0.25)]
@@ -83,7 +85,7 @@ def test_steps_are_logged_by_number_and_by_time(
     logged, found = log(log_every=every, log_seconds=seconds), []
     for step in range(1, 11):
         now += 1
-        logged.add(1.0, 1, 1.0)
+        logged.add(1.0, 1, 1.0, 0.0)
         if logged.is_due(step):
             found.append(step)
             logged.write("", step, FACTS)
@@ -145,6 +147,7 @@ def test_a_killed_and_resumed_run_logs_every_step_once(
     rates = {step: 1e-3 * (1 + cos(pi * (step - 1) / 4)) / 2 for step in (1, 2, 3)}
     rates[6] = 1e-4 * (1 + cos(pi / 2)) / 2
     assert all(rate > 0 for rate in found.pop("train/images_per_second").values())
+    assert all(0 < share < 1 for share in found.pop("train/waiting").values())
     assert found == {
         "train/loss": pytest.approx({1: means[0], 2: means[1], 3: means[2], 6: means[4]}, rel=1e-6),
         "train/gradient_norm": pytest.approx({step: two[step - 1] for step in (1, 2, 3, 6)}, rel=1e-4),
