@@ -35,6 +35,11 @@ def exif_orientation(path: Path, image: Image.Image) -> int:
     return as_orientation(exif.get(_ORIENTATION, 1))
 
 
+def has_warned() -> bool:
+    """Return whether the EXIF data of some photo could not be read by this process."""
+    return _warn.cache_info().currsize > 0
+
+
 @cache  # once a process, however often the photo is read
 def _warn(path: Path, reason: str) -> None:
     log.warning("%s: its EXIF data cannot be read (%s), so it is used as it is stored, not rotated.", path, reason)

@@ -9,7 +9,8 @@ from pathlib import Path
 from segtune.config.data_settings import DataSettings
 from segtune.config.training_settings import DeviceSettings
 from segtune.config.types import Workers
-from segtune.data.checks.integrity import check_data, report
+from segtune.data.checks.integrity import report
+from segtune.data.checks.once import check_once
 from segtune.data.labels import foreground
 from segtune.data.sources.base import Pair, Problem
 from segtune.data.sources.folder import find_pairs, is_image_file
@@ -50,11 +51,13 @@ def build_splits(
 ) -> dict[str, list[Pair]]:
     """Return checked splits of the data, with checksums, and print warnings. With `whole` there is one split, `all`.
 
+    Files that have not changed since an earlier check are not read again; see `check_once`.
+
     Raises:
         UserError: The data has errors; all are listed.
     """
     splits, problems = find_splits(settings, seed, progress, whole=whole)
-    seen, found = check_data(
+    checked, found = check_once(
         splits, foreground(settings), workers=worker_count(workers), max_value=settings.max_value, progress=progress
     )
     problems += found
@@ -64,7 +67,6 @@ def build_splits(
         raise UserError(f"The data in {root} cannot be used:\n{report(errors)}")
     if problems:
         say(report(problems))
-    checked = {one.pair.name: one.pair for one in seen}
     return {split: [checked[pair.name] for pair in pairs] for split, pairs in splits.items()}
 
 

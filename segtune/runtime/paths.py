@@ -45,6 +45,16 @@ def expanded(path: str | Path, setting: str = "") -> Path:
         raise UserError(f"{named}: there is no home folder of {Path(path).parts[0]}.") from error
 
 
+def user_cache(name: str) -> Path:
+    """Return segtune's folder of a name in the user's cache folder: `$XDG_CACHE_HOME`, or `~/.cache`.
+
+    Raises:
+        UserError: There is no home folder.
+    """
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return expanded(Path(home if os.path.isabs(home) else "~/.cache", "segtune", name))
+
+
 def find_data_folder(root: str | Path) -> Path:
     """Return the folder of the user's data set.
 
