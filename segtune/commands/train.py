@@ -75,12 +75,7 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
             if resumed:
                 _check_same_data(resumed, splits, settings.data.root)
             read_groups(settings.data, splits["val"])  # finds its errors before training
-            workers = worker_count(settings.train.workers, compute.device)
-            say(
-                f"{settings.backbone.name} + {settings.decoder.name} on {compute}, {workers} "
-                f"worker{'' if workers == 1 else 's'}; {len(splits['train'])} training images, "
-                f"{len(splits['val'])} validation images; run folder {shown(folder)}"
-            )
+            say(_first_line(settings, compute, splits, folder))
             try:
                 with memory_advice(settings.train, settings.data.size, compute, "fewer blocks that train (plan)"):
                     summary = _fit(settings, built, splits, folder, compute, resumed, command)
@@ -101,6 +96,16 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
                 ) from error
     say(f"The run is in {shown(folder)}: the model is checkpoints/best.pt, its report is report.html.")
     return summary
+
+
+def _first_line(settings: Settings, compute: Device, splits: Mapping[str, Sequence[Pair]], folder: Path) -> str:
+    """Return the line on what a run trains, with what, on what, and where."""
+    workers = worker_count(settings.train.workers, compute.device)
+    return (
+        f"{settings.backbone.name} + {settings.decoder.name} on {compute}, {workers} "
+        f"worker{'' if workers == 1 else 's'}; {len(splits['train'])} training images, "
+        f"{len(splits['val'])} validation images; run folder {shown(folder)}"
+    )
 
 
 def _last_of(folder: Path, settings: Settings) -> Checkpoint | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segtune.runtime.paths import expanded
+from segtune.runtime.paths import expanded, user_cache
 from segtune.training.feature_store import DESCRIPTION, PARTIAL, SUFFIX
 
 #: Bytes to leave to others on the file system, and seconds for which a folder counts as in use.
@@ -26,10 +26,7 @@ def cache_root(folder: str | None) -> Path:
     Raises:
         UserError: It is below the home folder of nobody.
     """
-    if folder:
-        return expanded(folder, "cache.folder")
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return expanded(Path(home if os.path.isabs(home) else "~/.cache", "segtune", "features"))
+    return expanded(folder, "cache.folder") if folder else user_cache("features")
 
 
 @dataclass(frozen=True)

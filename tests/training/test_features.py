@@ -84,6 +84,8 @@ def loader_of(dataset: SegmentationDataset, store: Store, monkeypatch: pytest.Mo
                     return
                 yield batch
 
+        take_wait = images.take_wait
+
     monkeypatch.setattr(loader, "images", Stoppable())
     return loader
 
