@@ -17,6 +17,7 @@ from segtune.runtime.console import print_table, say, set_up_logging
 from segtune.runtime.device import resolve_device
 from segtune.runtime.files import write_json
 from segtune.runtime.paths import expanded
+from segtune.training.feature_plan import feature_facts, feature_line
 from segtune.training.phase_summary import Facts, announce, cost_of, estimated, everything, facts, measured
 from segtune.training.phases import Phase, plan_phases
 from segtune.training.tensor_facts import tensor_facts, trained
@@ -60,6 +61,8 @@ def plan(settings: PlanSettings) -> list[Facts]:
             of_phase |= measured(phase, settings)
         of_phase["everything"] = wholes[optimizer]
         print_table(cost_table(of_phase))
+        of_phase["features"] = feature_facts(built, phase, settings, compute)
+        say(feature_line(of_phase["features"], phase, settings, of_phase["step_flops"]))
         if settings.details:
             of_phase["tensors"] = tensor_facts(built, phase, settings, compute)
             print_table(*tensor_tables(of_phase["tensors"]))

@@ -40,6 +40,11 @@ class Split:
     trained: fx.GraphModule
     modules: tuple[str, ...]
 
+    @property
+    def end(self) -> str:
+        """The path of the last layer of the frozen part that changes anything."""
+        return [path for path in self.modules if not isinstance(self.frozen.get_submodule(path), nn.Identity)][-1]
+
 
 def split_backbone(trunk: Any) -> Split | None:
     """Return the two parts of a cut backbone as it is set up for a phase; None if only the image would cross.

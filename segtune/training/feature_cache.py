@@ -87,7 +87,7 @@ def describe(settings: Settings, split: Split, form: FeatureForm, of: str, size:
     return {
         "segtune": __version__,
         "backbone": settings.backbone.name,
-        "frozen_to": split.modules[-1],
+        "frozen_to": split.end,
         "of": of,
         "size": list(size),
         "dtype": str(form.dtype).removeprefix("torch."),

@@ -73,6 +73,7 @@ def test_the_facts_of_each_phase(weights: Path, tmp_path: Path, capsys: pytest.C
         ("decoder", "stem … layer2"),
         ("layer2, decoder", "stem … layer1"),
     ]
+    assert [f["features"] and f["features"]["frozen_to"] for f in shown] == ["layer2.0.act2", "layer1.2.act3", None]
     assert (head["backward_stops"], deep["backward_stops"]) == ("decoder.project.0", "backbone.layer2.0.conv1")
     assert last["parts"]["stem"] == {
         "trainable": 3 * 64 * 49,
@@ -88,6 +89,8 @@ def test_the_facts_of_each_phase(weights: Path, tmp_path: Path, capsys: pytest.C
     assert costs[0] < costs[1] < costs[2] <= last["everything"]["step_flops"]
     assert head["step_bytes"] < deep["step_bytes"] < last["everything"]["step_bytes"]
     out = capsys.readouterr().out
+    assert out.count("features  up to layer") == 2
+    assert "features  nothing to keep" in out
     assert "decoder.classifier.bias" in out
     assert out.count("frozen") > 50
     assert not (tmp_path / "there").exists()
