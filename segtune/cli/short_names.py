@@ -109,7 +109,12 @@ def _say_unused(
     name: str, given: Collection[str], setting: str, chosen: set[Any], tables: Mapping[Any, Mapping[str, Any]]
 ) -> None:
     users = [each for each, table in tables.items() if name.rpartition(".")[2] in table]
-    if name in given and not chosen & set(users):
+    if name in given and not chosen:
+        notice(
+            f"{name} has no effect: every phase has a schedule of its own, and takes {name.rpartition('.')[2]} from "
+            f"itself alone (freeze.phases.NAME.{name.rpartition('.')[2]})."
+        )
+    elif name in given and not chosen & set(users):
         use = f"{users[0]} uses" if len(users) == 1 else f"{', '.join(users[:-1])} and {users[-1]} use"
         notice(
             f"{name} has no effect with {setting}={', '.join(sorted(map(str, chosen)))}: {use} it "

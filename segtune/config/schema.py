@@ -43,15 +43,17 @@ class RunSettings:
             )
         for name, phase in self.freeze.phases.items():
             chosen, needs = self.optimizer.of_phase(phase), ""
+            follows = phase.schedule in (None, self.optimizer.schedule)
+            group = "optimizer" if follows else f"freeze.phases.{name}"
             if chosen.schedule == "multistep" and not (chosen.milestones or chosen.milestone_steps):
                 needs = (
                     "schedule multistep needs milestones, the epochs after which the learning rate falls: "
-                    "optimizer.milestones=[8,11], or optimizer.milestone_steps"
+                    f"{group}.milestones=[8,11], or {group}.milestone_steps"
                 )
             elif chosen.schedule == "poly" and chosen.cycle and not (chosen.decay_epochs or chosen.decay_steps):
-                needs = "cycle needs the length of one: optimizer.decay_epochs=4, or optimizer.decay_steps"
+                needs = f"cycle needs the length of one: {group}.decay_epochs=4, or {group}.decay_steps"
             if needs:
-                raise ValueError(f"freeze.phases.{name}: {needs}; or those of the phase")
+                raise ValueError(f"freeze.phases.{name}: {needs}{'; or those of the phase' if follows else ''}")
 
 
 @dataclass(frozen=True, config=STRICT)

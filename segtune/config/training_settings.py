@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from segtune.config.types import (
     STRICT,
+    BelowOne,
     Count,
     EmptyRule,
     Fraction,
@@ -153,11 +154,9 @@ class OptimizerSettings(ScheduleSettings):
 
     name: OptimizerName
     weight_decay: NotNegative = 1e-4
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
-    betas: Annotated[list[UnitInterval], Field(min_length=2, max_length=2)] = field(
-        default_factory=lambda: [0.9, 0.999]
-    )
-    alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
+    momentum: BelowOne | None = None
+    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.9, 0.999])
+    alpha: BelowOne | None = None
     epsilon: Positive | None = None
     schedule: Schedule = field(default="cosine", kw_only=True)
     power: Positive = field(default=0.9, kw_only=True)

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 Positive = Annotated[float, Field(gt=0)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 MaxValue = Annotated[int, Field(ge=1, le=65535)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -41,8 +41,7 @@ def factor_of(settings: OptimizerSettings, steps: int, of_epoch: int) -> Callabl
         of_epoch: Those of a whole epoch.
     """
     warm, options = warm_up_steps(settings, steps), settings.options
-    falls = _milestones(settings, of_epoch)
-    decay = options.get("decay_steps") or _in_steps(options.get("decay_epochs"), of_epoch)
+    falls, decay = _milestones(settings, of_epoch), _decay_steps(settings, of_epoch)
 
     def factor(step: int) -> float:
         if step < warm:
@@ -75,7 +74,7 @@ def warm_up_steps(settings: OptimizerSettings, steps: int) -> int:
 
 
 def check_schedule(name: str, settings: OptimizerSettings, steps: int, of_epoch: int) -> None:
-    """Check that a schedule fits its phase; say which milestones have no effect.
+    """Check that a schedule fits its phase; say which milestones have no effect, and where the learning rate is 0.
 
     Args:
         name: The phase.
@@ -96,6 +95,21 @@ def check_schedule(name: str, settings: OptimizerSettings, steps: int, of_epoch:
     if late := [fall for fall in falls if fall >= steps]:
         at = ", ".join(map(str, late))
         log.warning("Phase %s ends after %d steps: its learning rate does not fall at step %s.", name, steps, at)
+    decay = _decay_steps(settings, of_epoch)
+    ends_at_0 = settings.schedule in ("cosine", "poly") and settings.end_factor == 0
+    if decay and ends_at_0 and not settings.options.get("cycle") and warm + decay < steps:
+        log.warning(
+            "Phase %s: its learning rate is 0 after %d of its %d steps, and nothing trains from there on. Lengthen the "
+            "decay (decay_epochs or decay_steps), or let it end above 0 (end_factor).",
+            name,
+            warm + decay,
+            steps,
+        )
+
+
+def _decay_steps(settings: OptimizerSettings, of_epoch: int) -> int:
+    """Return the length of decay in steps; 0 if it is not set."""
+    return settings.options.get("decay_steps") or _in_steps(settings.options.get("decay_epochs"), of_epoch)
 
 
 def _milestones(settings: OptimizerSettings, of_epoch: int) -> list[int]:

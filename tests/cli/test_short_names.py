@@ -148,3 +148,15 @@ def test_settings_of_other_schedules_and_optimizers_are_said(
     monkeypatch.setattr(short_names, "notice", spoken.append)
     short_names.say_unused({"optimizer": optimizer, "freeze": {"phases": {"head": head, "all": {}}}}, {given})
     assert "\n".join(spoken) == said
+
+
+def test_settings_that_no_phase_takes_over_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken: list[str] = []
+    monkeypatch.setattr(short_names, "notice", spoken.append)
+    phases = {"head": {"schedule": "poly"}, "all": {"schedule": "multistep"}}
+    settings = {"optimizer": {"schedule": "cosine"}, "freeze": {"phases": phases}}
+    short_names.say_unused(settings, {"optimizer.milestones", "optimizer.power"})
+    assert spoken == [
+        "optimizer.milestones has no effect: every phase has a schedule of its own, and takes milestones from itself "
+        "alone (freeze.phases.NAME.milestones)."
+    ]

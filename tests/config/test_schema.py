@@ -107,7 +107,16 @@ def test_settings_are_frozen_and_typed() -> None:
                 "freeze.phases": {"all": {"epochs": 1, "lr": 1, "schedule": "multistep"}},
             },
             "freeze.phases.all: schedule multistep needs milestones, the epochs after which the learning rate falls: "
-            "optimizer.milestones=[8,11], or optimizer.milestone_steps; or those of the phase.",
+            "freeze.phases.all.milestones=[8,11], or freeze.phases.all.milestone_steps.",
+        ),
+        (
+            {"freeze.phases": {"all": {"epochs": 1, "lr": 1, "schedule": "poly", "cycle": True}}},
+            "freeze.phases.all: cycle needs the length of one: freeze.phases.all.decay_epochs=4, or "
+            "freeze.phases.all.decay_steps.",
+        ),
+        (
+            {"optimizer.betas": [0.9, 1]},
+            "optimizer.betas[1]: got 1; expected: less than 1.",
         ),
         ({"data.val_share": 0.9}, "data: val_share and test_share together leave nothing to train on."),
     ],

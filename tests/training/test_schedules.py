@@ -190,6 +190,28 @@ def test_milestones_behind_the_end_of_the_phase_are_said(caplog: pytest.LogCaptu
     assert caplog.messages == ["Phase all ends after 20 steps: its learning rate does not fall at step 20, 45."]
 
 
+@pytest.mark.parametrize(
+    ("settings", "silent"),
+    [
+        ({"warmup": 3, "decay_steps": 16}, False),
+        ({"warmup": 3, "decay_steps": 17}, True),  # 0 only after the last step
+        ({"schedule": "poly", "warmup": 0, "decay_epochs": 3}, False),
+        ({"schedule": "poly", "warmup": 0, "decay_epochs": 3, "end_factor": 0.1}, True),
+        ({"schedule": "poly", "warmup": 0, "decay_epochs": 3, "cycle": True}, True),
+        ({"schedule": "exponential", "warmup": 0, "decay_epochs": 3}, True),
+    ],
+)
+def test_a_learning_rate_that_stays_at_0_is_said(
+    caplog: pytest.LogCaptureFixture, settings: dict[str, Any], silent: bool
+) -> None:
+    chosen = OptimizerSettings("sgd", **settings)
+    factor = factor_of(chosen, 20, 5)
+    zeros = [step for step in range(20) if factor(step) == 0]
+    check_schedule("all", chosen, 20, 5)
+    assert bool(caplog.messages) is (19 in zeros and len(zeros) == 20 - zeros[0]) is not silent
+    assert all(f"is 0 after {zeros[0]} of its 20 steps" in message for message in caplog.messages)
+
+
 @pytest.mark.slow
 def test_schedules_are_those_of_keras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keras's PiecewiseConstantDecay falls one step after its boundary."""
