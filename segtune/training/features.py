@@ -18,7 +18,7 @@ from segtune.data.sources.base import Pair
 from segtune.models.model import SegmentationModel
 from segtune.models.split import Crossing
 from segtune.runtime import distributed
-from segtune.runtime.console import bar
+from segtune.runtime.console import bar, say_without_bar
 from segtune.training.feature_form import FeatureForm, record_name
 from segtune.training.feature_store import Store
 
@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
 Keys = list[list[tuple[int, int]]]
+
+
+#: Seconds after which it is said how long features will take to compute.
+_LONG = 30.0
 
 
 class KeyBatches(Sampler[list[tuple[int, int]]]):
@@ -114,6 +118,7 @@ class FeatureLoader:
             return
         there, done, size = self.store.names(), 0, self.form.batch_size
         missing = [key for batch in wanted for key in batch if self._name(*key) not in there]
+        began, told = time.perf_counter(), False
         with bar("features", len(missing)) as progress:
             for batch in self._computed([missing[i : i + size] for i in range(0, len(missing), size)], give_up):
                 records = self.form.records(batch["image"], batch["mask"])
@@ -126,6 +131,10 @@ class FeatureLoader:
                     return
                 done += len(batch["index"])
                 progress(done, "")
+                taken = time.perf_counter() - began
+                if taken > _LONG and not told:
+                    told, left = True, taken / done * (len(missing) - done) / 60
+                    say_without_bar(f"computing features: {done} of {len(missing)} images, {left:,.0f} minutes to go")
                 yield 1
 
     def _computed(self, keys: Keys, give_up: Callable[[float], bool]) -> Generator[Batch, None, int]:

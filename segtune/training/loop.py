@@ -146,6 +146,7 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     """
     phase, state, settings = run.phases[index], run.state, run.settings
     enter(run.built, phase)
+    run.features = None  # what the phase before has kept in memory is free again
     network = distributed.wrap(run.model, run.compute.device, settings.train.sync_batchnorm)
     run.features = feature_source(run, phase)  # it splits the model, with the layers that wrapping may have replaced
     optimizer = build_optimizer(settings.optimizer, run.model, phase.settings, run.built.blocks)

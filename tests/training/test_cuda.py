@@ -22,13 +22,18 @@ from torch import nn
 
 from segtune.__main__ import main
 from segtune.commands import train as commands
+from segtune.config.cache_settings import CacheSettings
+from segtune.config.data_settings import AugmentSettings
 from segtune.config.schema import Settings
 from segtune.errors import Interrupted
 from segtune.inference.predictor import load
-from segtune.models.build import build_model
+from segtune.models.build import BuiltModel, build_model
 from segtune.models.checkpoint import Checkpoint
-from segtune.runtime.device import resolve_device
+from segtune.models.split import split_backbone
+from segtune.runtime.device import Device, resolve_device
 from segtune.training import epoch
+from segtune.training.feature_form import FeatureForm
+from segtune.training.feature_store import FolderStore
 from segtune.training.phase_summary import measured
 from segtune.training.phases import plan_phases
 from tests.training.conftest import settings, weights_of
@@ -217,3 +222,36 @@ def test_nccl_trains_with_one_process_of_torchrun(discs: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["processes"], summary["device"]) == (1, "cuda")
+
+
+def test_features_come_back_from_where_they_are_kept(chosen: Settings, tmp_path: Path) -> None:
+    """A run that finds its features and one that finds none see the same values; those without a cache are close."""
+    plain = replace(chosen, augment=AugmentSettings(), train=replace(chosen.train, precision="fp32", workers=2))
+    losses = {}
+    for name, mode in {"off": "off", "new": "disk", "found": "disk", "memory": "memory"}.items():
+        commands.train(replace(plain, cache=CacheSettings(mode, folder=str(tmp_path / "cache"))), tmp_path / name)
+        head, *rows = rows_of(tmp_path / name)
+        losses[name] = [float(row[head.index("train_loss")]) for row in rows]
+    for name in "new", "found", "memory":
+        assert losses[name] == pytest.approx(losses["off"], rel=0.02)
+    assert losses["found"][0] == pytest.approx(losses["new"][0], rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_kept_of_an_image_on_the_gpu_is_what_it_computes(
+    built_of: Callable[[str], BuiltModel], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    built, device = built_of("resnet50_deeplabv3plus"), torch.device(DEVICE)
+    built.model.eval().requires_grad_(False)
+    built.model.decoder.requires_grad_(True)
+    built.model.to(device).split = split_backbone(built.model.backbone)
+    form = FeatureForm(Device(device, dtype), dtype, 2)
+    images = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
+    crossing, store = form.through(built.model, images), FolderStore(tmp_path, {})
+    for number, record in enumerate(form.records(crossing)):
+        store.write(str(number), record)
+    found = form.batch([record for name in "01" if (record := store.read(name))], (64, 64))["image"].to(device)
+    for name, value in crossing.values.items():
+        assert value.device.type == device.type
+        assert found.values[name].dtype == value.dtype
+        assert torch.equal(found.values[name], value)

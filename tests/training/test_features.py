@@ -12,6 +12,7 @@ from segtune.data.loader import EpochBatches, make_loader
 from segtune.data.splits import build_splits
 from segtune.models.split import Crossing
 from segtune.runtime.device import Device
+from segtune.training import features
 from segtune.training.feature_form import FeatureForm
 from segtune.training.feature_store import FolderStore, MemoryStore, Store
 from segtune.training.features import FeatureLoader, KeptValidation
@@ -140,6 +141,16 @@ def test_no_batch_is_skipped_when_a_lost_one_is_given_up(
     monkeypatch.setattr(store, "read", lambda name: None if name == list(store.records)[2] else store.records[name])
     found = list(loader.until(lambda _: asked.append(1) or len(asked) > 1))  # the first is while filling
     assert [batch["index"].tolist() for batch in found] == [[index for _, index in next(iter(loader.batches))]]
+
+
+def test_a_long_filling_is_told_once(
+    dataset: SegmentationDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded(dataset, MemoryStore(), 1)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(features, "_LONG", -1.0)
+    loaded(dataset, MemoryStore(), 1)
+    assert capsys.readouterr().out == "computing features: 2 of 5 images, 0 minutes to go\n"
 
 
 def test_filling_is_timed_once(dataset: SegmentationDataset) -> None:
