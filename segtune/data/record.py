@@ -12,6 +12,7 @@ from segtune.errors import UserError
 
 #: Bytes of a checksum: blake2b of 128 bits, which is faster than the disk and has no collisions by chance.
 _BYTES = 16
+_UNREADABLE = "unreadable"
 #: The splits that a run learns from: one trains the model, the other chooses the best epoch.
 _SPLITS = ("train", "val")
 
@@ -19,6 +20,12 @@ _SPLITS = ("train", "val")
 def with_checksums(pair: Pair, pixels: bytes) -> Pair:
     """Return a pair with the checksums of its files, which have just been read, and of the photo's decoded pixels."""
     return replace(pair, checksums=f"{_of_file(pair.photo)} {_of_file(pair.mask)} {pixels.hex()[: 2 * _BYTES]}")
+
+
+def is_unchanged(pair: Pair) -> bool:
+    """Return whether the files of a pair still have its checksums."""
+    now = f"{_of_file(pair.photo)} {_of_file(pair.mask)} "
+    return _UNREADABLE not in now and pair.checksums.startswith(now)
 
 
 def with_known(pair: Pair, checksums: str) -> Pair:
@@ -37,7 +44,7 @@ def _of_file(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_BYTES)).hexdigest()
     except OSError:  # it has vanished since it was decoded, which whoever reads it next will say
-        return "unreadable"
+        return _UNREADABLE
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 
 from segtune.data.dataset import SegmentationDataset
 from segtune.data.loader import BatchLoader, EpochBatches
+from segtune.data.record import is_unchanged
 from segtune.data.sources.base import Pair
 from segtune.models.model import SegmentationModel
 from segtune.models.split import Crossing
@@ -123,8 +124,9 @@ class FeatureLoader:
             for batch in self._computed([missing[i : i + size] for i in range(0, len(missing), size)], give_up):
                 records = self.form.records(batch["image"], batch["mask"])
                 try:
-                    for key, record in zip(missing[done:], records, strict=False):
-                        self.store.write(self._name(*key), record)
+                    for (view, index), record in zip(missing[done:], records, strict=False):
+                        if _may_be_kept(self.dataset.pairs[index]):
+                            self.store.write(self._name(view, index), record)
                 except (OSError, MemoryError) as error:
                     log.warning("Features are no longer kept: %s. Training goes on without.", error)
                     self.writes = False
@@ -161,12 +163,20 @@ class FeatureLoader:
         return record_name(self.dataset.pairs[index], view)
 
 
+def _may_be_kept(pair: Pair) -> bool:
+    """Return whether an image that has just been read is the one whose name its features would get."""
+    if is_unchanged(pair):
+        return True
+    log.warning("%s or its mask has changed since the run began: its features are not kept.", pair.photo)
+    return False
+
+
 class KeptValidation:
     """Takes batches of validation images through the frozen part, each image once."""
 
     def __init__(self, model: SegmentationModel, pairs: Sequence[Pair], store: Store | None, form: FeatureForm) -> None:
         self.model, self.store, self.form, self.writes = model, store, form, True
-        self.names = [record_name(pair, 0) for pair in pairs]
+        self.pairs, self.names = pairs, [record_name(pair, 0) for pair in pairs]
 
     def __call__(self, batch: Batch) -> Crossing:
         """Return the crossing values of a batch with `image` (N, 3, H, W) and `index` (N,)."""
@@ -180,8 +190,10 @@ class KeptValidation:
         crossing = self.form.through(self.model, images)
         if self.store and self.writes:
             try:
-                for name, record in zip(names, self.form.records(crossing), strict=True):
-                    self.store.write(name, record)
+                records = self.form.records(crossing)
+                for index, name, record in zip(batch["index"].tolist(), names, records, strict=True):
+                    if _may_be_kept(self.pairs[index]):
+                        self.store.write(name, record)
             except (OSError, MemoryError) as error:
                 log.warning("Features of validation images are no longer kept: %s.", error)
                 self.writes = False

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from segtune.config.data_settings import DataSettings
-from segtune.data.record import DataRecord
+from segtune.data.record import DataRecord, is_unchanged, with_checksums
 from segtune.data.sources.base import Pair
 from segtune.data.splits import build_splits
 from segtune.errors import UserError
@@ -59,3 +59,19 @@ def test_images_are_known_by_their_contents(record: DataRecord, tmp_path: Path) 
 def test_a_damaged_record_is_an_error(damage: dict) -> None:
     with pytest.raises(UserError, match=r"a\.pt: the record of its data is damaged: expected checksums"):
         DataRecord.parse({"folder": "/home", "train": {"a": "x"}, "val": {}} | damage, "a.pt")
+
+
+def test_a_pair_is_unchanged_while_both_files_hold_what_they_held(record: DataRecord, tmp_path: Path) -> None:
+    pair, other = checked(tmp_path / "first")["train"][:2]
+    assert is_unchanged(pair)
+    pair.photo.touch()
+    assert is_unchanged(pair)
+    assert not is_unchanged(Pair(pair.name, pair.photo, pair.mask))  # it was never read
+    content = pair.mask.read_bytes()
+    pair.mask.write_bytes(other.mask.read_bytes())
+    assert not is_unchanged(pair)
+    pair.mask.write_bytes(content)
+    assert is_unchanged(pair)
+    pair.photo.unlink()
+    assert not is_unchanged(pair)
+    assert not is_unchanged(with_checksums(pair, b""))

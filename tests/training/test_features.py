@@ -1,19 +1,22 @@
 """Batches of features are those of the images, in the same order, whether kept or computed."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import pytest
 import torch
 
+from segtune.config.data_settings import AugmentSettings
 from segtune.data.dataset import SegmentationDataset, build_dataset
 from segtune.data.loader import EpochBatches, make_loader
 from segtune.data.splits import build_splits
 from segtune.models.split import Crossing
 from segtune.runtime.device import Device
 from segtune.training import features
-from segtune.training.feature_form import FeatureForm
+from segtune.training.feature_form import FeatureForm, record_name
 from segtune.training.feature_store import FolderStore, MemoryStore, Store
 from segtune.training.features import FeatureLoader, KeptValidation
 from tests.training.conftest import settings
@@ -160,6 +163,23 @@ def test_filling_is_timed_once(dataset: SegmentationDataset) -> None:
     list(loader.until(lambda _: False))
     assert loader.take_seconds() > 0
     assert loader.take_seconds() == 0
+
+
+def test_an_image_that_has_changed_is_not_kept_under_its_old_name(
+    discs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(discs, tmp_path / "data")
+    given = settings(tmp_path / "data")
+    pairs = build_splits(given.data, 0, 0)["train"]
+    changed = pairs[1]
+    photo = cv2.imread(str(changed.photo))
+    photo[0, 0, 0] ^= 1
+    cv2.imwrite(str(changed.photo), photo)
+    store, named = MemoryStore(), {record_name(pair, 0) for pair in pairs}
+    found = loaded(build_dataset(pairs, given.data, AugmentSettings(), by_content=True), store, 1, views=1)
+    assert len(found) == 3
+    assert store.records.keys() == named - {record_name(changed, 0)}
+    assert f"{changed.photo} or its mask has changed since the run began: its features are not kept." in caplog.text
 
 
 def test_validation_images_go_through_once(discs: Path) -> None:
