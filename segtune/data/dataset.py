@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from segtune.config.data_settings import AugmentSettings, DataSettings
 from segtune.data.labels import Foreground, foreground
+from segtune.data.reduced import ReducedPhotos
 from segtune.data.sources.base import Pair
 from segtune.data.transforms import build_transform
 
@@ -35,8 +36,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         max_value: int | None = None,
         truth: bool = False,
         by_content: bool = False,
+        photos: ReducedPhotos | None = None,
     ) -> None:
-        """Create a data set; with `by_content` augmentation depends on the image's checksum instead of its index."""
+        """Create a data set.
+
+        With `by_content` augmentation depends on the image's checksum instead of its index. `photos` reads the pairs,
+        None: at their full size.
+        """
         self.pairs = pairs
         self.foreground = foreground
         self.transform = transform
@@ -44,6 +50,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.max_value = max_value
         self.truth = truth
         self.by_content = by_content
+        self.photos = photos
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -56,9 +63,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """
         epoch, index = key
         pair = self.pairs[index]
-        truth = self.foreground(pair.read_mask()).astype(np.uint8)
+        if self.photos:
+            photo, truth = self.photos.read(pair, self.foreground, self.max_value)
+        else:
+            truth = self.foreground(pair.read_mask()).astype(np.uint8)
+            photo = pair.read_photo(self.max_value)
         self._seed(epoch, index)
-        out = self.transform(image=pair.read_photo(self.max_value), mask=truth)
+        out = self.transform(image=photo, mask=truth)
         sample = {
             "image": torch.from_numpy(np.ascontiguousarray(out["image"].transpose(2, 0, 1))),
             "mask": torch.from_numpy(np.ascontiguousarray(out["mask"][None])),
@@ -76,6 +87,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             max_value=self.max_value,
             truth=self.truth,
             by_content=self.by_content,
+            photos=self.photos,
         )
 
     def _seed(self, epoch: int, index: int) -> None:
@@ -93,6 +105,7 @@ def build_dataset(
     seed: int = 0,
     *,
     by_content: bool = False,
+    photos: ReducedPhotos | None = None,
 ) -> SegmentationDataset:
     """Return a data set for training or, without augmentation, for evaluation (with masks at their original size)."""
     if augment is None:
@@ -100,4 +113,6 @@ def build_dataset(
         return SegmentationDataset(pairs, foreground(data), transform, seed, max_value=data.max_value, truth=True)
     transform = build_transform(data.size, augment.crop, augment.transforms)
     rule = foreground(data)
-    return SegmentationDataset(pairs, rule, transform, seed, max_value=data.max_value, by_content=by_content)
+    return SegmentationDataset(
+        pairs, rule, transform, seed, max_value=data.max_value, by_content=by_content, photos=photos
+    )

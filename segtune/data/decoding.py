@@ -103,6 +103,16 @@ def decode(path: Path) -> Decoded:
         raise ImageError(path, f"cannot be decoded: {type(error).__name__}: {error}") from error
 
 
+def stored_size(path: Path) -> tuple[int, int] | None:
+    """Return the height and width of an image as it is stored, by the head of its file; None if Pillow cannot tell."""
+    Image.MAX_IMAGE_PIXELS = 4 * _most_pixels()
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return image.height, image.width
+    except Exception:  # on damaged files, Pillow's decoders raise nearly anything
+        return None
+
+
 def _most_pixels() -> int:
     text = os.environ.get(_MEGAPIXELS, "500")
     try:

@@ -39,6 +39,11 @@ def with_known(pair: Pair, checksums: str) -> Pair:
     return replace(pair, checksums=checksums)
 
 
+def content_name(pair: Pair) -> str:
+    """Return a name for the contents of a checked pair, 32 hexadecimal digits."""
+    return hashlib.blake2b(pair.checksums.encode(), digest_size=_BYTES).hexdigest()
+
+
 def _of_file(path: Path) -> str:
     try:
         with path.open("rb") as file:

@@ -47,13 +47,7 @@ def build_transform(
     Raises:
         UserError: Unknown names or arguments, wrong values, or a transform that changes size or type.
     """
-    height, width = size
-    first: A.BasicTransform
-    if crop is None:
-        first = A.Resize(height, width, **_RESIZING)
-    else:
-        _check_arguments("augment.crop", crop, ["scale", "ratio"])
-        first = _construct("augment.crop", A.RandomResizedCrop, {**crop, "size": size, **_RESIZING})
+    first = A.Resize(*size, **_RESIZING) if crop is None else _random_crop(size, crop)
     steps = [_step(name, arguments) for name, arguments in transforms.items()]
     for name, step in zip(transforms, steps, strict=True):
         _check_step(name, step, size)
@@ -62,6 +56,25 @@ def build_transform(
     # resizing supports it.
     first.mask_interpolation = cv2.INTER_NEAREST_EXACT
     return whole
+
+
+def _random_crop(size: tuple[int, int], crop: Mapping[str, Any]) -> A.BasicTransform:
+    _check_arguments("augment.crop", crop, ["scale", "ratio"])
+    return _construct("augment.crop", A.RandomResizedCrop, {**crop, "size": size, **_RESIZING})
+
+
+def crop_ranges(size: tuple[int, int], crop: Mapping[str, Any]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the ranges of a random crop's share of the photo's area, and of its width / height."""
+    made: Any = _random_crop(size, crop)
+    return made.scale, made.ratio
+
+
+def resize(
+    photo: NDArray[np.uint8], mask: NDArray[np.uint8], size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a photo (H, W, 3) and its mask (H, W), resized as `build_transform` does without a crop."""
+    out = build_transform(size, None, {})(image=photo, mask=mask)
+    return out["image"], out["mask"]
 
 
 def _step(name: str, arguments: Mapping[str, Any] | None) -> A.BasicTransform:

@@ -1,5 +1,7 @@
 """Versions of segtune and of the libraries that a result may depend on."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 import cv2
 import numpy as np
 import torch
@@ -18,3 +20,15 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
     }
+
+
+def installed(*libraries: str) -> dict[str, str]:
+    """Return the versions of installed distributions by name; empty for one of which another build is installed."""
+
+    def find(library: str) -> str:
+        try:
+            return version(library)
+        except PackageNotFoundError:
+            return ""
+
+    return {library: find(library) for library in libraries}

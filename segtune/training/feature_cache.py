@@ -48,9 +48,11 @@ def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
     epochs = run.span(phase).epochs
     record, seconds = _measure(run, form)
     bytes_each = sum(value.nbytes for value in record.values())
+    photos = run.loader.dataset.photos
+    reduced = {"photos": "reduced"} if photos else {}
     stores, texts = list[Store | None](), list[str]()
     for of, count, uses, size, given in (
-        ("training", len(pairs), min(views, epochs), data.size, views_of(settings)),
+        ("training", len(pairs), min(views, epochs), data.size, views_of(settings) | reduced),
         ("validation", len(val_pairs), 1, data.evaluation_size, views_of(settings, validation=True)),
     ):
         scale = math.prod(size) / math.prod(data.size)
@@ -64,7 +66,7 @@ def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
             store, why = None, f"to write and read them takes about {taken:,.1f} s, to compute them {anew:,.1f} s"
         stores.append(store)
         texts.append(_line(phase.name, count, uses, needed, anew - taken, store, why))
-    dataset = build_dataset(pairs, data, settings.augment, cache.seed, by_content=True)
+    dataset = build_dataset(pairs, data, settings.augment, cache.seed, by_content=True, photos=photos)
     workers = worker_count(settings.train.workers, compute.device)
     loader = FeatureLoader(model, dataset, run.batches, views, stores[0], form, data.size, workers)
     trunk: Any = model.backbone
@@ -111,7 +113,7 @@ def choose_store(
     if needed > cache.limit_gb * _GB:
         return None, f"they would take {needed / _GB:.1f} GB, more than cache.limit_gb={cache.limit_gb:g}"
     if cache.mode != "memory":
-        store, why = _folder_store(cache, needed, name, facts)
+        store, why = folder_store(cache, needed, name, facts)
         if store or cache.mode == "disk":
             return store, why
     if needed * int(os.environ.get("LOCAL_WORLD_SIZE", distributed.world())) > free_memory() / 2:
@@ -119,9 +121,10 @@ def choose_store(
     return MemoryStore(), "in memory"
 
 
-def _folder_store(
+def folder_store(
     cache: CacheSettings, needed: int, name: Callable[[], str], facts: Mapping[str, Any]
 ) -> tuple[Store | None, str]:
+    """Return a store in a folder of the cache, None if there is no room, and where that is or why, as text."""
     try:
         root = cache_root(cache.folder)
     except UserError as error:

@@ -8,17 +8,18 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from segtune.data.record import content_name
 from segtune.data.sources.base import Pair
 from segtune.models.model import SegmentationModel
 from segtune.models.split import Crossing
 from segtune.models.state_dicts import BATCH_COUNTER
 from segtune.runtime.device import Device
+from segtune.runtime.versions import installed
 from segtune.training.feature_store import Record
 
 #: To be raised when what earlier versions of segtune kept no longer holds.
@@ -87,7 +88,7 @@ def _first(value: Tensor) -> Tensor:
 
 def record_name(pair: Pair, view: int) -> str:
     """Return the name of what is kept of an image and its mask in a view, by their content."""
-    return f"{hashlib.blake2b(pair.checksums.encode(), digest_size=16).hexdigest()}-{view}"
+    return f"{content_name(pair)}-{view}"
 
 
 def folder_name(model: SegmentationModel, form: FeatureForm, views: Mapping[str, Any]) -> str:
@@ -108,7 +109,7 @@ def folder_name(model: SegmentationModel, form: FeatureForm, views: Mapping[str,
         "layers": {name: repr(module) for name, module in frozen.named_modules() if name},
         "precision": [form.compute.device.type, form.compute.precision, str(form.dtype), form.batch_size],
         "views": views,
-        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "libraries": installed(*_LIBRARIES),
     }
     found.update(json.dumps(facts, sort_keys=True).encode())
     tensors = {**frozen.state_dict(), "mean": model.mean, "std": model.std}
@@ -117,10 +118,3 @@ def folder_name(model: SegmentationModel, form: FeatureForm, views: Mapping[str,
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except Exception:  # another distribution of it is installed
-        return ""

@@ -34,6 +34,7 @@ from segtune.training.freezing import audit, train_mode
 from segtune.training.invariants import check_members, check_unchanged, fingerprint
 from segtune.training.optim import build_optimizer
 from segtune.training.phases import Phase, enter
+from segtune.training.photo_cache import reduced_photos
 from segtune.training.run_folder import as_yaml, check_run_folder, write_settings
 from segtune.training.schedules import build_schedule, check_schedule
 from segtune.training.signals import stop_signals
@@ -83,7 +84,10 @@ def fit(
     state = replace(resumed.state) if resumed and resumed.state else State()
     optim_states = resumed.optimizer if resumed and resumed.optimizer else {}
     train, data = settings.train, settings.data
-    dataset = build_dataset(splits["train"], data, settings.augment, settings.seed)
+    photos, kept = reduced_photos(settings, splits["train"])
+    if kept:
+        say(kept)
+    dataset = build_dataset(splits["train"], data, settings.augment, settings.seed, photos=photos)
     batches = EpochBatches(
         len(dataset), train.batch_size, settings.seed, rank=distributed.rank(), world=distributed.world()
     )

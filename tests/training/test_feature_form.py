@@ -124,7 +124,7 @@ def test_another_weight_layer_view_or_precision_has_another_name(
     split.get_submodule("backbone.layer1.0.conv2").dilation = (2, 2)
     others.add(folder_name(split, FULL, VIEWS))
     split.get_submodule("backbone.layer1.0.conv2").dilation = (1, 1)
-    monkeypatch.setattr(feature_form, "_version", lambda library: "another")
+    monkeypatch.setattr(feature_form, "installed", lambda *libraries: "another")
     others.add(folder_name(split, FULL, VIEWS))
     monkeypatch.undo()
     assert name not in others

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from segtune.data.sources.base import Pair, Problem
 from segtune.errors import UserError
 from segtune.runtime.files import write_atomically
 from segtune.runtime.paths import user_cache
+from segtune.runtime.versions import installed
 from segtune.version import __version__
 
 #: To be raised when a check finds something else than before.
@@ -75,7 +75,7 @@ def _place(
                     files.setdefault(split, []).append([pair.name, os.path.abspath(path), *place])
         facts_of_all = {
             "format": _FORMAT,
-            "versions": [__version__, *map(_version, _LIBRARIES)],
+            "versions": installed(*_LIBRARIES) | {"segtune": __version__},
             "limit": os.environ.get("SEGTUNE_MAX_MEGAPIXELS"),
             "foreground": repr(foreground),
             "max_value": max_value,
@@ -85,13 +85,6 @@ def _place(
         return user_cache("checks") / f"{name}.json", now - newest > _SETTLED
     except (OSError, UserError):
         return None, False
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return ""
 
 
 def _read(path: Path, pairs: Mapping[str, Pair]) -> tuple[dict[str, Pair], list[Problem]] | None:

@@ -1,0 +1,85 @@
+"""Photos that are much larger than training needs: shrunk once, by area averaging, and kept."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segtune.data.labels import Foreground
+from segtune.data.record import content_name
+from segtune.data.sources.base import Pair
+from segtune.data.transforms import crop_ranges, resize
+
+log = logging.getLogger(__name__)
+
+#: Photos are reduced if they are so many times as large as needed; the smallest crop then keeps so many times the size
+#: of the network's input.
+_LARGE, _MARGIN = 4.0, 2.0
+
+
+class Keeper(Protocol):
+    """Keeps tensors by name."""
+
+    def read(self, name: str) -> Mapping[str, Tensor] | None:
+        """Return what is kept, None if it is missing or damaged."""
+
+    def write(self, name: str, record: Mapping[str, Tensor]) -> None:
+        """Keep tensors; raises OSError if that is impossible."""
+
+
+class ReducedPhotos:
+    """Reads photos and masks; those of photos that are four times as large as training needs, or larger, reduced.
+
+    With a random crop, needed is that the smallest one still has the network's input size; the reduced photo has twice
+    that. Without a crop it has the input's size itself, so no sample changes. Whether a reduced photo is kept does not
+    matter for its content. Smaller photos stay as they are.
+    """
+
+    def __init__(self, size: tuple[int, int], crop: Mapping[str, Any] | None, store: Keeper | None = None) -> None:
+        """Create a reader for the network's input size, height and width, and the settings `augment.crop`."""
+        self.size, self.store = size, store
+        self.ranges = None if crop is None else crop_ranges(size, crop)
+
+    def target(self, height: int, width: int) -> tuple[int, int] | None:
+        """Return the height and width to which a photo is reduced; None if it stays as it is."""
+        if self.ranges is None:
+            target, needed = self.size, max(self.size[0] / height, self.size[1] / width)
+        else:
+            (least, _), (narrow, wide) = self.ranges
+            # The sides of the smallest crop that RandomResizedCrop draws, or takes where none fits.
+            crop_height = min(math.sqrt(height * width * least / wide), height, width / narrow)
+            crop_width = min(math.sqrt(height * width * least * narrow), width, height * wide)
+            needed = max(self.size[0] / crop_height, self.size[1] / crop_width)
+            target = math.ceil(height * _MARGIN * needed), math.ceil(width * _MARGIN * needed)
+        return target if needed <= 1 / _LARGE else None
+
+    def read(
+        self, pair: Pair, foreground: Foreground, max_value: int | None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return a photo (H, W, 3) and its foreground (H, W), 0 or 1, reduced if the photo is large.
+
+        Raises:
+            ImageError: A file cannot be read.
+        """
+        name = f"{content_name(pair)}-0" if pair.checksums else ""
+        if self.store and name and (record := self.store.read(name)):
+            return record["photo"].numpy(), record["mask"].numpy()
+        mask = foreground(pair.read_mask()).astype(np.uint8)
+        photo = pair.read_photo(max_value)
+        if target := self.target(*photo.shape[:2]):
+            photo, mask = resize(photo, mask, target)
+            if self.store and name:
+                self._keep(self.store, name, photo, mask)
+        return photo, mask
+
+    def _keep(self, store: Keeper, name: str, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+        try:
+            store.write(name, {"photo": torch.from_numpy(photo), "mask": torch.from_numpy(mask)})
+        except OSError as error:
+            log.warning("Reduced photos are no longer kept: %s. They are read from their files each time.", error)
+            self.store = None
