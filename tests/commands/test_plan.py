@@ -2,7 +2,9 @@
 
 import json
 import re
-from dataclasses import replace
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +65,25 @@ PHASES = {
 }
 
 
-def test_the_facts_of_each_phase(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = settings(weights, PHASES, output=str(tmp_path / "plan.json"), details=True, summary=True)
-    shown = commands.plan(chosen)
-    written = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+@dataclass(frozen=True)
+class Planned:
+    """What `plan` returns, prints and writes."""
+
+    shown: list[dict[str, Any]]
+    out: str
+    written: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def planned(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Planned:
+    path = tmp_path_factory.mktemp("plan") / "plan.json"
+    with redirect_stdout(StringIO()) as out:
+        shown = commands.plan(settings(weights, PHASES, output=str(path), details=True, summary=True))
+    return Planned(shown, out.getvalue(), json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_the_facts_of_each_phase(weights: Path, planned: Planned) -> None:
+    shown, written = planned.shown, planned.written
     assert written["phases"] == shown
     head, deep, last = shown
     assert [(f["trains"], f["frozen"]) for f in (head, deep)] == [
@@ -79,7 +96,7 @@ def test_the_facts_of_each_phase(weights: Path, tmp_path: Path, capsys: pytest.C
         "trainable": 3 * 64 * 49,
         "parameters": 3 * 64 * 49 + 2 * 64,
     }
-    model = build_start(chosen).model
+    model = build_start(settings(weights, PHASES)).model
     decoder = sum(p.numel() for p in model.decoder.parameters())
     tensors = len(list(model.decoder.parameters()))
     assert (head["trainable"], head["optimizer_tensors"]) == (decoder, tensors)
@@ -88,12 +105,12 @@ def test_the_facts_of_each_phase(weights: Path, tmp_path: Path, capsys: pytest.C
     costs = [f["step_flops"] for f in shown]
     assert costs[0] < costs[1] < costs[2] <= last["everything"]["step_flops"]
     assert head["step_bytes"] < deep["step_bytes"] < last["everything"]["step_bytes"]
-    out = capsys.readouterr().out
+    out = planned.out
     assert out.count("features  up to layer") == 2
     assert "features  nothing to keep" in out
     assert "decoder.classifier.bias" in out
     assert out.count("frozen") > 50
-    assert not (tmp_path / "there").exists()
+    assert not Path("there").exists()
     check_tensors(model, shown)
     check_layers(model, written)
 
@@ -185,15 +202,10 @@ def test_pictures_that_cannot_be_written(
     assert refused(capsys, *TIMM, f"picture={picture}").startswith(message)
 
 
-@pytest.fixture(scope="module")
-def planned(weights: Path) -> list[dict[str, Any]]:
-    return commands.plan(settings(weights, PHASES))
-
-
-def test_the_optimizers_bytes_are_those_of_a_real_one(weights: Path, planned: list[dict[str, Any]]) -> None:
+def test_the_optimizers_bytes_are_those_of_a_real_one(weights: Path, planned: Planned) -> None:
     chosen = settings(weights, PHASES)
     built = build_start(chosen)
-    for phase, shown in zip(plan_phases(chosen, built), planned, strict=True):
+    for phase, shown in zip(plan_phases(chosen, built), planned.shown, strict=True):
         enter(built, phase)
         optimizer = build_optimizer(chosen.optimizer, built.model, phase.settings, built.blocks)
         built.model.eval()
@@ -204,9 +216,9 @@ def test_the_optimizers_bytes_are_those_of_a_real_one(weights: Path, planned: li
         built.model.zero_grad()
 
 
-def test_the_heading_of_a_phase(weights: Path, planned: list[dict[str, Any]]) -> None:
+def test_the_heading_of_a_phase(weights: Path, planned: Planned) -> None:
     chosen = settings(weights, PHASES)
-    lines = [brief(f, phase) for f, phase in zip(planned, chosen.freeze.phases.values(), strict=True)]
+    lines = [brief(f, phase) for f, phase in zip(planned.shown, chosen.freeze.phases.values(), strict=True)]
     assert lines[0][:2] == ["trains  decoder", "frozen  stem … layer2"]
     assert lines[0][3:] == ["gradients stop at decoder.project.0", "epochs  1, adamw at 0.001"]
     assert lines[1][-1] == (
@@ -222,6 +234,7 @@ def test_random_weights_are_never_frozen() -> None:
     assert shown[0]["step_flops"] == shown[0]["everything"]["step_flops"]
 
 
+@pytest.mark.usefixtures("without_costs")
 def test_weights_are_assumed_and_not_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
     """There are none: the tests' caches are empty, and the network is off."""
     shown = commands.plan(settings("auto", {"head": PHASES["head"]}))
@@ -232,6 +245,7 @@ def test_weights_are_assumed_and_not_looked_for(capsys: pytest.CaptureFixture[st
     assert "warning" not in out
 
 
+@pytest.mark.usefixtures("without_costs")
 def test_a_plan_shows_what_is_restored(weights: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Of the backbone nothing, for it is of another network, as its settings say."""
     chosen = settings(weights, {"head": PHASES["head"]})
@@ -297,7 +311,7 @@ def test_questions_leave_the_model_as_it_was(weights: Path, state: str, monkeypa
     plan_phases(chosen, built)
     assert traces(built) == before
     for phase in [*phases, everything(phases[0])]:
-        for ask in (facts, cost_of, tensor_facts):
+        for ask in (facts, tensor_facts):  # both ask for the costs
             ask(built, phase, chosen, compute)
             assert traces(built) == before
     monkeypatch.setattr(plan, "estimate", lambda *_: 1 / 0)
