@@ -82,7 +82,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return through(form, model, images)
 
     monkeypatch.setattr(FeatureForm, "through", counted)
-    monkeypatch.setattr(feature_cache, "_measure", lambda *_: ({"a": torch.zeros(250)}, 0.01))
+    monkeypatch.setattr(feature_cache, "_measure", lambda *_: ({"a": torch.zeros(250)}, 10.0))  # so auto keeps it
     return found
 
 
