@@ -17,6 +17,7 @@ from segtune.models.taps import ambiguity, common_form
 Blocks = Mapping[str, Sequence[str]]
 
 _RANGE = re.compile(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*")
+_PREFIX = re.compile(r"^(re:)?decoder\\?\.")
 _INDEX = re.compile(r"[-:,\s\d]*[:\d][,\s]*")
 
 
@@ -79,7 +80,9 @@ class Selection:
         return found
 
     def of_decoder(self, item: str) -> list[str]:
-        """Return the modules that an item means, itself a path inside the decoder or a pattern, as paths in the model.
+        """Return the modules that an item means, a path inside the decoder or a pattern, as paths in the model.
+
+        `decoder.` in front, as in the heading of a phase, may be left out.
 
         Raises:
             UserError: It means none.
@@ -87,7 +90,8 @@ class Selection:
         decoder = self.model.get_submodule("decoder")
         kept = [path for path, _ in decoder.named_modules() if path]
         parameters = [name for name, _ in decoder.named_parameters()]
-        return [f"decoder.{path}" for path in matching(item, kept, self.setting, parameters)]
+        inside = _PREFIX.sub(r"\1", item)
+        return [f"decoder.{path}" for path in matching(inside, kept, self.setting, parameters)]
 
     def of_model(self, item: str) -> list[str]:
         """Return the modules that an item means, as paths in the model; `backbone.` in front may be left out.

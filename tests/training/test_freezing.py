@@ -230,6 +230,10 @@ def error(**given) -> str:
         ("all", ["decoder"]),
         (["score"], ["decoder.score"]),
         (["join"], ["decoder.join", "decoder.join.0", "decoder.join.1"]),  # not decoder.joined
+        (
+            ["decoder.score", "re:decoder\\.joi.", "re:decoder.joined"],
+            ["decoder.score", "decoder.join", "decoder.joined"],
+        ),
         (["re:join"], ["decoder.join"]),  # the expression is of the whole name
         (["re:join.*"], ["decoder.join", "decoder.join.0", "decoder.join.1", "decoder.joined"]),
         (["re:.*\\.1", "score"], ["decoder.join.1", "decoder.score"]),
@@ -262,7 +266,7 @@ DECODER_NAMES = "The names are: join, join.0, join.1, joined, score."
         ({"backbone": ["re:lock1"]}, f"backbone: 're:lock1' matches nothing. {BACKBONE_NAMES}"),
         ({"decoder": ["re:"]}, f"decoder: 're:' matches nothing. {DECODER_NAMES}"),
         ({"decoder": ["scores"]}, f"decoder: 'scores' matches nothing. Did you mean score? {DECODER_NAMES}"),
-        ({"decoder": ["score", "decoder.join"]}, f"decoder: 'decoder.join' matches nothing. {DECODER_NAMES}"),
+        ({"decoder": ["score", "decoder.cat"]}, f"decoder: 'cat' matches nothing. {DECODER_NAMES}"),
         (
             {"backbone": ["re:block[1"]},
             "backbone: 're:block[1' is not a valid regular expression: unterminated character set at position 5.",
