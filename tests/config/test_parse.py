@@ -105,7 +105,7 @@ def test_losses_of_earlier_files_name_the_options_of_all() -> None:
             [1, "x"],
             "data.foreground[1]: got 'x'; expected: a valid integer, or a colour, such as '#ff8000'.",
         ),
-        ("optimizer.betas", [0.9, 2], "optimizer.betas[1]: got 2; expected: less than or equal to 1."),
+        ("optimizer.betas", [0.9, 2], "optimizer.betas[1]: got 2; expected: less than 1."),
         ("decoder.atrous_rates", [6, 12, -1], "decoder.atrous_rates[2]: got -1; expected: greater than or equal to 1."),
         (
             "freeze.phases.all.backbone",
