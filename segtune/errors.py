@@ -36,13 +36,17 @@ class Interrupted(KeyboardInterrupt):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the sentence " Did you mean X?" with the known name closest to a wrong one, or "" if none is close."""
-    near = close_matches(name, known, 1)
+    near = close_matches(name, (each for each in known if each != name), 1)
     return f" Did you mean {near[0]}?" if near else ""
 
 
 def close_matches(name: str, known: Iterable[str], most: int, cutoff: float = 0.6) -> list[str]:
-    """Return up to `most` known names whose similarity to a wrong one is at least `cutoff` (0 to 1), closest first."""
-    return difflib.get_close_matches(name, list(known), most, cutoff)
+    """Return up to `most` known names whose similarity to a wrong one is at least `cutoff` (0 to 1), closest first.
+
+    Upper and lower case count as the same.
+    """
+    folded = {each.casefold(): each for each in known}
+    return [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, most, cutoff)]
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

@@ -21,6 +21,8 @@ from segtune.errors import (
 def test_nearest() -> None:
     assert nearest("bacth_size", ["batch_size", "clip"]) == " Did you mean batch_size?"
     assert nearest("qqq", ["batch_size"]) == ""
+    assert nearest("SGD", ["adam", "sgd"]) == " Did you mean sgd?"
+    assert nearest("momentum", ["momentum"]) == ""  # the name itself is no help
 
 
 def test_close_matches_are_ordered_and_limited() -> None:

@@ -50,7 +50,9 @@ def _describe(error: ValidationError, schema: dict[str, Any], noun: str) -> Iter
         name, value, kind = ".".join(parts).replace(".[", "["), problem["input"], problem["type"]
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         if kind == "unexpected_keyword_argument":
-            yield f"{name}: there is no such {noun}.{nearest(parts[-1], names)}"
+            elsewhere = next(_groups_with(parts[-1], schema), None)
+            hint = f" Did you mean {elsewhere}.{parts[-1]}?" if elsewhere else nearest(parts[-1], names)
+            yield f"{name}: there is no such {noun}.{hint}"
         elif kind in ("missing", "missing_argument"):
             yield f"{name} is required. Set {name}=…"
         elif kind == "union_tag_invalid":
@@ -68,6 +70,14 @@ def _describe(error: ValidationError, schema: dict[str, Any], noun: str) -> Iter
         got = repr(value)
         got = got if len(got) <= _LONGEST else f"{got[:_LONGEST]}…"
         yield f"{name}: got {got}; expected: {', or '.join(dict.fromkeys(messages))}."
+
+
+def _groups_with(name: str, schema: dict[str, Any]) -> Iterator[str]:
+    """Yield the groups of settings that have one of this name."""
+    for group, each in schema.get("properties", {}).items():
+        kind = each.get("$ref", "").rpartition("/")[2]
+        if name in schema.get("$defs", {}).get(kind, {}).get("properties", {}):
+            yield group
 
 
 def _of_the_items(problems: Sequence[Any]) -> Iterator[Any]:

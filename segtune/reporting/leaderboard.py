@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
+from segtune.config.training_settings import PhaseSettings
 from segtune.errors import UserError
 from segtune.evaluation.selection import score_of
 from segtune.reporting.wording import Facts, interval_text, number
@@ -24,6 +25,12 @@ from segtune.runtime.paths import find_folder
 
 #: Settings that name where a run is written, which differ between any two runs.
 _LOCATIONS = ("run_dir", "resume")
+#: The default of each setting of a phase, as text.
+_OF_PHASES = {
+    each.name: str(each.default_factory() if each.default_factory is not MISSING else each.default)
+    for each in fields(PhaseSettings)
+    if each.default is not MISSING or each.default_factory is not MISSING
+}
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,13 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the names of the settings in which runs differ."""
     names = dict.fromkeys(name for each in settings for name in each)
-    return [name for name in names if len({each.get(name, "") for each in settings}) > 1]
+    return [name for name in names if len({each.get(name, _without(name)) for each in settings}) > 1]
+
+
+def _without(name: str) -> str:
+    """Return what a setting counts as in a run that lacks it: of a phase that the run lacks, the default."""
+    group, _, key = name.rpartition(".")
+    return _OF_PHASES.get(key, "") if group.startswith("freeze.phases.") else ""
 
 
 def link_to(report: Path, page: Path) -> str:

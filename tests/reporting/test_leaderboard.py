@@ -115,6 +115,12 @@ def test_settings_that_differ_or_are_missing_are_named() -> None:
     assert differing([{"a": "1"}]) == []
 
 
+def test_a_phase_that_some_runs_lack_differs_in_what_it_sets() -> None:
+    own = {"lr": "0.1", "gamma": "None", "freeze": "[]", "backbone": "all", "power": "2.0", "epochs": "3"}
+    phase = {f"freeze.phases.late.{key}": value for key, value in own.items()}
+    assert differing([phase, {}]) == [f"freeze.phases.late.{key}" for key in ("lr", "power", "epochs")]
+
+
 def test_links_are_relative_and_quoted(tmp_path: Path) -> None:
     report, page = tmp_path / "a b" / "100%" / "report.html", tmp_path / "pages" / "report.html"
     assert link_to(report, page) == ""  # there is none
