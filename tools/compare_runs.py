@@ -15,7 +15,7 @@ from typing import Any
 from segtune.errors import UserError
 from segtune.runtime.paths import find_checkpoint
 
-TIMES = ("seconds", "train_seconds", "cache_seconds", "trained_images", "images_per_second")
+TIMES = ("seconds", "train_seconds", "cache_seconds", "wait_seconds", "trained_images", "images_per_second")
 
 
 def differences(one: Path, other: Path) -> list[str]:
