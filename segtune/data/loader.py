@@ -206,7 +206,9 @@ def _put(made: "queue.Queue[Any]", item: Any, ended: threading.Event) -> None:
 
 def _explained(error: BaseException) -> BaseException:
     """Return the error of a data loader, with an explanation if a worker has ended."""
-    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+    # A worker that ends while it hands over a batch breaks the connection before PyTorch notices its end.
+    broken = isinstance(error, ConnectionError | EOFError)
+    if not broken and not (isinstance(error, RuntimeError) and "DataLoader worker" in str(error)):
         return error
     return StoppedError(
         "A worker process that reads images has ended: it was killed, most likely because the system has run out of "

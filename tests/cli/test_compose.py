@@ -62,6 +62,7 @@ def test_a_root_means_a_folder_of_data(
     assert f"{data['name']} {data['root']} {data['image_size']}" == expected
 
 
+@pytest.mark.slow
 def test_each_run_of_a_sweep_has_its_own_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SEGTUNE_SHARED", raising=False)

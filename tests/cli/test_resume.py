@@ -61,6 +61,7 @@ def assert_same_end(one: Path, other: Path) -> None:
         torch.testing.assert_close(part(contents[0]), part(contents[1]), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 @pytest.mark.parametrize(
     "change", [slow("freeze.phases.two.epochs=2"), "+freeze.phases.late={backbone: all, epochs: 1, lr: 1e-3}"]
@@ -303,6 +304,7 @@ def test_what_a_killed_process_left_half_written_is_removed(first: Path) -> None
     assert not [path for path in left if path.exists()]
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_a_disk_that_is_full_keeps_the_last_checkpoint(
     capsys: pytest.CaptureFixture[str], first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

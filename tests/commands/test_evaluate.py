@@ -290,6 +290,7 @@ def test_data_of_the_training_run_that_are_gone_are_named(
     assert f"{into} is inside the data set" in refused(capsys, f"checkpoint={run}/checkpoints/best.pt", into)
 
 
+@pytest.mark.slow
 def test_two_checkpoints_are_compared_picture_by_picture(run: Path, photos: Path, tmp_path: Path) -> None:
     two = f"checkpoint=[{run}/checkpoints/best.pt,{run}/checkpoints/last.pt]"
     facts = evaluate(run, photos, tmp_path / "two", two)
@@ -301,6 +302,7 @@ def test_two_checkpoints_are_compared_picture_by_picture(run: Path, photos: Path
     assert facts["compared"]["dice_mean"] == pytest.approx(alone["dice_mean"])
 
 
+@pytest.mark.slow
 def test_averaging_changes_the_prediction_and_is_said(run: Path, photos: Path, tmp_path: Path) -> None:
     facts = evaluate(run, photos, tmp_path / "tta", "tta.flips=true", "tta.scales=[0.75,1.0]", "tune=false")
     assert facts["tta"] == {"flips": True, "scales": [0.75, 1.0]}
@@ -374,6 +376,7 @@ def test_the_report_of_a_run_in_a_browser(run: Path, browse: Callable[..., dict]
     assert len(text) < 5e6
 
 
+@pytest.mark.slow
 def test_the_report_of_an_evaluation_in_a_browser(tested: tuple[Path, dict], browse: Callable[..., dict]) -> None:
     text = (tested[0] / "report.html").read_text(encoding="utf-8")
     check(browse(text), 2 * len(re.findall("<figure>", text)), 7)

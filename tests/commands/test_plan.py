@@ -168,6 +168,7 @@ def without_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "estimate", lambda *_: cost)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_80_columns", "without_costs")
 def test_the_layers_fit_80_columns_and_the_model_is_drawn(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -104,6 +104,7 @@ def test_three_taps_for_fcn8s(images: Path, weights: Path, tmp_path: Path, capsy
     assert max(row["layers"].count("+") for row in rows) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_random_weights_are_refused_unless_asked_for(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

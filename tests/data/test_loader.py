@@ -212,7 +212,8 @@ def test_a_worker_that_is_killed_is_an_error(pairs: list[Pair], handler: bool) -
 
 def test_errors_of_the_data_loader_are_explained() -> None:
     ended = RuntimeError("DataLoader worker (pid(s) 12) exited unexpectedly")
-    assert isinstance(module._explained(ended), StoppedError)
+    for error in (ended, ConnectionResetError(104, "Connection reset by peer"), EOFError()):
+        assert isinstance(module._explained(error), StoppedError)
     other = RuntimeError("a bug")
     assert module._explained(other) is other
 

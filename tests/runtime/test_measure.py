@@ -53,6 +53,7 @@ def test_a_step_is_measured_without_what_its_parent_holds(jobs: ModuleType) -> N
     assert 0.1 <= measured.seconds < 1.0
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_says_why_and_runs_with_as_many_threads_as_here(jobs: ModuleType) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(3)

@@ -216,6 +216,7 @@ def rows_of(folder: Path) -> list[tuple[str, int, float]]:
         return [(row["phase"], int(row["skipped_steps"]), float(row["lr"])) for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 @trains
 @quickly
 def test_a_phase_of_steps_makes_up_for_skipped_ones_and_resumes_to_the_bit(
@@ -257,6 +258,7 @@ def test_a_phase_of_steps_makes_up_for_skipped_ones_and_resumes_to_the_bit(
     assert scalers[0] == scalers[1]
 
 
+@pytest.mark.slow
 @trains
 @quickly
 def test_a_run_whose_every_step_overflows_ends_with_the_cause(

@@ -111,6 +111,7 @@ def test_without_augmentation_kept_features_change_no_bit(
     assert summary["wait_seconds"] == round(state.wait_seconds, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["disk", slow("memory")])
 def test_views_are_kept_as_they_are_computed(
     mode: str, straight: Path, discs: Path, tmp_path: Path, computed: list[int]

@@ -196,6 +196,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_starts_anew(
     assert_same_end(finished[0], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_phase_that_has_converged_hands_over(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,6 +269,7 @@ def test_a_val_split_without_an_object_makes_no_epoch_the_best(
     assert "No validation image has an object, so no epoch is the best: best.pt is the last, 3, after" in out
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_goes_on(discs: Path, tmp_path: Path) -> None:
     """Its rows lack the Dice of images with an object."""
 
@@ -470,6 +472,7 @@ def test_memory_that_runs_out_is_one_message(discs: Path, tmp_path: Path, monkey
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [2, slow(1)])
 def test_a_wish_to_stop_is_heard_while_the_loader_waits(
     finished: tuple[Path, dict], discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int

@@ -437,6 +437,7 @@ def test_a_mistake_in_the_phases_is_one_message(
     assert not list(desk.rglob("*.pt"))  # no training has begun
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_a_tensor_that_no_gradient_reaches_is_one_message(
     desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -96,6 +96,7 @@ class Killed(BaseException):
     """What a kill is to a test: nothing is saved or closed."""
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 @pytest.mark.usefixtures("quick", "without_reports", "files_in_order")
 def test_a_killed_and_resumed_run_logs_every_step_once(
