@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segtune.data.labels import Foreground
-from segtune.data.record import content_name
+from segtune.data.record import content_name, is_unchanged
 from segtune.data.sources.base import Pair
 from segtune.data.transforms import crop_ranges, resize
 
@@ -73,7 +73,7 @@ class ReducedPhotos:
         photo = pair.read_photo(max_value)
         if target := self.target(*photo.shape[:2]):
             photo, mask = resize(photo, mask, target)
-            if self.store and name:
+            if self.store and name and is_unchanged(pair):  # else it would be kept under the name of what was there
                 self._keep(self.store, name, photo, mask)
         return photo, mask
 

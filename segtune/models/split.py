@@ -3,7 +3,6 @@
 The values that cross from one to the other can be kept, so that the first part runs once for each image.
 """
 
-import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from segtune.models.layer_info import without_values
 from segtune.models.receptive_field import PROBE_SIZE
 
 
@@ -118,6 +118,5 @@ def _tensor_nodes(trunk: Any, graph: fx.Graph) -> set[fx.Node]:
             return value
 
     with torch.no_grad():
-        empty = copy.deepcopy(trunk).to("meta").eval()
-        Watching(empty, graph=graph).run(torch.zeros(1, 3, *PROBE_SIZE, device="meta"))
+        Watching(without_values(trunk).eval(), graph=graph).run(torch.zeros(1, 3, *PROBE_SIZE, device="meta"))
     return found

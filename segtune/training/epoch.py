@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segtune.errors import DivergedError, Interrupted
-from segtune.losses import build_loss
+from segtune.losses import Loss, build_loss
 from segtune.runtime import distributed
 from segtune.runtime.console import bar
 from segtune.runtime.device import Device
@@ -35,7 +35,7 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
         UserError: A trainable parameter gets no gradient.
     """
     state, settings, batches = run.state, run.settings, run.batches
-    accumulate = settings.train.accumulate
+    loss_fn, accumulate = build_loss(settings.loss), settings.train.accumulate
     batches.epoch = number = len(state.rows) + 1
     began, trained, filled, step = time.perf_counter(), 0, 0.0, run.step
     saved = now = began
@@ -51,7 +51,7 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
             # Every image of a step has the same weight; the gradients of the processes are averaged.
             weight = mine * distributed.world() / of_step
             with distributed.no_sync(network, whole):
-                loss = _backward(run, network, optim_state, batch, weight)
+                loss = _backward(run, network, optim_state, loss_fn, batch, weight)
             loss_sum = distributed.all_reduce_sum([loss.item() * mine])[0]
             if not np.isfinite(loss_sum):
                 raise _diverged(run, phase, state.step + 1, f"the loss is {loss_sum / everyones}")
@@ -92,12 +92,14 @@ def _count_time(run: Run, seconds: float, loss_sum: float, images: int, *, first
     return filling
 
 
-def _backward(run: Run, network: nn.Module, optim_state: OptimState, batch: dict[str, Any], weight: float) -> Tensor:
+def _backward(
+    run: Run, network: nn.Module, optim_state: OptimState, loss_fn: Loss, batch: dict[str, Any], weight: float
+) -> Tensor:
     """Add the gradients of a batch's loss, times a weight; return the loss."""
     images, masks = (batch[key].to(run.compute.device, non_blocking=True) for key in ("image", "mask"))
     with run.compute.autocast():
         logits = network(images)
-    loss = build_loss(run.settings.loss)(logits, masks)
+    loss = loss_fn(logits, masks)
     optim_state.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
     return loss
 

@@ -85,7 +85,7 @@ class FeatureLoader:
         there = self.store.names() if self.store else ()
         for whole, group in groupby(wanted, lambda keys: all(self._name(*key) in there for key in keys)):
             # Those to compute are asked for together, so that the next ones are prepared meanwhile.
-            for batches in map(list, zip(group, strict=True)) if whole else [list(group)]:
+            for batches in ([keys] for keys in group) if whole else [list(group)]:
                 if batch := self._timed(batches[0]) if whole else None:
                     yield batch
                 elif (yield from self._computed(batches, give_up)) < len(batches):

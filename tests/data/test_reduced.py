@@ -133,3 +133,16 @@ def test_pairs_without_checksums_are_not_kept(pair: Pair, tmp_path: Path) -> Non
     photos = ReducedPhotos(SIZE, CROP, FolderStore(tmp_path / "kept", {}))
     assert same(samples(unchecked, photos, CROP), samples(pair, ReducedPhotos(SIZE, CROP), CROP))
     assert not (tmp_path / "kept").exists()
+
+
+def test_a_photo_that_has_changed_since_it_was_checked_is_not_kept(pair: Pair, tmp_path: Path) -> None:
+    """It would be under the name of the photo that was there, and other runs would take it for that one."""
+    store = FolderStore(tmp_path / "kept", {})
+    photos = ReducedPhotos(SIZE, None, store)
+    before = pair.photo.read_bytes()
+    Image.new("RGB", (400, 300)).save(pair.photo)
+    photos.read(pair, Foreground(), None)
+    assert list(store.names()) == []
+    pair.photo.write_bytes(before)
+    photos.read(pair, Foreground(), None)
+    assert len(store.names()) == 1
