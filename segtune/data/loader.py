@@ -143,8 +143,6 @@ class BatchLoader:
                         if waited > _LONG and not warned:
                             log.warning(_SLOW, waited)
                             warned = True
-                    except RuntimeError as error:  # of PyTorch's handler of SIGCHLD, where another loader has set it
-                        raise _explained(error) from error
                 if item is None:
                     return
                 if isinstance(item, BaseException):

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data._utils.signal_handling import _set_SIGCHLD_handler
 
 from segtune.data import loader as module
 from segtune.data.dataset import SegmentationDataset
@@ -201,11 +200,7 @@ def test_a_wish_to_stop_is_heard_while_a_batch_does_not_come(
 
 
 @pytest.mark.slow  # PyTorch looks every 5 s whether its workers live
-@pytest.mark.parametrize("handler", [False, True])
-def test_a_worker_that_is_killed_is_an_error(pairs: list[Pair], handler: bool) -> None:
-    """Also where a loader of another library, in the main thread, has let PyTorch watch for the end of workers."""
-    if handler:
-        _set_SIGCHLD_handler()
+def test_a_worker_that_is_killed_is_an_error(pairs: list[Pair]) -> None:
     with pytest.raises(StoppedError, match="A worker process that reads images has ended: it was killed, most likely"):
         list(troubled(pairs, "killed"))
 
