@@ -15,7 +15,10 @@ from typing import Any
 from segtune.errors import UserError
 from segtune.runtime.paths import find_checkpoint
 
-TIMES = ("seconds", "train_seconds", "cache_seconds", "wait_seconds", "trained_images", "images_per_second")
+TIMES = (
+    *("seconds", "train_seconds", "cache_seconds", "wait_seconds", "trained_images", "start_images", "start_seconds"),
+    *("images_per_second", "images_per_second_with_start"),
+)
 
 
 def differences(one: Path, other: Path) -> list[str]:

@@ -38,6 +38,8 @@ class State:
     `best_dice` is the `val_dice` of the epoch `best_epoch`. `frozen` holds the checksums of the phase's frozen tensors,
     `phases` the facts of the phases begun so far; the last is the running one. `skipped` counts the optimizer steps
     skipped in the running epoch, because of an overflow in fp16; `skipped_in_a_row` those since a step was made.
+    Of the `trained_images`, in `train_seconds`, the `start_images` are those of the first step, and of each first one
+    after a resume: it waits for worker processes to start and kernels to be chosen, which takes `start_seconds`.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -55,11 +57,20 @@ class State:
     seconds: _Amount = 0.0
     cache_seconds: _Amount = 0.0
     wait_seconds: _Amount = 0.0
+    start_images: _Count = 0
+    start_seconds: _Amount = 0.0
     rows: list[Row] = field(default_factory=list)
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
     frozen: dict[str, str] = field(default_factory=dict)
     skipped: _Count = 0
     skipped_in_a_row: _Count = 0
+
+    def rates(self) -> tuple[float, float]:
+        """Return the training images per second without the first step, if there were others, and with it."""
+        images, seconds = self.trained_images, self.train_seconds
+        later, their_seconds = images - self.start_images, seconds - self.start_seconds
+        whole = images / max(seconds, 1e-9)
+        return (later / max(their_seconds, 1e-9) if later else whole), whole
 
     def skipped_in(self, phase: str) -> int:
         """Return the optimizer steps skipped in a phase so far."""

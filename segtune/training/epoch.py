@@ -65,6 +65,7 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
             trained += everyones
             before, now = now, time.perf_counter()
             filled += _count_time(run, now - before, loss_sum, everyones, first=trained == everyones)
+            run.started |= whole
             if run.step_log and whole and run.step_log.is_due(step):
                 _log_step(run.step_log, step, run, optim_state, phase)
             rate = trained / (now - began - filled)
@@ -85,6 +86,8 @@ def _count_time(run: Run, seconds: float, loss_sum: float, images: int, *, first
     state.cache_seconds += filling
     state.wait_seconds += waited
     state.train_seconds += training
+    if not run.started:
+        state.start_images, state.start_seconds = state.start_images + images, state.start_seconds + training
     if run.step_log:
         run.step_log.add(loss_sum, images, training, waited)
     if not first and not (features and features.loader.store):  # kept features come without workers

@@ -245,7 +245,7 @@ def _row(run: Run, phase: str, result: Evaluation) -> Row:
 
 def _summary(run: Run) -> dict[str, Any]:
     state, counted = run.state, audit(run.model, run.built.blocks)
-    best = state.rows[state.best_epoch - 1]
+    best, (rate, rate_with_start) = state.rows[state.best_epoch - 1], state.rates()
     return {
         "val_dice": state.best_dice,
         "val_dice_object": best.get("val_dice_object", state.best_dice),
@@ -256,7 +256,8 @@ def _summary(run: Run) -> dict[str, Any]:
         "seconds": round(state.seconds, 1),
         "cache_seconds": round(state.cache_seconds, 1),
         "wait_seconds": round(state.wait_seconds, 1),
-        "images_per_second": round(state.trained_images / max(state.train_seconds, 1e-9), 2),
+        "images_per_second": round(rate, 2),
+        "images_per_second_with_start": round(rate_with_start, 2),
         "parameters": counted.total,
         "trainable_parameters": {name: each["trainable"] for name, each in state.phases.items()},
         "phases": state.phases,

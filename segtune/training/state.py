@@ -192,6 +192,7 @@ class Run:
     features: FeatureSource | None = None  # in the place of images in the running phase
     data: Mapping[str, Any] | None = None  # the record of its data
     step_log: StepLog | None = None  # only the first process has one
+    started: bool = False  # whether this process has made a step
     last_step: Mapping[str, float] = field(default_factory=dict)  # what the log tells of the last step
 
     @property

@@ -144,7 +144,7 @@ def test_what_is_written_is_format_3(built: BuiltModel, tmp_path: Path) -> None:
     assert {name: value for name, value in written.items() if name not in ("settings", "taps", "model")} == {
         "format": 3,
         "weights": {"source": None, "new": ["decoder"]},
-        "state": {**STATE, "cache_seconds": 0.0, "wait_seconds": 0.0},  # added later
+        "state": {**STATE, "cache_seconds": 0.0, "wait_seconds": 0.0, "start_images": 0, "start_seconds": 0.0},
         "movers": OPTIMIZER,
     }
 

@@ -28,8 +28,15 @@ def changed(*path: Any, to: Any) -> dict[str, Any]:
 
 def test_what_a_run_wrote_is_read() -> None:
     state = State.read(STATE, PHASES)
-    assert asdict(state) == STATE | {"cache_seconds": 0.0, "wait_seconds": 0.0}  # which were added later
+    later = {"cache_seconds": 0.0, "wait_seconds": 0.0, "start_images": 0, "start_seconds": 0.0}
+    assert asdict(state) == STATE | later
     check_facts("all", state.phases["all"])
+
+
+def test_the_rate_leaves_out_the_first_step_unless_it_is_the_only_one() -> None:
+    assert State(trained_images=40, train_seconds=12.0, start_images=8, start_seconds=4.0).rates() == (4.0, 40 / 12)
+    assert State(trained_images=8, train_seconds=4.0, start_images=8, start_seconds=4.0).rates() == (2.0, 2.0)
+    assert State(trained_images=8, train_seconds=4.0).rates() == (2.0, 2.0)  # of a file that lacks them
 
 
 def test_a_run_resumes_with_all_facts_of_its_phases() -> None:

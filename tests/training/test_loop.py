@@ -61,6 +61,11 @@ def test_a_run_leaves_what_the_design_promises(finished: tuple[Path, dict]) -> N
     assert image.shape == (2 * 256 + 4, 3 * 256, 3)
     assert len(list((folder / "tensorboard").rglob("events*"))) == 2
     assert sum(summary["trainable_parameters"].values()) == 2 * summary["parameters"]
+    state = Checkpoint.load(folder / "checkpoints" / "last.pt").state
+    assert state.start_images == settings(folder).train.batch_size < state.trained_images
+    assert 0 < state.start_seconds < state.train_seconds
+    rates = (summary["images_per_second"], summary["images_per_second_with_start"])
+    assert rates == tuple(round(rate, 2) for rate in state.rates())
 
 
 def test_the_same_settings_give_the_same_bits(finished: tuple[Path, dict], discs: Path, tmp_path: Path) -> None:
@@ -90,6 +95,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
         commands.train(chosen, folder)
     assert count == step
     commands.train(replace(chosen, resume=str(folder)), folder)
+    last = Checkpoint.load(folder / "checkpoints" / "last.pt")
+    assert last.state.start_images == (2 if step < 8 else 1) * chosen.train.batch_size  # each process has a first step
     assert same(weights_of(finished[0]), weights_of(folder))
     assert same(weights_of(finished[0], "best.pt"), weights_of(folder, "best.pt"))
     assert (finished[0] / "metrics.csv").read_bytes() == (folder / "metrics.csv").read_bytes()
@@ -118,6 +125,7 @@ def test_rmsprop_and_its_schedule_go_on_in_the_middle_of_an_epoch(
     torch.testing.assert_close(stopped.model, undisturbed.model, rtol=0, atol=0)
     assert undisturbed.optimizer
     assert stopped.optimizer
+    assert stopped.state.start_images == 2 * undisturbed.state.start_images == 2 * 2 * chosen.train.batch_size
     for part in ("optimizer", "schedule"):
         torch.testing.assert_close(stopped.optimizer[part], undisturbed.optimizer[part], rtol=0, atol=0)
     metrics = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("undisturbed", "stopped")]
