@@ -104,7 +104,7 @@ def batches(settings: Settings, steps: int) -> list[Batch]:
 
     pairs = load_splits(settings.data, settings.seed, settings.train)["train"]
     dataset = build_dataset(pairs, settings.data, settings.augment, settings.seed)
-    order = EpochBatches(len(dataset), settings.train.batch_size, settings.seed)
+    order = EpochBatches(len(dataset), settings.train.images_per_batch, settings.seed)
     found: list[Batch] = []
     while len(found) < steps:
         order.epoch += 1

@@ -109,6 +109,8 @@ def _from_folder_of_run(path: str | None, folder: Path) -> str | None:
 def _change(settings: dict[str, Any], override: Override) -> None:
     """Apply an override to a run's settings, if that setting may change."""
     name = override.key_or_group
+    if name in ("train.batch_size", "batch_size") and override.value() == "auto":
+        return  # the number that it has found for the run
     *groups, key = name.split(".")
     changes = not override.is_add() and not override.is_delete()
     adds = override.is_add() or override.is_force_add()

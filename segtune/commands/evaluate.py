@@ -63,7 +63,8 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
             _warn_of_known(checkpoint, first.data, pairs)
         tune = splits.get("val", []) if settings.tune and first.data.split != "val" else []
         source = Source(command, asdict(checkpoints[0].settings), first.model.features, None, [])
-        with memory_advice(settings.train, first.data.evaluation_size, compute):
+        device = replace(settings.train, batch_size=first.options.batch_size)
+        with memory_advice(device, first.data.evaluation_size, compute):
             scored = score(first, pairs, tune=tune, other=others[0] if others else None)
         if scored is None:
             return {}

@@ -17,6 +17,7 @@ from segtune.runtime.console import print_table, say, set_up_logging
 from segtune.runtime.device import resolve_device
 from segtune.runtime.files import write_json
 from segtune.runtime.paths import expanded
+from segtune.training.batch_size import with_batch_size
 from segtune.training.feature_plan import feature_facts, feature_line
 from segtune.training.phase_summary import Facts, announce, cost_of, estimated, everything, facts, measured
 from segtune.training.phases import Phase, plan_phases
@@ -38,14 +39,15 @@ def plan(settings: PlanSettings) -> list[Facts]:
     check_pretrained(built, settings)
     if built.weights.source == ASSUMED:
         say(f"Pretrained weights are assumed (backbone.weights={settings.backbone.weights}): no value is needed here.")
+    phases = plan_phases(settings, built)
+    settings = with_batch_size(settings, built, phases, compute, None)
     compute.place(built.model)
     height, width = settings.data.size
     say(
         f"{settings.backbone.name} + {settings.decoder.name} on {compute}, "
-        f"batches of {settings.train.batch_size} images of {height} x {width} pixels"
+        f"batches of {settings.train.images_per_batch} images of {height} x {width} pixels"
     )
     shown, wholes = [], dict[str, Facts]()
-    phases = plan_phases(settings, built)
     whole_model = show_model(settings, built, phases)
     for number, phase in enumerate(phases, start=1):
         of_phase = facts(built, phase, settings, compute)

@@ -129,7 +129,7 @@ def _make_probe(
         compute,
         training,
         validation,
-        train.batch_size,
+        train.images_per_batch,
         worker_count(train.workers, compute.device),
         settings.pixels,
         settings.ridge,

@@ -181,7 +181,7 @@ def _show_layers(settings: TapsSettings, tapped: TappedBackbone) -> None:
     )
     costs = saving(tapped, settings.decoder)
     if settings.measure:
-        say(f"measuring a forward pass of {settings.train.batch_size} images …")
+        say(f"measuring a forward pass of {settings.train.images_per_batch} images …")
         costs |= measured_saving(settings, tapped.nodes)
     print_table(saving_table(costs))
     overrides = " ".join(f"taps.{role}={node}" for role, node in tapped.nodes.items())

@@ -32,9 +32,10 @@ from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import read_rows
 from segtune.runtime.memory import memory_advice
 from segtune.runtime.paths import expanded, refuse_data_folder
+from segtune.training.batch_size import AUTO, with_batch_size
 from segtune.training.loop import fit
 from segtune.training.phase_summary import announce, facts
-from segtune.training.phases import plan_phases
+from segtune.training.phases import Phase, plan_phases
 from segtune.training.resume_rules import check_data, check_settings
 from segtune.training.run_folder import EVALUATED, TRAINED, check_run_folder, lock_run_folder, read_command
 
@@ -51,11 +52,7 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
     """
     set_up_logging()
     gc.collect()  # the network of an earlier job in this process refers to itself and would keep the GPU's memory
-    if settings.train.batch_size < distributed.world():
-        raise UserError(
-            f"train.batch_size={settings.train.batch_size} is shared by {distributed.world()} processes, "
-            f"and each needs an image; expected {distributed.world()} or more."
-        )
+    _check_shares(settings.train.batch_size)
     compute = resolve_device(settings.train)
     with distributed.process_group(compute.device):
         folder = distributed.on_rank_zero(lambda: folder)
@@ -64,7 +61,9 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
         if settings.cache.folder:
             refuse_data_folder(expanded(settings.cache.folder, "cache.folder"), settings.data.root, "cache.folder")
         with lock_run_folder(folder, resume=settings.resume is not None), _stop_told(folder):
-            resumed = _last_of(folder, settings) if settings.resume is not None else None
+            resumed = _last_of(folder) if settings.resume is not None else None
+            if resumed:
+                settings = _as_before(settings, resumed, folder)
             if unless_finished and resumed and (done := _finished(settings, folder, resumed)):
                 say(f"The run in {shown(folder)} is finished; there is nothing to do. {_best(done)}")
                 return done
@@ -75,10 +74,12 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
             if resumed:
                 _check_same_data(resumed, splits, settings.data.root)
             read_groups(settings.data, splits["val"])  # finds its errors before training
+            phases = plan_phases(settings, built)
+            settings = with_batch_size(settings, built, phases, compute, len(splits["train"]))
             say(_first_line(settings, compute, splits, folder))
             try:
                 with memory_advice(settings.train, settings.data.size, compute, "fewer blocks that train (plan)"):
-                    summary = _fit(settings, built, splits, folder, compute, resumed, command)
+                    summary = _fit(settings, built, phases, splits, folder, compute, resumed, command)
             except Interrupted as error:
                 raise Interrupted(
                     f"{str(error) or 'Stopped; everything is saved.'} "
@@ -98,6 +99,19 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
     return summary
 
 
+def _check_shares(batch_size: int | str) -> None:
+    """Check that every process gets an image of each batch; with `auto` it does.
+
+    Raises:
+        UserError: It does not.
+    """
+    if isinstance(batch_size, int) and batch_size < distributed.world():
+        raise UserError(
+            f"train.batch_size={batch_size} is shared by {distributed.world()} processes, "
+            f"and each needs an image; expected {distributed.world()} or more."
+        )
+
+
 def _first_line(settings: Settings, compute: Device, splits: Mapping[str, Sequence[Pair]], folder: Path) -> str:
     """Return the line on what a run trains, with what, on what, and where."""
     workers = worker_count(settings.train.workers, compute.device)
@@ -108,11 +122,23 @@ def _first_line(settings: Settings, compute: Device, splits: Mapping[str, Sequen
     )
 
 
-def _last_of(folder: Path, settings: Settings) -> Checkpoint | None:
+def _as_before(settings: Settings, resumed: Checkpoint, folder: Path) -> Settings:
+    """Return the settings of a resumed run, with the batch size that `auto` has found for it.
+
+    Raises:
+        UserError: They have changed.
+    """
+    if settings.train.batch_size == AUTO:
+        settings = replace(settings, train=replace(settings.train, batch_size=resumed.settings.train.batch_size))
+    check_settings(asdict(resumed.settings), asdict(settings), str(folder / "config.yaml"))
+    return settings
+
+
+def _last_of(folder: Path) -> Checkpoint | None:
     """Return the checkpoint from which a run resumes; None if the run ended before it wrote the first one.
 
     Raises:
-        UserError: It cannot be used, the settings have changed, or `best.pt`, which the run needs at its end, is gone.
+        UserError: It cannot be used, or `best.pt`, which the run needs at its end, is gone.
     """
     last, best = (folder / "checkpoints" / name for name in ("last.pt", "best.pt"))
     there = distributed.on_rank_zero(lambda: [path.exists() for path in (last, best)])
@@ -126,7 +152,6 @@ def _last_of(folder: Path, settings: Settings) -> Checkpoint | None:
     resumed = Checkpoint.load(last)
     if resumed.state is None or resumed.optimizer is None:
         raise UserError(f"{last} has no optimizer state, so the run cannot be resumed: this run did not write it.")
-    check_settings(asdict(resumed.settings), asdict(settings), str(folder / "config.yaml"))
     if resumed.state.best_epoch:
         if not there[1]:
             raise UserError(
@@ -153,14 +178,14 @@ def _check_same_data(resumed: Checkpoint, splits: Mapping[str, Sequence[Pair]], 
 def _fit(
     settings: Settings,
     built: BuiltModel,
+    phases: Sequence[Phase],
     splits: Mapping[str, Sequence[Pair]],
     folder: Path,
     compute: Device,
     resumed: Checkpoint | None,
     command: str,
 ) -> dict[str, Any]:
-    """Plan the phases, describe each, and train."""
-    phases = plan_phases(settings, built)
+    """Describe each phase, and train."""
     compute.place(built.model)
     begun = resumed.state.phases if resumed and resumed.state else {}
     to_come = {phase.name: facts(built, phase, settings, compute) for phase in phases if phase.name not in begun}

@@ -51,8 +51,10 @@ class ScoringSettings(DeviceSettings):
     empty: EmptyRule | None = None
 
     def completed(self, trained: TrainSettings) -> TrainSettings:
-        """Return the settings of a training run, overridden by those given here."""
+        """Return the settings of a training run, overridden by those given here; a batch size of `auto` is not."""
         given = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) is not None}
+        if self.batch_size == "auto":
+            del given["batch_size"]
         return replace(trained, **given)
 
 

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from segtune.config.types import (
     STRICT,
+    BatchSize,
     BelowOne,
     Count,
     EmptyRule,
@@ -191,10 +192,15 @@ class OptimizerSettings(ScheduleSettings):
 class DeviceSettings:
     """Device, precision, batch size and worker processes (`auto`: from the cores) of a command."""
 
-    batch_size: Count = 8
+    batch_size: BatchSize = 8
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"
     workers: Workers = "auto"
+
+    @property
+    def images_per_batch(self) -> int:
+        """The batch size as a number. `auto`, which `train` and `plan` have replaced, is 8 where nothing trains."""
+        return 8 if self.batch_size == "auto" else self.batch_size
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -38,6 +38,10 @@ def _auto_or_count(value: int | str) -> int | str:
 Workers = Annotated[Annotated[int, Field(ge=0)] | str, AfterValidator(_auto_or_count)]
 
 
+#: Images of a batch, or `auto`: see `segtune.training.batch_size`.
+BatchSize = Count | Literal["auto"]
+
+
 def _fraction_or_steps(value: float) -> float:
     if value >= 1 and not value.is_integer():
         raise ValueError("a fraction of the phase below 1, or a whole number of steps")

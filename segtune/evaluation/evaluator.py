@@ -88,7 +88,7 @@ class Evaluator:
         self.shown = set(evenly_spaced(range(len(pairs)), samples))
         self.mine = range(distributed.rank(), len(pairs), distributed.world())  # the images of this process
         dataset = build_dataset([pairs[index] for index in self.mine], data, None)
-        batches = EpochBatches(len(self.mine), train.batch_size, seed=0, shuffle=False)
+        batches = EpochBatches(len(self.mine), train.images_per_batch, seed=0, shuffle=False)
         workers = worker_count(train.workers, compute.device)
         self.loader = make_loader(dataset, batches, workers, compute.device.type == "cuda")
 

@@ -62,7 +62,7 @@ def model_macs(summary: BackboneSummary, names: Sequence[str], settings: Decoder
 def measured_saving(settings: RunSettings, nodes: Mapping[str, str]) -> Saving:
     """Return time per image and memory of a forward pass, cut and whole, each measured in a process of its own."""
     cut_cost, whole_cost = (measure(partial(_job, settings, taps)) for taps in (nodes, None))
-    batch = settings.train.batch_size
+    batch = settings.train.images_per_batch
     found: Saving = {"time, measured": (cut_cost.seconds / batch, whole_cost.seconds / batch)}
     if cut_cost.memory is not None and whole_cost.memory is not None:
         found["memory, measured"] = (cut_cost.memory, whole_cost.memory)
@@ -78,7 +78,7 @@ def _job(settings: RunSettings, nodes: Mapping[str, str] | None) -> tuple[Callab
     if nodes:
         network = cut(network, nodes, spec, found=nodes)[0]
     network = network.eval().to(compute.device).to(memory_format=torch.channels_last)
-    images = torch.zeros(settings.train.batch_size, 3, *settings.data.size, device=compute.device)
+    images = torch.zeros(settings.train.images_per_batch, 3, *settings.data.size, device=compute.device)
     images = images.contiguous(memory_format=torch.channels_last)
 
     def step() -> None:

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from segtune.errors import UserError
+
+T = TypeVar("T")
 
 #: Builds a model and its optimizer, and returns a function that does one step, and its device.
 Job = Callable[[], tuple[Callable[[], object], torch.device]]
@@ -45,9 +48,19 @@ def measure(job: Job, steps: int = 5) -> Measured:
     Raises:
         UserError: The job failed, or the process was killed.
     """
+    return in_new_process(partial(_measure_here, job, steps))
+
+
+def in_new_process(work: Callable[[], T]) -> T:
+    """Return what a picklable function returns in a fresh process, with as many threads as here.
+
+    Raises:
+        UserError: It failed, or the process was killed.
+    """
     try:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            return pool.submit(_measure_here, job, steps, torch.get_num_threads()).result()
+            pool.submit(torch.set_num_threads, torch.get_num_threads()).result()
+            return pool.submit(work).result()
     except UserError:
         raise
     except BrokenProcessPool as error:
@@ -59,31 +72,34 @@ def measure(job: Job, steps: int = 5) -> Measured:
         raise UserError(f"The step could not be measured: {type(error).__name__}: {error}") from error
 
 
-def _measure_here(job: Job, steps: int, threads: int) -> Measured:
-    torch.set_num_threads(threads)
+def _measure_here(job: Job, steps: int) -> Measured:
     _load_libraries()
     _reset_peak()
     before = _peak()
     step, device = job()
     gc.collect()  # frees the uncut network, whose modules refer to each other
-    synchronize: Callable[[], object] = (
-        partial(torch.accelerator.synchronize, device) if device.type != "cpu" else lambda: None
-    )
     _reset_peak()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    seconds = []
-    for _ in range(2 + steps):
-        began = time.perf_counter()
-        step()
-        synchronize()
-        seconds.append(time.perf_counter() - began)
+    seconds = seconds_of(step, device, steps)
     memory = None
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device)
     elif device.type == "cpu" and before is not None:
         memory = (_peak() or before) - before
-    return Measured(statistics.median(seconds[2:]), memory)
+    return Measured(seconds, memory)
+
+
+def seconds_of(step: Callable[[], object], device: torch.device, steps: int) -> float:
+    """Return the median time of a step, after two warm-up steps."""
+    seconds = []
+    for _ in range(2 + steps):
+        began = time.perf_counter()
+        step()
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[2:])
 
 
 def _load_libraries() -> None:

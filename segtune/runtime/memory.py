@@ -29,7 +29,8 @@ def memory_advice(settings: DeviceSettings, size: tuple[int, int], compute: Devi
     except Exception as error:
         if isinstance(error, UserError | FailedError) or not out_of_memory(error):
             raise
-        used, half = settings.batch_size, settings.batch_size // 2
+        used = settings.images_per_batch
+        half = used // 2
         steps = " train.accumulate=2 (the same steps)" if type(settings) is TrainSettings and world() == 1 else ""
         advice = [f"train.batch_size={half}{steps}"] if half else []
         advice += ["a smaller data.image_size"]

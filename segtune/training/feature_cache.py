@@ -41,7 +41,7 @@ def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
     model.split = split_backbone(model.backbone) if cache.mode != "off" else None
     if model.split is None:
         return None
-    share = -(-settings.train.batch_size // distributed.world())
+    share = -(-settings.train.images_per_batch // distributed.world())
     form = FeatureForm(compute, DTYPES.get(cache.dtype, compute.dtype), share)
     pairs, val_pairs = run.loader.dataset.pairs, run.evaluator.pairs
     views = cache.views if settings.augment.random else 1

@@ -53,7 +53,7 @@ def feature_line(facts: dict[str, Any] | None, phase: Phase, settings: RunSettin
     views, epochs, mode = facts["views"], phase.settings.epochs, settings.cache.mode
     used = views if epochs is None else min(views, epochs)
     of = "1,000 images" if used == 1 else f"1,000 images x {used} views"
-    share = settings.train.batch_size * facts["flops"] / max(step_flops, 1)
+    share = settings.train.images_per_batch * facts["flops"] / max(step_flops, 1)
     if mode == "auto" and epochs is not None and epochs <= used:
         then = f"auto keeps none: in {epochs} epochs no view of an image comes twice (cache.views={views})"
     else:

@@ -89,7 +89,7 @@ def fit(
         say(kept)
     dataset = build_dataset(splits["train"], data, settings.augment, settings.seed, photos=photos)
     batches = EpochBatches(
-        len(dataset), train.batch_size, settings.seed, rank=distributed.rank(), world=distributed.world()
+        len(dataset), train.images_per_batch, settings.seed, rank=distributed.rank(), world=distributed.world()
     )
     workers = worker_count(train.workers, compute.device)
     loader = make_loader(dataset, batches, workers, compute.device.type == "cuda")

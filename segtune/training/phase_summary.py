@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segtune.config.schema import RunSettings
 from segtune.config.training_settings import PhaseSettings
@@ -18,7 +18,7 @@ from segtune.models.progress import check_facts
 from segtune.runtime.console import banner
 from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.measure import measure
-from segtune.training.freezing import Scope, audit
+from segtune.training.freezing import Scope, audit, train_mode
 from segtune.training.optim import build_optimizer
 from segtune.training.phases import Phase, enter, entered
 from segtune.training.step_cost import StepCost, estimate
@@ -56,7 +56,7 @@ def cost_of(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Dev
         return estimate(
             built.model,
             lambda model: build_optimizer(settings.optimizer, model, phase.settings, built.blocks),
-            (settings.train.batch_size, *settings.data.size),
+            (settings.train.images_per_batch, *settings.data.size),
             compute.dtype,
             build_loss(settings.loss),
         )
@@ -74,31 +74,47 @@ def measured(phase: Phase, settings: RunSettings) -> Facts:
 
 
 def _job(settings: RunSettings, phase: Phase) -> tuple[Callable[[], None], torch.device]:
-    """Return a step of a phase on images of noise and its device; no value of image or weight changes the cost."""
-    compute = resolve_device(settings.train)
-    backbone = replace(settings.backbone, weights="none")
-    built = build_model(
-        backbone,
-        settings.taps,
-        settings.decoder,
-        [phase.settings.stop_gradient] if phase.settings.stop_gradient else [],
-    )
-    model = compute.place(built.model)
-    enter(built, phase)
-    optimizer = build_optimizer(settings.optimizer, model, phase.settings, built.blocks)
-    size = (settings.train.batch_size, 3, *settings.data.size)
-    images = torch.randint(256, size, dtype=torch.uint8, device=compute.device)
-    masks = (images[:, :1] > 127).to(torch.uint8)
-    loss_fn = build_loss(settings.loss)
+    """Return a step of a phase and its device."""
+    trial = Trial(settings, phase)
+    return trial.step(settings.train.images_per_batch), trial.compute.device
 
-    def step() -> None:
-        with compute.autocast():
-            logits = model(images)
-        loss_fn(logits, masks).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
 
-    return step, compute.device
+class Trial:
+    """A phase on its device, to try steps: on images of noise, as no value of image or weight changes the cost."""
+
+    def __init__(self, settings: RunSettings, phase: Phase) -> None:
+        self.settings, self.phase, self.compute = settings, phase, resolve_device(settings.train)
+        stops = [phase.settings.stop_gradient] if phase.settings.stop_gradient else []
+        backbone = replace(settings.backbone, weights="none")
+        self.built = build_model(backbone, settings.taps, settings.decoder, stops)
+        self.model = self.compute.place(self.built.model)
+        enter(self.built, phase)
+        self.optimizer = build_optimizer(settings.optimizer, self.model, phase.settings, self.built.blocks)
+        self.loss = build_loss(settings.loss)
+
+    def step(self, images: int) -> Callable[[], None]:
+        """Return a function that makes a whole step: forward, backward, optimizer."""
+        noise = self._noise(images, self.settings.data.size)
+        masks = (noise[:, :1] > 127).to(torch.uint8)
+
+        def step() -> None:
+            with self.compute.autocast():
+                logits = self.model(noise)
+            self.loss(logits, masks).backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+        return step
+
+    @torch.inference_mode()
+    def validate(self, images: int) -> None:
+        """Take a batch through the model as in validation."""
+        with self.compute.autocast():
+            self.model.eval()(self._noise(images, self.settings.data.evaluation_size))
+        train_mode(self.model, self.phase.scope)
+
+    def _noise(self, images: int, size: tuple[int, int]) -> Tensor:
+        return torch.randint(256, (images, 3, *size), dtype=torch.uint8, device=self.compute.device)
 
 
 def everything(phase: Phase) -> Phase:

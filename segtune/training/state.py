@@ -140,11 +140,11 @@ def check_place(state: State, settings: Settings, before: Settings, batches: int
     else:
         of_epochs -= state.skipped_in(name)
     check_length(name, steps, span.steps, of_epochs)
-    if taken > most or state.step > span.of(state.epoch) or state.images > state.step * settings.train.batch_size:
+    if taken > most or state.step > span.of(state.epoch) or state.images > state.step * settings.train.images_per_batch:
         raise UserError(
             f"The run cannot resume: its checkpoint has made {steps} steps and {state.epoch} epochs of the phase, and "
             f"{state.step} batches and {state.images} images of an epoch of {span.of(state.epoch)} batches of "
-            f"{settings.train.batch_size}; these contradict each other."
+            f"{settings.train.images_per_batch}; these contradict each other."
         )
 
 

@@ -42,7 +42,7 @@ def tensor_facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute
     normalisation's statistics or the scale of a feature.
     """
     owned = cost_of(built, phase, settings, compute).optimizer_tensors
-    training, changing = trained(built, phase), changing_buffers(built, phase, settings.train.batch_size)
+    training, changing = trained(built, phase), changing_buffers(built, phase, settings.train.images_per_batch)
     parameters = [
         {
             "name": name,

@@ -122,7 +122,8 @@ def test_the_console_script_is_the_module() -> None:
         ),
         (
             ("train", "train.batch_size=four"),
-            "segtune train: One setting is wrong:\n  train.batch_size: got 'four'; expected: a valid integer.",
+            "segtune train: One setting is wrong:\n  train.batch_size: got 'four'; expected: a valid integer, or "
+            "'auto'.",
         ),
         (
             ("train", "data=folder"),

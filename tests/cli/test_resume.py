@@ -178,9 +178,9 @@ def test_a_run_of_before_there_was_a_cache_goes_on_without(capsys: pytest.Captur
 @pytest.mark.trains
 @pytest.mark.parametrize("named", [".", "./", "../first", "checkpoints", "checkpoints/last.pt", "config.yaml"])
 def test_a_run_is_found_from_inside_and_by_its_files(first: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
-    """Its data were named relative to the folder where it began."""
+    """Its data were named relative to the folder where it began; `auto` means the number that it began with."""
     monkeypatch.chdir(first)
-    assert main(["train", f"resume={named}"]) == 0
+    assert main(["train", f"resume={named}", "train.batch_size=auto"]) == 0
 
 
 @pytest.mark.trains

@@ -6,6 +6,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from segtune.models.backbones.registry import BACKBONES
 from segtune.models.build import BuiltModel
 from segtune.models.start import build_start
 from segtune.runtime.device import resolve_device
+from segtune.training import batch_size
 from segtune.training import phase_summary as plan
 from segtune.training.freezing import find_reached
 from segtune.training.optim import build_optimizer
@@ -345,3 +347,23 @@ def test_measured_steps(weights: Path) -> None:
     shown = commands.plan(chosen)[0]
     assert shown["measured_seconds"] > 0  # how much less it is, on a busy machine nobody can say
     assert 0 < shown["measured_bytes"] < shown["everything"]["measured_bytes"]
+
+
+def test_a_batch_size_is_found_without_data(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In half of the free memory; the estimate of a step is doubled, for its temporary tensors."""
+    found: list[int] = []
+
+    def cost(*given: Any) -> SimpleNamespace:
+        found.append(given[2].train.images_per_batch)
+        return SimpleNamespace(memory=found[-1] * 10**9)
+
+    monkeypatch.setattr(batch_size, "cost_of", cost)
+    monkeypatch.setattr(batch_size, "free_memory", lambda: 17 * 10**9)
+    train = {"batch_size": "auto", "precision": "fp32", "device": "cpu"}
+    commands.plan(settings(weights, {"head": PHASES["head"]}, train=train))
+    out = capsys.readouterr().out
+    assert "train.batch_size=4 (auto): the most that fit into 8.5 GB, half of the free memory, by estimate\n" in out
+    assert "batches of 4 images of 64 x 64 pixels\n" in out
+    assert found == [2, 8, 4]

@@ -43,6 +43,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     step("look_for_data")
     step("_start", lambda: done.append(f"seed {torch.initial_seed()}"))
     step("load_splits", {"train": [1, 2, 3], "val": [4]})
+    step("plan_phases", [])
     step("read_groups")
     step("_fit", SUMMARY)
     step("_conclude")
@@ -53,7 +54,16 @@ def test_data_are_looked_for_first_and_weights_are_seeded(
     steps: list[str], settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.train(settings, tmp_path / "run") == SUMMARY
-    assert steps == ["look_for_data", "_start", "seed 5", "load_splits", "read_groups", "_fit", "_conclude"]
+    assert steps == [
+        "look_for_data",
+        "_start",
+        "seed 5",
+        "load_splits",
+        "read_groups",
+        "plan_phases",
+        "_fit",
+        "_conclude",
+    ]
     out = capsys.readouterr().out
     assert "; 3 training images, 1 validation images; run folder run\n" in out
     assert "Best validation Dice 0.7500 in epoch 3, after 60 s.\n" in out
@@ -170,3 +180,11 @@ def test_a_stop_outside_the_steps_says_what_is_left(
     with pytest.raises(Interrupted) as stopped, command._stop_told(tmp_path / "run"):
         raise KeyboardInterrupt
     assert str(stopped.value) == expected
+
+
+def test_a_resumed_run_takes_the_batch_size_that_was_found(settings: Settings, tmp_path: Path) -> None:
+    resumed: Any = SimpleNamespace(settings=replace(settings, train=replace(settings.train, batch_size=48)))
+    auto = replace(settings, train=replace(settings.train, batch_size="auto"))
+    assert command._as_before(auto, resumed, tmp_path) == resumed.settings
+    with pytest.raises(UserError, match=r"train\.batch_size: 48 in training, 8 now"):
+        command._as_before(settings, resumed, tmp_path)

@@ -78,6 +78,8 @@ def test_scoring_keeps_what_it_does_not_set() -> None:
     group = {"batch_size": 4, "threshold": 0.6, "clip": 1.0}  # clip is of training steps
     settings = parse(EvaluateSettings, {"checkpoint": "a.pt", "data": data, "train": group})
     assert settings.train.completed(trained) == replace(trained, batch_size=4, threshold=0.6)
+    auto = parse(EvaluateSettings, {"checkpoint": "a.pt", "data": data, "train": {"batch_size": "auto"}})
+    assert auto.train.completed(trained).batch_size == 2
     with pytest.raises(UserError, match=r"train\.treshold: there is no such setting\. Did you mean threshold\?"):
         parse(EvaluateSettings, {"checkpoint": "a.pt", "data": data, "train": group | {"treshold": 0.9}})
 

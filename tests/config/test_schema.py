@@ -53,13 +53,13 @@ def test_settings_are_frozen_and_typed() -> None:
     [
         ({"backbone.name": ["resnet50"]}, "backbone.name: got ['resnet50']; expected: a valid string."),
         ({"backbone.output_stride": 4}, "backbone.output_stride: got 4; expected: 8, 16 or 32."),
-        ({"train.batch_size": "abc"}, "train.batch_size: got 'abc'; expected: a valid integer."),
+        ({"train.batch_size": "abc"}, "train.batch_size: got 'abc'; expected: a valid integer, or 'auto'."),
         (
             {"freeze.phases": {"head": {"epochs": 1, "lr": 1, "momentum": 0.5}}},
             "freeze.phases.head.momentum: there is no such setting. Did you mean optimizer.momentum?",
         ),
         ({"train.batchsize": 3}, "train.batchsize: there is no such setting. Did you mean batch_size?"),
-        ({"train.batch_size": 0}, "train.batch_size: got 0; expected: greater than or equal to 1."),
+        ({"train.batch_size": 0}, "train.batch_size: got 0; expected: greater than or equal to 1, or 'auto'."),
         (
             {"data.foreground": "white"},
             "data.foreground: got 'white'; expected: 'auto' or 'nonzero', or a valid integer, or a valid list.",

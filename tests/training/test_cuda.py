@@ -32,9 +32,10 @@ from segtune.models.checkpoint import Checkpoint
 from segtune.models.split import split_backbone
 from segtune.runtime.device import Device, resolve_device
 from segtune.training import epoch
+from segtune.training.batch_size import with_batch_size
 from segtune.training.feature_form import FeatureForm
 from segtune.training.feature_store import FolderStore
-from segtune.training.phase_summary import measured
+from segtune.training.phase_summary import Trial, measured
 from segtune.training.phases import plan_phases
 from tests.training.conftest import settings, weights_of
 
@@ -208,6 +209,22 @@ def test_plan_measures_the_peak_of_a_real_step(discs: Path) -> None:
         optimizer.zero_grad(set_to_none=True)
     peak = torch.cuda.max_memory_allocated() - before
     assert measured(phase, chosen)["measured_bytes"] == pytest.approx(peak, rel=0.15)
+
+
+@pytest.mark.skipif(DEVICE != "cuda", reason="there is no CUDA device")
+def test_the_batch_size_that_is_found_trains_and_leaves_a_margin(discs: Path) -> None:
+    chosen = settings(discs, {"all": {"epochs": 1, "lr": 1e-3}}, device="cuda", precision="bf16", batch_size="auto")
+    chosen = replace(chosen, data=replace(chosen.data, image_size=512))
+    built, compute = build_model(chosen.backbone, chosen.taps, chosen.decoder), resolve_device(chosen.train)
+    phases = plan_phases(chosen, built)
+    found = with_batch_size(chosen, built, phases, compute, None).train.images_per_batch
+    assert found >= 8
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    trial = Trial(chosen, phases[0])
+    for _ in range(3):
+        trial.step(found)()
+    assert torch.cuda.max_memory_reserved() < 0.95 * torch.cuda.mem_get_info()[1]
 
 
 @pytest.mark.skipif(DEVICE != "cuda", reason="there is no CUDA device")

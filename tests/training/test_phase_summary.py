@@ -51,7 +51,7 @@ def test_facts_name_the_layers_of_the_decoder(built_of: Callable[[str], BuiltMod
     settings: Any = SimpleNamespace(
         freeze=FreezeSettings(given),
         optimizer=OptimizerSettings("sgd"),
-        train=SimpleNamespace(batch_size=1),
+        train=SimpleNamespace(images_per_batch=1),
         data=SimpleNamespace(size=(64, 64)),
         loss=BCESettings(),
     )

@@ -99,7 +99,7 @@ def test_a_longer_schedule_sets_the_learning_rate() -> None:
 def test_a_run_may_become_longer_but_not_shorter_than_it_is() -> None:
     def settings(**phase: int) -> SimpleNamespace:
         freeze = FreezeSettings({"all": PhaseSettings(lr=0.1, **phase)})
-        return SimpleNamespace(freeze=freeze, train=SimpleNamespace(accumulate=2, batch_size=4))
+        return SimpleNamespace(freeze=freeze, train=SimpleNamespace(accumulate=2, images_per_batch=4))
 
     state = State(epoch=2)
     check_place(state, settings(epochs=3), settings(epochs=2), 5, 6)  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_skipped_steps_shorten_no_phase(length: dict[str, int], made: int, refus
     """Three steps an epoch; two of six were skipped, or three where the run is judged by its epochs."""
     settings = SimpleNamespace(
         freeze=FreezeSettings({"all": PhaseSettings(lr=0.1, **length)}),
-        train=SimpleNamespace(accumulate=2, batch_size=4),
+        train=SimpleNamespace(accumulate=2, images_per_batch=4),
     )
     skipped = 6 - made if length.get("epochs") else 2
     rows = [{"phase": "head", "skipped_steps": 7}, {"phase": "all"}, {"phase": "all", "skipped_steps": skipped}]
@@ -145,7 +145,7 @@ def test_skipped_steps_are_counted_by_phase() -> None:
 
 def test_a_place_that_contradicts_itself_is_refused() -> None:
     phase = FreezeSettings({"all": PhaseSettings(lr=0.1, epochs=3)})
-    same = SimpleNamespace(freeze=phase, train=SimpleNamespace(accumulate=1, batch_size=4))
+    same = SimpleNamespace(freeze=phase, train=SimpleNamespace(accumulate=1, images_per_batch=4))
     check_place(State(epoch=1, step=2, images=7), same, same, 5, 7)  # type: ignore[arg-type]
     for wrong, steps in (
         (State(epoch=1, step=2, images=9), 7),
