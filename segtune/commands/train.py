@@ -22,7 +22,6 @@ from segtune.evaluation.selection import predicted_kind, score_of
 from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
 from segtune.models.start import build_start, check_pretrained
-from segtune.reporting.evaluation_report import Source, publish
 from segtune.reporting.evaluation_tables import show
 from segtune.reporting.wording import number
 from segtune.runtime import distributed
@@ -187,13 +186,11 @@ def _fit(
 ) -> dict[str, Any]:
     """Describe each phase, and train."""
     compute.place(built.model)
-    begun = resumed.state.phases if resumed and resumed.state else {}
-    to_come = {phase.name: facts(built, phase, settings, compute) for phase in phases if phase.name not in begun}
     return fit(
         replace(settings, resume=None),
         built,
         phases,
-        to_come,
+        lambda phase: facts(built, phase, settings, compute),
         splits,
         folder,
         compute,
@@ -211,6 +208,8 @@ def _conclude(
     Raises:
         FailedError: The run's folder has been deleted.
     """
+    from segtune.reporting.evaluation_report import Source, publish  # its charts take matplotlib, needed here only
+
     check_run_folder(folder, TRAINED)
     best = folder / "checkpoints" / "best.pt"
     model = compute.place(Checkpoint.load(best).rebuild().model)

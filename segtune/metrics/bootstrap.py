@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, norm, t
 
 Interval = tuple[float, float]
 Array = NDArray[np.float64]
@@ -32,6 +31,8 @@ def interval(statistic: Callable[..., Any], columns: Sequence[Array], resamples:
     count = len(columns[0])
     if count < 2 or np.isnan(statistic(*columns, axis=-1)):
         return float("nan"), float("nan")
+    from scipy.stats import bootstrap, norm, t  # takes half a second, which a run needs at its end only
+
     drawn = bootstrap(
         tuple(columns),
         statistic,

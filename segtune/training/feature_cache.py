@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -142,6 +142,9 @@ def folder_store(
 def _measure(run: Run, form: FeatureForm) -> tuple[Record, float]:
     """Return what is kept of an image and mask, and the seconds that the frozen part takes for an image."""
     size, batch = run.settings.data.size, form.batch_size
+    if form.compute.device.type == "cpu":  # there an image takes about the same time in a batch of any size
+        batch = min(batch, 2)
+        form = replace(form, batch_size=batch)
     images = torch.zeros(batch, 3, *size, dtype=torch.uint8)
     masks = torch.zeros(batch, 1, *size, dtype=torch.uint8)
     for _ in range(2):  # the first pass warms up

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def fit(
     settings: Settings,
     built: BuiltModel,
     phases: Sequence[Phase],
-    facts: Mapping[str, dict[str, Any]],
+    facts: Callable[[Phase], dict[str, Any]],
     splits: Mapping[str, Sequence[Pair]],
     folder: Path,
     compute: Device,
@@ -65,7 +65,7 @@ def fit(
         settings: The run's settings.
         built: The model on its device, with pretrained or resumed weights.
         phases: The phases that `plan_phases` returned.
-        facts: The facts to record of each phase that has not begun, by its name; `trainable` at least.
+        facts: Returns the facts to record of a phase that is about to begin; `trainable` at least.
         splits: Pairs of `train` and `val`.
         folder: The run's folder, which exists.
         compute: Device and precision.
@@ -149,8 +149,9 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
         UserError: An invariant check failed: something trains or is frozen against the phase's settings.
     """
     phase, state, settings = run.phases[index], run.state, run.settings
+    run.features = run.built.model.split = None  # what the phase before has kept in memory is free again
+    facts = state.phases[phase.name] if resumed else run.facts(phase)
     enter(run.built, phase)
-    run.features = None  # what the phase before has kept in memory is free again
     network = distributed.wrap(run.model, run.compute.device, settings.train.sync_batchnorm)
     run.features = feature_source(run, phase)  # it splits the model, with the layers that wrapping may have replaced
     optimizer = build_optimizer(settings.optimizer, run.model, phase.settings, run.built.blocks)
@@ -163,10 +164,10 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     optim_state.load_state_dict(resumed)
     if not resumed:
         state.phase, state.epoch, state.frozen, state.skipped_in_a_row = index, 0, fingerprint(run.model), 0
-        state.phases[phase.name] = run.facts[phase.name]
+        state.phases[phase.name] = facts
         run.save("last.pt", optimizer=optim_state.state_dict())
     if not _over(run, phase):
-        run.on_phase(index + 1, state.phases[phase.name])
+        run.on_phase(index + 1, facts)
         if run.features:
             say(run.features.text)
     while not _over(run, phase):

@@ -184,7 +184,7 @@ class Run:
     evaluator: Evaluator
     recorder: EpochRecorder | None
     phases: Sequence[Phase]
-    facts: Mapping[str, dict[str, Any]]
+    facts: Callable[[Phase], dict[str, Any]]
     on_phase: OnPhase
     stopped: Callable[[], bool]
     waiting: Waiting

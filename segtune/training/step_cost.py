@@ -1,14 +1,15 @@
 """The cost of a training step, estimated on fake tensors without computing anything."""
 
-import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 
@@ -54,13 +55,14 @@ def estimate(
 ) -> StepCost:
     """Return the estimated cost of a step, with the trainable parameters and training modes set on the model.
 
-    A copy of the model runs a whole step on PyTorch's fake tensors, which have a shape, a type, a device and a storage
-    but no values: nothing is computed, the model stays unchanged, and no optimizer or layer needs a formula. Copies of
-    weights that autocast makes, if the backward pass needs them, count as activations.
+    The model runs forward and backward on PyTorch's fake tensors, which have a shape, a type, a device and a storage
+    but no values, and the optimizer makes its step on meta tensors: nothing is computed, the model's tensors stay
+    unchanged, and no optimizer or layer needs a formula. Copies of weights that autocast makes, if the backward pass
+    needs them, count as activations.
 
     Args:
         model: From (N, 3, H, W), uint8, to logits (N, 1, H, W), with at least one trainable parameter.
-        make_optimizer: Returns a fresh optimizer over the trainable parameters of a model.
+        make_optimizer: Returns a fresh optimizer over the trainable parameters of the model.
         shape: Images of a batch, height and width in pixels.
         dtype: The type that autocast computes in; float32 for no autocast.
         loss: A scalar of the logits and of a target (N, 1, H, W) of booleans. By default, what the loss keeps for the
@@ -68,12 +70,12 @@ def estimate(
     """
     batch, *size = shape
     fake = FakeTensorMode()
-    with FakeCopyMode(fake):
-        twin = copy.deepcopy(model)
-    for module in twin.modules():
-        if isinstance(module, nn.SyncBatchNorm):  # it requires GPUs and other processes
-            module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
-    order, reached = _watch_gradients(twin)
+    parameters, buffers = (
+        {name: fake.from_tensor(tensor) for name, tensor in tensors}
+        for tensors in (model.named_parameters(), model.named_buffers())
+    )
+    for parameter in parameters.values():
+        parameter.grad = None  # of the step before
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -83,18 +85,15 @@ def estimate(
 
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward_flops})
     device = next(model.parameters()).device
-    with fake:
-        optimizer = make_optimizer(twin)
-        with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            images = torch.empty(batch, 3, *size, dtype=torch.uint8, device=device)
+    with _watched(model) as (order, reached), fake, counter:
+        images = torch.empty(batch, 3, *size, dtype=torch.uint8, device=device)
+        target = torch.zeros(batch, 1, *size, dtype=torch.bool, device=device)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                logits = twin(images)
-            target = torch.zeros(batch, 1, *size, dtype=torch.bool, device=device)
+                logits = functional_call(model, {**parameters, **buffers}, images)
             loss(logits, target).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    parameters = dict(twin.named_parameters())
-    weights = _storages([*parameters.values(), *twin.buffers()])
-    state = {name: _storages(optimizer.state.get(p, {}).values()) for name, p in parameters.items()}
+    weights = _storages([*parameters.values(), *buffers.values()])
+    state = _optimizer_state(model, make_optimizer(model))
     return StepCost(
         flops=counter.get_total_flops(),
         activations=_bytes({key: storage for key, storage in kept.items() if key not in weights}),
@@ -105,8 +104,26 @@ def estimate(
     )
 
 
-def _watch_gradients(model: nn.Module) -> tuple[list[str], set[str]]:
-    """Return the names of layers in the order of computation, and of those whose output gets a gradient, by hooks."""
+def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[int, torch.UntypedStorage]]:
+    """Return the storages of the optimizer's state after a step, by parameter; the optimizer is spoilt by that."""
+    twins = {parameter: nn.Parameter(torch.empty_like(parameter, device="meta")) for parameter in model.parameters()}
+    for group in optimizer.param_groups:
+        group["params"] = [twins[parameter] for parameter in group["params"]]
+        for twin in group["params"]:
+            twin.grad = torch.empty_like(twin)
+    optimizer.step()
+    return {
+        name: _storages(optimizer.state.get(twins[parameter], {}).values())
+        for name, parameter in model.named_parameters()
+    }
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[tuple[list[str], set[str]]]:
+    """Yield the names of layers in the order of computation, and of those whose output gets a gradient, by hooks.
+
+    Inside the block BatchNorm works without other processes.
+    """
     order: list[str] = []
     reached: set[str] = set()
 
@@ -115,10 +132,18 @@ def _watch_gradients(model: nn.Module) -> tuple[list[str], set[str]]:
         if isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(lambda _: reached.add(name))  # type: ignore[no-untyped-call]
 
-    for name, module in model.named_modules():
-        if not list(module.children()):
-            module.register_forward_hook(partial(watch, name))
-    return order, reached
+    layers = [(name, module) for name, module in model.named_modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(partial(watch, name)) for name, module in layers]
+    synced = [module for _, module in layers if isinstance(module, nn.SyncBatchNorm)]
+    for module in synced:
+        module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
+    try:
+        yield order, reached
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in synced:
+            module.__class__ = nn.SyncBatchNorm
 
 
 def _conv_backward_flops(gradient: Any, x: Any, weight: Any, *options: Any, out_shape: Any = None) -> int:

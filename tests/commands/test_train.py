@@ -1,5 +1,7 @@
 """`train` as a command: what it refuses, and what it says when it is stopped; the loop has tests of its own."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +50,13 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     step("_fit", SUMMARY)
     step("_conclude")
     return done
+
+
+@pytest.mark.slow
+def test_what_the_report_needs_is_not_imported_before_training() -> None:
+    code = f"import sys; import {command.__name__}; print(*{{'matplotlib', 'scipy.stats'}} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def test_data_are_looked_for_first_and_weights_are_seeded(

@@ -88,5 +88,4 @@ def without_reports() -> Iterator[None]:
 
 def fit(chosen: Settings, built: BuiltModel, splits: dict[str, list[Pair]], folder: Path) -> None:
     phases = plan_phases(chosen, built)
-    facts = {phase.name: {"trainable": 0} for phase in phases}
-    engine.fit(chosen, built, phases, facts, splits, folder, resolve_device(chosen.train))
+    engine.fit(chosen, built, phases, lambda _: {"trainable": 0}, splits, folder, resolve_device(chosen.train))

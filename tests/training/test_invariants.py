@@ -209,9 +209,10 @@ def faulty(photos: Path, tmp_path: Path, network_of: NetworkOf) -> Callable[...,
         plant(built)
         splits = build_splits(settings.data, 0, 0)
         phases = plan_phases(settings, built)
-        facts = {phase.name: {"trainable": 0} for phase in phases}
         with pytest.raises(UserError) as caught:
-            engine.fit(settings, built, phases, facts, splits, tmp_path, resolve_device(settings.train))
+            engine.fit(
+                settings, built, phases, lambda _: {"trainable": 0}, splits, tmp_path, resolve_device(settings.train)
+            )
         return str(caught.value)
 
     return run
