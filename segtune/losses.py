@@ -1,8 +1,8 @@
 """Losses of binary segmentation: pure functions of `(logits, target)`.
 
 Logits are `(N, 1, H, W)`, any float dtype. The target is `(N, 1, H, W)`, any dtype, values 0 (background) to 1
-(foreground). Every loss is a scalar, computed in float32 with autocast disabled, because sums over pixels overflow in
-float16.
+(foreground), and may be on the CPU while the logits are on a GPU: its values are then checked without a wait for the
+GPU. Every loss is a scalar, computed in float32 with autocast disabled, because sums over pixels overflow in float16.
 """
 
 from collections.abc import Callable, Mapping
@@ -108,7 +108,7 @@ def dice_bce_loss(
 
 
 def _checked(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits and target, both `(N, 1, H, W)` and float32.
+    """Return logits and target, both `(N, 1, H, W)`, float32 and on the logits' device.
 
     Raises:
         ValueError: The shapes do not match, or the target is not within 0 to 1.
@@ -120,15 +120,14 @@ def _checked(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             f"got a target of shape {tuple(target.shape)}; expected that of the logits, {tuple(logits.shape)}, with at "
             "least one pixel"
         )
-    truth = target.float()
     if target.dtype != torch.bool:
-        low, high = torch.stack(truth.aminmax()).tolist()  # one synchronisation with the GPU, not two
+        low, high = torch.stack(target.aminmax()).tolist()  # of a target on a GPU one synchronisation, not two
         if not (low >= 0 and high <= 1):  # written so that NaN is refused too
             raise ValueError(
                 f"got target values from {low:g} to {high:g}; expected 0 (background) to 1 (foreground): convert "
                 "a 0/255 mask first, for example with `mask > 127`"
             )
-    return logits.float(), truth
+    return logits.float(), target.to(logits.device, non_blocking=True).float()
 
 
 def _soft_dice(logit: Tensor, truth: Tensor, *, per_image: bool, empty: EmptyMaskRule, smooth: float) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, get_args
 
 import numpy as np
@@ -264,6 +265,16 @@ def test_a_better_prediction_costs_less(loss: Loss, batch: tuple[Tensor, Tensor]
 def test_wrong_tensors_are_refused(loss: Loss, logits: Tensor, target: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         loss(logits, target)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_target_on_the_cpu_is_checked_there(loss: Loss, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device of the logits, which here holds no values, is not asked for any."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for that device
+    logits, target = torch.zeros(1, 1, 2, 2, device="meta"), torch.ones(1, 1, 2, 2, dtype=torch.uint8)
+    assert loss(logits, target).device.type == "meta"
+    with pytest.raises(ValueError, match="got target values from 2 to 2"):
+        loss(logits, 2 * target)
 
 
 @pytest.mark.parametrize("loss", [dice_loss, dice_bce_loss])

@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
 import warnings
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and --help does not need it
     import torch
@@ -159,12 +158,13 @@ def loader_rate(root: Path, workers: int, options: argparse.Namespace) -> float:
 def trained(root: Path, runs: Path, precision: str, workers: int, options: argparse.Namespace) -> dict[str, float]:
     """Return what a run of `segtune train` took: images/s, all and from an epoch's third step on, memory, waits.
 
-    `waits` counts the calls of a step, the median, for which PyTorch says that they wait for the GPU.
+    `waits` counts the calls of a step, the mean, for which PyTorch says that they wait for the GPU.
     """
     import torch
 
     from segtune.__main__ import main as segtune
-    from segtune.training import epoch
+    from segtune.training import epoch, loop
+    from segtune.training.epoch import train_epoch
 
     cuda = options.device.startswith("cuda")
     folder = runs / f"{precision}_{workers}"
@@ -178,33 +178,45 @@ def trained(root: Path, runs: Path, precision: str, workers: int, options: argpa
         *(f"train.precision={precision}", f"train.workers={workers}", f"train.device={options.device}"),
         *("augment=light", "freeze.phases.all.epochs=3", f"run_dir={folder}"),
     ]
-    take_step, moments = epoch.take_step, []
+    take_step, steps = epoch.take_step, 0
+    moments: list[tuple[float, int]] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
 
-        def timed(run: Any, *more: Any) -> Any:
-            result = take_step(run, *more)
+        def mark() -> None:
             waits = sum("synchroniz" in str(warning.message) for warning in caught)
-            moments.append((len(run.state.rows), time.perf_counter(), waits))
-            return result
+            if cuda:  # it may be steps behind
+                torch.cuda.synchronize(options.device)
+            moments.append((time.perf_counter(), waits))
 
-        epoch.take_step = timed  # type: ignore[assignment]
+        def counted(run: Any, *more: Any) -> None:
+            nonlocal steps
+            take_step(run, *more)
+            steps += 1
+            if run.state.step == 2:
+                mark()
+
+        def timed(*given: Any) -> None:
+            train_epoch(*given)
+            mark()
+
         try:
-            if code := segtune(words):
-                raise SystemExit(code)
+            with patch.object(epoch, "take_step", counted), patch.object(loop, "train_epoch", timed):
+                if code := segtune(words):
+                    raise SystemExit(code)
         finally:
-            epoch.take_step = take_step
             if cuda:
                 torch.cuda.set_sync_debug_mode("default")
-    steps = [(b[1] - a[1], b[2] - a[2]) for a, b in pairwise(moments) if a[0] == b[0]]
-    steps = [step for number, step in enumerate(steps) if number % (len(steps) // 3) > 0]
-    seconds, waits = zip(*steps, strict=True)
+    epochs = list(zip(moments[::2], moments[1::2], strict=True))  # each from its third step on
+    seconds = sum(after[0] - before[0] for before, after in epochs)
+    waits = sum(after[1] - before[1] for before, after in epochs)
+    steps -= 2 * len(epochs)
     summary = json.loads((folder / "summary.json").read_text("utf-8"))
     return {
-        "images_per_second": options.batch / statistics.mean(seconds),
-        "images_per_second_of_all": summary["images_per_second"],
+        "images_per_second": options.batch * steps / seconds,
+        "images_per_second_of_all": summary["images_per_second_with_start"],
         "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else float("nan"),
-        "waits": statistics.median(waits),
+        "waits": waits / steps,
     }
 
 
@@ -254,7 +266,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         title=f"{options.backbone} + deeplabv3plus, {options.size} px, batches of {options.batch}, {place}, "
         f"{os.cpu_count()} cores, PyTorch {torch.__version__}"
     )
-    shown = {"images_per_second": ".1f", "images_per_second_of_all": ".1f", "memory_gb": ".2f", "waits": ".0f"}
+    shown = {"images_per_second": ".1f", "images_per_second_of_all": ".1f", "memory_gb": ".2f", "waits": ".2f"}
     for heading in ("what", "precision", "images/s", "with starts", "peak memory, GB", "waits in a step"):
         table.add_column(heading, justify="left" if heading in ("what", "precision") else "right")
     for row in rows:

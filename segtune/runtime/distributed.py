@@ -104,12 +104,17 @@ def on_rank_zero(work: Callable[[], T]) -> T:
 
 
 def all_reduce_sum(values: Sequence[float]) -> list[float]:
-    """Return the sums of numbers over all processes, in float64."""
+    """Return the sums of numbers over all processes, in float64, each added in the order of the ranks.
+
+    So a sum does not depend on what is summed beside it, as in a ring.
+    """
     if world() == 1:
         return list(values)
-    sums = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(sums)
-    return [float(value) for value in sums]
+    own = torch.tensor(values, dtype=torch.float64)
+    parts = [torch.empty_like(own) for _ in range(world())]
+    dist.all_gather(parts, own)
+    sums: list[float] = reduce(torch.add, parts).tolist()
+    return sums
 
 
 def gather(value: T) -> list[T]:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,16 +30,18 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
 
     Raises:
         Interrupted: A signal was received; the run is saved after the step.
-        DivergedError: Loss or gradient is not finite, or the gradients of too many steps overflow in fp16.
+        DivergedError: Loss or gradient is not finite, or the gradients of too many steps overflow in fp16. On a GPU it
+            may come some steps later, but before the run is saved.
         UserError: A trainable parameter gets no gradient.
     """
-    state, settings, batches = run.state, run.settings, run.batches
+    state, settings, batches, unread = run.state, run.settings, run.batches, run.unread
     loss_fn, accumulate = build_loss(settings.loss), settings.train.accumulate
     batches.epoch = number = len(state.rows) + 1
-    began, trained, filled, step = time.perf_counter(), 0, 0.0, run.step
-    saved = now = began
+    step, saved = run.step, time.perf_counter()
     with bar(f"{phase.name} {number}/{run.epochs}", run.span(phase).of(state.epoch), state.step) as progress:
+        meter = _Meter(run, phase)
         for batch in _remaining(run, optim_state, phase):
+            unread.batch_came((run.features or run).loader.take_wait())
             first_of_step = state.step // accumulate * accumulate
             batches_of_step = min(accumulate, batches.end - first_of_step)
             whole = state.step + 1 == first_of_step + batches_of_step
@@ -52,57 +53,105 @@ def train_epoch(run: Run, network: nn.Module, optim_state: OptimState, phase: Ph
             weight = mine * distributed.world() / of_step
             with distributed.no_sync(network, whole):
                 loss = _backward(run, network, optim_state, loss_fn, batch, weight)
-            loss_sum = distributed.all_reduce_sum([loss.item() * mine])[0]
-            if not np.isfinite(loss_sum):
-                raise _diverged(run, phase, state.step + 1, f"the loss is {loss_sum / everyones}")
             state.step += 1
+            unread.add_loss(loss, state.step, mine, everyones)
+            if unread.at_once:
+                _read(run, phase)
             if whole:
                 take_step(run, optim_state, phase)
                 step += 1
-            state.loss_sum += loss_sum
-            state.images += everyones
-            state.trained_images += everyones
-            trained += everyones
-            before, now = now, time.perf_counter()
-            filled += _count_time(run, now - before, loss_sum, everyones, first=trained == everyones)
+            unread.batch_queued()
+            log = bool(run.step_log and whole and run.step_log.is_due(step))
+            save = whole and time.perf_counter() - saved > 60 * settings.checkpoint.minutes
+            stop, due = False, unread.at_once
+            if whole:  # all processes do what one of them wants, since they read together
+                wanted = log or save or meter.is_due or state.step == batches.end
+                stop, due = map(bool, distributed.all_reduce_sum([run.stopped(), wanted]))
+            if not (stop or due):
+                continue
+            progress(state.step, meter.read())
             run.started |= whole
-            if run.step_log and whole and run.step_log.is_due(step):
+            if run.step_log and log:
                 _log_step(run.step_log, step, run, optim_state, phase)
-            rate = trained / (now - began - filled)
-            progress(state.step, f"loss {state.loss_sum / state.images:.4f}  {rate:.1f} images/s")
-            if whole and run.asked_to_stop():
-                state.seconds += now - began
+            if stop:
+                state.seconds += meter.now - meter.began
                 save_and_stop(run, optim_state)
-            if whole and now - saved > 60 * settings.checkpoint.minutes:
+            if save:
                 run.save("last.pt", optimizer=optim_state.state_dict())
-                saved = now
+                saved = meter.now
 
 
-def _count_time(run: Run, seconds: float, loss_sum: float, images: int, *, first: bool) -> float:
-    """Count the time of a batch, `first` of its epoch here; return the part in which features were filled in."""
-    state, features = run.state, run.features
-    filling = features.loader.take_seconds() if features else 0.0
-    waited, training = (features or run).loader.take_wait(), seconds - filling
-    state.cache_seconds += filling
-    state.wait_seconds += waited
-    state.train_seconds += training
-    if not run.started:
-        state.start_images, state.start_seconds = state.start_images + images, state.start_seconds + training
-    if run.step_log:
-        run.step_log.add(loss_sum, images, training, waited)
-    if not first and not (features and features.loader.store):  # kept features come without workers
-        run.waiting.add(waited, training)
-    return filling
+#: Seconds after which losses are read from a GPU, for the progress bar; reading them keeps it waiting.
+_SECONDS = 1.0
+
+
+class _Meter:
+    """Reads the losses of an epoch, and measures the time of its batches, as far as they are trained in this run."""
+
+    def __init__(self, run: Run, phase: Phase) -> None:
+        self.run, self.phase = run, phase
+        self.before = self.counted = run.state.images
+        self.began = self.now = time.perf_counter()
+        self.filled, self.is_first = 0.0, True
+
+    @property
+    def is_due(self) -> bool:
+        return self.is_first or self.run.unread.at_once or time.perf_counter() - self.now >= _SECONDS
+
+    def read(self) -> str:
+        """Read the losses since this was last called, count the time since then, and return both as a short note."""
+        run, state, features = self.run, self.run.state, self.run.features
+        _read(run, self.phase)
+        before, self.now = self.now, time.perf_counter()
+        filling = features.loader.take_seconds() if features else 0.0
+        waited, training = run.unread.take_wait(), self.now - before - filling
+        state.cache_seconds += filling
+        state.wait_seconds += waited
+        state.train_seconds += training
+        if not run.started:
+            state.start_images += state.images - self.counted
+            state.start_seconds += training
+        self.counted = state.images
+        if run.step_log:
+            run.step_log.add_time(training, waited)
+        if not self.is_first and not (features and features.loader.store):  # kept features come without workers
+            run.waiting.add(waited, training)
+        self.is_first = False
+        self.filled += filling
+        rate = (state.images - self.before) / (self.now - self.began - self.filled)
+        return f"loss {state.loss_sum / state.images:.4f}  {rate:.1f} images/s"
+
+
+def _read(run: Run, phase: Phase) -> None:
+    """Read the losses and gradient norms that have not been read yet, and count them in their order.
+
+    Raises:
+        DivergedError: One is not finite; in fp16 only a loss counts, since steps are skipped there.
+    """
+    state, skips = run.state, run.compute.dtype == torch.float16
+    for reading in run.unread.read():
+        if reading.images == 0:
+            run.last_step["gradient_norm"] = reading.value
+            if not skips and not math.isfinite(reading.value):
+                raise _diverged(run, phase, reading.batch, f"the gradient's norm is {reading.value}")
+            continue
+        if not math.isfinite(reading.value):
+            raise _diverged(run, phase, reading.batch, f"the loss is {reading.value / reading.images}")
+        state.loss_sum += reading.value
+        state.images += reading.images
+        state.trained_images += reading.images
+        if run.step_log:
+            run.step_log.add(reading.value, reading.images)
 
 
 def _backward(
     run: Run, network: nn.Module, optim_state: OptimState, loss_fn: Loss, batch: dict[str, Any], weight: float
 ) -> Tensor:
     """Add the gradients of a batch's loss, times a weight; return the loss."""
-    images, masks = (batch[key].to(run.compute.device, non_blocking=True) for key in ("image", "mask"))
+    images = batch["image"].to(run.compute.device, non_blocking=True)
     with run.compute.autocast():
         logits = network(images)
-    loss = loss_fn(logits, masks)
+    loss = loss_fn(logits, batch["mask"])
     optim_state.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
     return loss
 
@@ -112,6 +161,7 @@ def _remaining(run: Run, optim_state: OptimState, phase: Phase) -> Iterator[dict
 
     Raises:
         Interrupted: A signal was received while the next batch did not come; the run is saved if no step was begun.
+        DivergedError: As in `train_epoch`.
     """
     began = time.perf_counter()
     while run.state.step < (end := run.span(phase).of(run.state.epoch)):
@@ -121,6 +171,7 @@ def _remaining(run: Run, optim_state: OptimState, phase: Phase) -> Iterator[dict
             run.state.seconds += time.perf_counter() - began
             if not run.between_steps:
                 raise Interrupted("Stopped while waiting for an image; everything up to the last save is kept.")
+            _read(run, phase)
             save_and_stop(run, optim_state)
 
 
@@ -144,6 +195,7 @@ def take_step(run: Run, optim_state: OptimState, phase: Phase) -> None:
     """Make an optimizer step from the gradients that have been accumulated, and move the schedule.
 
     A step whose gradients overflow in fp16 is skipped and counted: weights and schedule stay, the scaler's scale falls.
+    So there the device is waited for; in other precisions a GPU's gradient norms are checked later, by `train_epoch`.
 
     Raises:
         DivergedError: The gradient is not finite, in fp16 in `train.max_skipped_steps` steps in a row.
@@ -154,15 +206,14 @@ def take_step(run: Run, optim_state: OptimState, phase: Phase) -> None:
         check_gradients(run.model, phase.name)
     scaler.unscale_(optimizer)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, train.clip or float("inf")).item()
-    # All processes have the same gradients, their average, so all of them make the step or none does.
-    made = math.isfinite(norm)
-    if not made and not scaler.is_enabled():
-        raise _diverged(run, phase, state.step, f"the gradient's norm is {norm}")
+    run.unread.add_norm(nn.utils.clip_grad_norm_(parameters, train.clip or float("inf")), state.step)
     rates = [group["lr"] for group in optimizer.param_groups]
     state.lr = max(rates)
-    run.last_step = {"lr_min": min(rates), "lr_max": state.lr, "gradient_norm": norm}
-    if made:
+    run.last_step = {"lr_min": min(rates), "lr_max": state.lr}
+    if scaler.is_enabled() or run.unread.at_once:
+        _read(run, phase)
+    # All processes have the same gradients, their average, so all of them make the step or none does.
+    if not scaler.is_enabled() or math.isfinite(run.last_step["gradient_norm"]):
         scaler.step(optimizer)
         optim_state.schedule.step()
         run.proven, state.skipped_in_a_row = phase.name, 0

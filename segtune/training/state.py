@@ -30,6 +30,7 @@ from segtune.training.phases import Phase, Span, span_of
 from segtune.training.resume_rules import check_length, check_phases
 from segtune.training.run_folder import check_run_folder
 from segtune.training.step_log import StepLog
+from segtune.training.unread import Unread
 from segtune.training.waiting import Waiting
 
 
@@ -193,7 +194,11 @@ class Run:
     data: Mapping[str, Any] | None = None  # the record of its data
     step_log: StepLog | None = None  # only the first process has one
     started: bool = False  # whether this process has made a step
-    last_step: Mapping[str, float] = field(default_factory=dict)  # what the log tells of the last step
+    last_step: dict[str, float] = field(default_factory=dict)  # what the log tells of the last step
+    unread: Unread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unread = Unread(self.compute.device)
 
     @property
     def model(self) -> nn.Module:

@@ -24,10 +24,13 @@ class StepLog:
         self.loss_sum, self.images, self.seconds, self.waited = 0.0, 0, 0.0, 0.0
         self.since = time.monotonic()
 
-    def add(self, loss_sum: float, images: int, seconds: float, waited: float) -> None:
-        """Count a batch: the sum of its images' losses, their number, and how long it took and was waited for."""
+    def add(self, loss_sum: float, images: int) -> None:
+        """Count a batch: the sum of its images' losses, and their number."""
         self.loss_sum += loss_sum
         self.images += images
+
+    def add_time(self, seconds: float, waited: float) -> None:
+        """Count the seconds that the batches have taken, and those of them that they were waited for."""
         self.seconds += seconds
         self.waited += waited
 

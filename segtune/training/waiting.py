@@ -22,11 +22,11 @@ class Waiting:
         self.warned = False
 
     def add(self, waited: float, seconds: float) -> None:
-        """Count a batch, but for the first one of an epoch, which is always waited for.
+        """Count batches, but for the first one of an epoch, which is always waited for.
 
         Args:
-            waited: The seconds that it was waited for.
-            seconds: Those that it took in all.
+            waited: The seconds that they were waited for.
+            seconds: Those that they took in all.
         """
         self.waited += waited
         self.seconds += seconds

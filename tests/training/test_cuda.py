@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from segtune.training.feature_form import FeatureForm
 from segtune.training.feature_store import FolderStore
 from segtune.training.phase_summary import Trial, measured
 from segtune.training.phases import plan_phases
+from segtune.training.unread import Unread
 from tests.training.conftest import settings, weights_of
 
 DEVICE = os.environ.get("SEGTUNE_TEST_CUDA", "cuda")  # cpu: whether the tests themselves work
@@ -184,6 +186,35 @@ def test_out_of_memory_is_one_message(
     assert "Traceback" not in said
     assert "memory" in said
     assert "train.batch_size" in said
+
+
+@pytest.mark.skipif(DEVICE != "cuda", reason="there is no CUDA device")
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", 0), ("bf16", 0), ("fp16", 2)])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_between_two_readings_nothing_waits_for_the_gpu(
+    chosen: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, expected: int, accumulate: int
+) -> None:
+    """By PyTorch's own count; only fp16 must know whether a step is made. The first step is not counted."""
+    found, came, queued = [], Unread.batch_came, Unread.batch_queued
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+
+        def begin(unread: Unread, waited: float) -> None:
+            came(unread, waited)
+            caught.clear()
+            torch.cuda.set_sync_debug_mode("warn")
+
+        def end(unread: Unread) -> None:
+            torch.cuda.set_sync_debug_mode("default")
+            found.append(sum("synchroniz" in str(warning.message) for warning in caught))
+            queued(unread)
+
+        monkeypatch.setattr(Unread, "batch_came", begin)
+        monkeypatch.setattr(Unread, "batch_queued", end)
+        monkeypatch.setattr(epoch, "_SECONDS", float("inf"))
+        trained(chosen, tmp_path / "run", precision=precision, accumulate=accumulate, batch_size=1, log_every=0)
+    of_epoch = [expected] * 5 if accumulate == 1 else [0, expected, 0, expected, expected]
+    assert found[accumulate:] == (of_epoch * 5)[accumulate:]
 
 
 @pytest.mark.skipif(DEVICE != "cuda", reason="there is no CUDA device")

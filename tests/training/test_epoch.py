@@ -9,10 +9,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from segtune.commands import train as commands
 from segtune.config.model_settings import FCN8sSettings
@@ -25,7 +27,10 @@ from segtune.models.checkpoint import Checkpoint
 from segtune.models.pretrained import LoadedWeights
 from segtune.runtime.device import Device
 from segtune.training import epoch, loop
+from segtune.training import state as states
 from segtune.training.state import OptimState, Run, State
+from segtune.training.unread import Unread
+from tests.conftest import slow
 from tests.training.conftest import fit, same, settings, weights_of
 
 trains = pytest.mark.trains
@@ -110,6 +115,7 @@ class Steps:
             compute=Device(torch.device("cpu"), dtype),
             folder=Path("run"),
             proven="",
+            unread=Unread(torch.device("cpu")),
         )
         self.phase = SimpleNamespace(name="head")
 
@@ -293,3 +299,144 @@ def test_a_run_is_saved_within_an_epoch_by_the_clock(
     chosen = settings(discs, {"one": {"epochs": 1, "lr": 1e-3}})
     commands.train(replace(chosen, checkpoint=CheckpointSettings(minutes)), tmp_path / "run")
     assert found == saved
+
+
+class Behind(Unread):
+    """On the CPU what is there on a GPU: numbers are not read at once. Its device never waits for a batch."""
+
+    read_behind: list[int]  # the last batch of every reading
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.at_once = False
+
+    def read(self) -> Any:
+        for reading in super().read():
+            last = reading.batch
+            yield reading
+        if "last" in locals():
+            self.read_behind.append(last)
+
+    def _mark(self) -> Any:
+        return SimpleNamespace(synchronize=lambda: None, elapsed_time=lambda _: 0.0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A device that is read rarely, and a time that only the test moves on."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(Behind, "read_behind", [], raising=False)
+    monkeypatch.setattr(states, "Unread", Behind)
+
+    def tick() -> float:
+        clock.now += 1e-6  # a rate is of more than no time
+        return clock.now
+
+    monkeypatch.setattr(epoch, "time", SimpleNamespace(perf_counter=tick))
+    return clock
+
+
+def five_steps(root: Path, **train: Any) -> Any:
+    return settings(root, {"one": {"epochs": 1, "lr": 1e-3}}, batch_size=1, log_every=0, samples=0, **train)
+
+
+@trains
+@quickly
+@pytest.mark.parametrize("what", ["loss", slow("gradient")])
+def test_what_is_not_finite_between_two_readings_is_reported_with_its_own_step(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace, what: str
+) -> None:
+    """Step 4 is ruined; the losses are read after steps 1, 3, when the clock asks for a checkpoint, and 5, the last."""
+    good, take, calls = build_loss(settings(discs).loss), epoch.take_step, 0
+
+    def ruined(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        steep = (logits - logits.detach()).abs().sqrt().sum()  # zero, and infinitely steep
+        return good(logits, target) + (0 if calls != 4 else steep if what == "gradient" else math.nan)
+
+    def timed(run: Run, *more: Any) -> None:
+        take(run, *more)
+        clock.now += 601 * (run.state.step == 3)
+
+    monkeypatch.setattr(epoch, "build_loss", lambda _: ruined)
+    monkeypatch.setattr(epoch, "take_step", timed)
+    with pytest.raises(DivergedError) as error:
+        commands.train(five_steps(discs, precision="fp32"), tmp_path / "run")
+    assert calls == 5
+    assert Behind.read_behind == [1, 3]
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    assert re.match(
+        rf"Training stopped in phase one, epoch 1, step 4: the {what}.* (is nan|is inf)\.", str(error.value)
+    )
+    assert f"The last good checkpoint is {last}." in str(error.value)
+    saved = Checkpoint.load(last)
+    assert saved.state.step == 3
+    assert all(torch.isfinite(tensor).all() for tensor in saved.model.values())
+    assert not last.with_name("best.pt").exists()
+
+
+@trains
+@quickly
+def test_a_run_ends_the_same_however_rarely_losses_are_read(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace
+) -> None:
+    """Read after every step, and read twice, with a stop and a resume between."""
+    with monkeypatch.context() as patch:
+        patch.setattr(states, "Unread", Unread)
+        commands.train(five_steps(discs), tmp_path / "often")
+    take = epoch.take_step
+
+    def stop(run: Run, *more: Any) -> None:
+        take(run, *more)
+        if run.state.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(epoch, "take_step", stop)
+        with pytest.raises(Interrupted):
+            commands.train(five_steps(discs), tmp_path / "rarely")
+    commands.train(replace(five_steps(discs), resume=str(tmp_path / "rarely")), tmp_path / "rarely")
+    assert Behind.read_behind == [1, 3, 4, 5]
+    assert same(weights_of(tmp_path / "often"), weights_of(tmp_path / "rarely"))
+    assert (tmp_path / "often" / "metrics.csv").read_bytes() == (tmp_path / "rarely" / "metrics.csv").read_bytes()
+
+
+class Reads(TorchDispatchMode):
+    """Notes every number that is read from a tensor of floats; `item`, `bool`, `float` and comparisons come here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten._local_scalar_dense.default and args[0].is_floating_point():
+            self.found.append(str(function))
+        return function(*args, **kwargs or {})
+
+
+@trains
+@quickly
+def test_a_step_between_two_readings_reads_nothing(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace
+) -> None:
+    """From the batch, which is read on the CPU before it is sent, to the optimizer's step."""
+    reads, lists, steps = Reads(), torch.Tensor.tolist, []
+
+    def to_list(tensor: torch.Tensor) -> Any:
+        reads.found += ["tolist"] * tensor.is_floating_point()
+        return lists(tensor)
+
+    def watch(method: str, act: Any) -> None:
+        original = getattr(Behind, method)
+        monkeypatch.setattr(Behind, method, lambda self, *given: (act(), original(self, *given))[1])
+
+    watch("batch_came", lambda: reads.__enter__())
+    watch("batch_queued", lambda: (reads.__exit__(None, None, None), steps.append(reads.found[:])))
+    monkeypatch.setattr(torch.Tensor, "tolist", to_list)
+    # Adam counts its steps on the CPU, a cosine is computed there.
+    optimizer = OptimizerSettings("sgd", schedule="constant", warmup=0.0)
+    chosen = replace(five_steps(discs), optimizer=optimizer)
+    commands.train(chosen, tmp_path / "run")
+    assert steps == [[], ["tolist"], ["tolist"], ["tolist"], ["tolist"]]  # the one reading behind step 1
+    assert Behind.read_behind == [1, 5]

@@ -36,9 +36,11 @@ def test_a_line_and_points_tell_the_means_since_the_last_ones(
 ) -> None:
     logged = log()
     for loss_sum, images, seconds, waited in ((8.0, 8, 0.5, 0.25), (2.5, 2, 0.75, 0.25)):
-        logged.add(loss_sum, images, seconds, waited)
+        logged.add(loss_sum, images)
+        logged.add_time(seconds, waited)
     logged.write("head  epoch 1/3  step 10/30", 10, FACTS)
-    logged.add(1.0, 4, 2.0, 0.0)
+    logged.add(1.0, 4)
+    logged.add_time(2.0, 0.0)
     logged.write("head  epoch 1/3  step 20/30", 20, {**FACTS, "lr_min": 1e-3, "loss_scale": 32768.0})
     assert capsys.readouterr().out.splitlines() == [
         "head  epoch 1/3  step 10/30  loss 1.0500  lr 1e-05 to 0.001  8.0 images/s  waiting 40%  gradient norm 0.123",
@@ -62,7 +64,8 @@ def test_on_a_terminal_the_progress_bar_is_enough(
 ) -> None:
     monkeypatch.setattr(console, "console", Console(force_terminal=True))
     logged = log()
-    logged.add(1.0, 4, 2.0, 0.0)
+    logged.add(1.0, 4)
+    logged.add_time(2.0, 0.0)
     logged.write("head", 10, FACTS)
     assert capsys.readouterr().out == ""
     assert points(tmp_path, "steps")["train/loss"] == [(10, 0.25)]
@@ -85,7 +88,7 @@ def test_steps_are_logged_by_number_and_by_time(
     logged, found = log(log_every=every, log_seconds=seconds), []
     for step in range(1, 11):
         now += 1
-        logged.add(1.0, 1, 1.0, 0.0)
+        logged.add(1.0, 1)
         if logged.is_due(step):
             found.append(step)
             logged.write("", step, FACTS)
