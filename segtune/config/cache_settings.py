@@ -20,8 +20,8 @@ class CacheSettings:
     In a phase in which the first layers are frozen, epoch e sees view e mod `views` of each image, an augmentation
     drawn from `seed` and the image alone, so other runs see the same ones. `mode` says where features are kept, `auto`
     decides whether they are, and `off` draws new views in every epoch. `dtype` is their type, `limit_gb` the most that
-    the cache's folder or memory may take, and `folder` None the user's cache folder. With `photos`, training photos
-    that are much larger than needed are shrunk once and kept too.
+    the cache's folder or memory may take, and `folder` None the user's cache folder. With `photos`, photos that are
+    much larger than needed are shrunk once and kept too.
     """
 
     mode: Annotated[Literal["auto", "off", "memory", "disk"], BeforeValidator(_off)] = "off"

@@ -64,12 +64,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         epoch, index = key
         pair = self.pairs[index]
         if self.photos:
-            photo, truth = self.photos.read(pair, self.foreground, self.max_value)
+            photo, mask, truth = self.photos.read(pair, self.foreground, self.max_value)
         else:
-            truth = self.foreground(pair.read_mask()).astype(np.uint8)
+            truth = mask = self.foreground(pair.read_mask()).astype(np.uint8)
             photo = pair.read_photo(self.max_value)
         self._seed(epoch, index)
-        out = self.transform(image=photo, mask=truth)
+        out = self.transform(image=photo, mask=mask)
         sample = {
             "image": torch.from_numpy(np.ascontiguousarray(out["image"].transpose(2, 0, 1))),
             "mask": torch.from_numpy(np.ascontiguousarray(out["mask"][None])),
@@ -110,9 +110,15 @@ def build_dataset(
     """Return a data set for training or, without augmentation, for evaluation (with masks at their original size)."""
     if augment is None:
         transform = build_transform(data.evaluation_size, None, {})
-        return SegmentationDataset(pairs, foreground(data), transform, seed, max_value=data.max_value, truth=True)
-    transform = build_transform(data.size, augment.crop, augment.transforms)
-    rule = foreground(data)
+    else:
+        transform = build_transform(data.size, augment.crop, augment.transforms)
     return SegmentationDataset(
-        pairs, rule, transform, seed, max_value=data.max_value, by_content=by_content, photos=photos
+        pairs,
+        foreground(data),
+        transform,
+        seed,
+        max_value=data.max_value,
+        truth=augment is None,
+        by_content=by_content,
+        photos=photos,
     )

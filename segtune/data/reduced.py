@@ -1,4 +1,4 @@
-"""Photos that are much larger than training needs: shrunk once, by area averaging, and kept."""
+"""Photos that are much larger than the network needs: shrunk once, by area averaging, and kept."""
 
 import logging
 import math
@@ -33,16 +33,21 @@ class Keeper(Protocol):
 
 
 class ReducedPhotos:
-    """Reads photos and masks; those of photos that are four times as large as training needs, or larger, reduced.
+    """Reads photos and masks; those of photos that are four times as large as the network needs, or larger, reduced.
 
     With a random crop, needed is that the smallest one still has the network's input size; the reduced photo has twice
     that. Without a crop it has the input's size itself, so no sample changes. Whether a reduced photo is kept does not
     matter for its content. Smaller photos stay as they are.
     """
 
-    def __init__(self, size: tuple[int, int], crop: Mapping[str, Any] | None, store: Keeper | None = None) -> None:
-        """Create a reader for the network's input size, height and width, and the settings `augment.crop`."""
-        self.size, self.store = size, store
+    def __init__(
+        self, size: tuple[int, int], crop: Mapping[str, Any] | None, store: Keeper | None = None, *, truth: bool = False
+    ) -> None:
+        """Create a reader for the network's input size, height and width, and the settings `augment.crop`.
+
+        With `truth` the masks are kept at their original size too, a bit a pixel.
+        """
+        self.size, self.store, self.truth = size, store, truth
         self.ranges = None if crop is None else crop_ranges(size, crop)
 
     def target(self, height: int, width: int) -> tuple[int, int] | None:
@@ -60,26 +65,39 @@ class ReducedPhotos:
 
     def read(
         self, pair: Pair, foreground: Foreground, max_value: int | None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return a photo (H, W, 3) and its foreground (H, W), 0 or 1, reduced if the photo is large.
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return a photo (H, W, 3) and its foreground (H, W), 0 or 1, both reduced if the photo is large.
+
+        The third is with `truth` the foreground at its original size, else the second again.
 
         Raises:
             ImageError: A file cannot be read.
         """
         name = f"{content_name(pair)}-0" if pair.checksums else ""
         if self.store and name and (record := self.store.read(name)):
-            return record["photo"].numpy(), record["mask"].numpy()
-        mask = foreground(pair.read_mask()).astype(np.uint8)
+            photo, mask = record["photo"].numpy(), record["mask"].numpy()
+            return photo, mask, _unpacked(record) if self.truth else mask
+        truth = mask = foreground(pair.read_mask()).astype(np.uint8)
         photo = pair.read_photo(max_value)
         if target := self.target(*photo.shape[:2]):
             photo, mask = resize(photo, mask, target)
             if self.store and name and is_unchanged(pair):  # else it would be kept under the name of what was there
-                self._keep(self.store, name, photo, mask)
-        return photo, mask
+                record = {"photo": torch.from_numpy(photo), "mask": torch.from_numpy(mask)}
+                self._keep(self.store, name, record | (_packed(truth) if self.truth else {}))
+        return photo, mask, truth if self.truth else mask
 
-    def _keep(self, store: Keeper, name: str, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    def _keep(self, store: Keeper, name: str, record: Mapping[str, Tensor]) -> None:
         try:
-            store.write(name, {"photo": torch.from_numpy(photo), "mask": torch.from_numpy(mask)})
+            store.write(name, record)
         except OSError as error:
             log.warning("Reduced photos are no longer kept: %s. They are read from their files each time.", error)
             self.store = None
+
+
+def _packed(truth: NDArray[np.uint8]) -> dict[str, Tensor]:
+    return {"truth": torch.from_numpy(np.packbits(truth)), "size": torch.tensor(truth.shape)}
+
+
+def _unpacked(record: Mapping[str, Tensor]) -> NDArray[np.uint8]:
+    height, width = record["size"].tolist()
+    return np.unpackbits(record["truth"].numpy(), count=height * width).reshape(height, width)

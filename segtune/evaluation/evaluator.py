@@ -14,6 +14,7 @@ from segtune.config.training_settings import TrainSettings
 from segtune.data.dataset import build_dataset
 from segtune.data.loader import EpochBatches, make_loader
 from segtune.data.overlays import RGBImage, compare, for_display
+from segtune.data.reduced import ReducedPhotos
 from segtune.data.sources.base import Pair
 from segtune.errors import FailedError
 from segtune.evaluation.label_errors import label_error_score
@@ -67,7 +68,8 @@ class Evaluation:
 class Evaluator:
     """Evaluates models on one split, with workers that stay alive between evaluations.
 
-    With `tolerance`, that of the boundary F-score in pixels, the details of every image are collected too.
+    With `tolerance`, that of the boundary F-score in pixels, the details of every image are collected too. `photos`
+    reads the images, None: from their files.
     """
 
     def __init__(
@@ -81,13 +83,14 @@ class Evaluator:
         samples: int = 0,
         tta: TTASettings | None = None,
         tolerance: float | None = None,
+        photos: ReducedPhotos | None = None,
     ) -> None:
         self.pairs, self.train, self.loss, self.compute = pairs, train, loss, compute
         self.tta, self.tolerance = tta or TTASettings(), tolerance
         self.threshold_logit = logit_of(train.threshold)
         self.shown = set(evenly_spaced(range(len(pairs)), samples))
         self.mine = range(distributed.rank(), len(pairs), distributed.world())  # the images of this process
-        dataset = build_dataset([pairs[index] for index in self.mine], data, None)
+        dataset = build_dataset([pairs[index] for index in self.mine], data, None, photos=photos)
         batches = EpochBatches(len(self.mine), train.images_per_batch, seed=0, shuffle=False)
         workers = worker_count(train.workers, compute.device)
         self.loader = make_loader(dataset, batches, workers, compute.device.type == "cuda")

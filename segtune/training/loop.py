@@ -84,16 +84,18 @@ def fit(
     state = replace(resumed.state) if resumed and resumed.state else State()
     optim_states = resumed.optimizer if resumed and resumed.optimizer else {}
     train, data = settings.train, settings.data
-    photos, kept = reduced_photos(settings, splits["train"])
-    if kept:
-        say(kept)
+    photos, of_training = reduced_photos(settings, splits["train"])
+    val_photos, of_validation = reduced_photos(settings, splits["val"], validation=True)
+    for line in filter(None, (of_training, of_validation)):
+        say(line)
     dataset = build_dataset(splits["train"], data, settings.augment, settings.seed, photos=photos)
     batches = EpochBatches(
         len(dataset), train.images_per_batch, settings.seed, rank=distributed.rank(), world=distributed.world()
     )
     workers = worker_count(train.workers, compute.device)
     loader = make_loader(dataset, batches, workers, compute.device.type == "cuda")
-    evaluator = Evaluator(splits["val"], data, train, build_loss(settings.loss), compute, samples=train.samples)
+    loss = build_loss(settings.loss)
+    evaluator = Evaluator(splits["val"], data, train, loss, compute, samples=train.samples, photos=val_photos)
     if resumed:
         check_place(state, settings, resumed.settings, batches.whole, optim_states["schedule"]["last_epoch"])
     with stop_signals() as stopped:

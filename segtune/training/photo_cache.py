@@ -20,43 +20,55 @@ _LIBRARIES = ("albumentations", "opencv-python-headless", "pillow", "numpy")
 _GB = 10**9
 
 
-def reduced_photos(settings: Settings, pairs: Sequence[Pair]) -> tuple[ReducedPhotos | None, str]:
-    """Return what reads the training photos, None if none of them is large enough to be reduced, and a line on it.
+def reduced_photos(
+    settings: Settings, pairs: Sequence[Pair], *, validation: bool = False
+) -> tuple[ReducedPhotos | None, str]:
+    """Return what reads the photos of a split, None if none of them is large enough to be reduced, and a line on it.
 
     Args:
         settings: The run's settings.
-        pairs: The training images, checked.
+        pairs: The images, checked.
+        validation: They are for validation, which needs no crop, but masks at their original size too.
     """
-    cache = settings.cache
+    cache, split = settings.cache, "validation" if validation else "training"
     if cache.photos == "off":
         return None, ""
-    photos = ReducedPhotos(settings.data.size, settings.augment.crop)
-    sizes = [size for pair in pairs if (size := stored_size(pair.photo))]
-    # A photo may be stored turned, which matters little for its size.
-    targets = [target for size in sizes if (target := photos.target(*size) or photos.target(*size[::-1]))]
-    if not targets:
+    given = _form(settings, validation=validation)
+    photos = ReducedPhotos(given["size"], given["crop"], truth=validation)
+    needed, count = 0, 0
+    for size in filter(None, (stored_size(pair.photo) for pair in pairs)):
+        # A photo may be stored turned, which matters little for its size.
+        if target := photos.target(*size) or photos.target(*size[::-1]):
+            needed += 4 * math.prod(target) + validation * math.prod(size) // 8
+            count += 1
+    if not count:
         return None, ""
-    needed = sum(4 * math.prod(target) for target in targets)
-    what = f"{len(targets)} of {len(pairs)} training photos are four times as large as needed, or larger; they are"
+    what = f"{count} of {len(pairs)} {split} photos are four times as large as needed, or larger; they are"
     if needed > cache.limit_gb * _GB:
         why = f"they would take {needed / _GB:.1f} GB, more than cache.limit_gb={cache.limit_gb:g}"
     else:
-        facts: dict[str, Any] = {"segtune": __version__, "backbone": "photos", "frozen_to": "input", "of": "training"}
-        facts |= {"size": list(settings.data.size), "dtype": "uint8"}
-        photos.store, why = folder_store(cache, needed, lambda: folder_name(settings), facts)
+        facts: dict[str, Any] = {"segtune": __version__, "backbone": "photos", "frozen_to": "input", "of": split}
+        facts |= {"size": list(photos.size), "dtype": "uint8"}
+        photos.store, why = folder_store(cache, needed, lambda: folder_name(settings, validation=validation), facts)
     if photos.store is None:
         return photos, f"{what} reduced anew each time, for {why}"
     return photos, f"{what} reduced once and kept {why}: {needed / 1e6:,.0f} MB"
 
 
-def folder_name(settings: Settings) -> str:
+def _form(settings: Settings, *, validation: bool) -> dict[str, Any]:
+    """Return the network's input size, the crop, and for validation that there are masks at their original size."""
+    if validation:
+        return {"size": settings.data.evaluation_size, "crop": None, "truth": True}
+    return {"size": settings.data.size, "crop": settings.augment.crop}
+
+
+def folder_name(settings: Settings, *, validation: bool = False) -> str:
     """Return a name for all that decides a reduced photo and its mask beside their contents."""
     data = settings.data
     facts = {
         "format": _FORMAT,
         "kind": "photos",
-        "size": data.size,
-        "crop": settings.augment.crop,
+        **_form(settings, validation=validation),
         "foreground": [repr(data.foreground), data.invert],
         "max_value": data.max_value,
         "libraries": installed(*_LIBRARIES),

@@ -5,6 +5,7 @@ from pathlib import Path
 import albumentations as A
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from segtune.data.dataset import SegmentationDataset
@@ -83,6 +84,27 @@ def test_without_a_crop_no_bit_changes(pair: Pair, tmp_path: Path) -> None:
     assert photos.target(300, 400) == SIZE
     assert same(samples(pair, photos, None), samples(pair, None, None))
     assert len(list((tmp_path / "kept").glob("*-0.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("size", [(300, 400), (257, 321), (127, 200)], ids=["whole bytes", "odd", "not large"])
+def test_for_validation_no_bit_changes_at_the_original_size_either(tmp_path: Path, size: tuple[int, int]) -> None:
+    pair, large = pair_of(tmp_path, *size), size != (127, 200)
+    transform = build_transform(SIZE, None, {})
+
+    def sample(photos: ReducedPhotos | None) -> dict:
+        return SegmentationDataset([pair], Foreground(), transform, 0, truth=True, photos=photos)[0, 0]
+
+    whole = sample(None)
+    assert tuple(whole["truth"].shape) == size
+    kept = FolderStore(tmp_path / "kept", {})
+    found = [sample(ReducedPhotos(SIZE, None, store, truth=True)) for store in (None, kept)]
+    assert len(kept.names()) == large
+    if large:
+        pair.photo.unlink()  # it is not read again
+        pair.mask.unlink()
+    found.append(sample(ReducedPhotos(SIZE, None, kept, truth=True)))
+    for each in found:
+        assert all(torch.equal(torch.as_tensor(each[key]), torch.as_tensor(whole[key])) for key in whole)
 
 
 def test_small_photos_are_not_touched(tmp_path: Path) -> None:

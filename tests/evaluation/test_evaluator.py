@@ -1,17 +1,22 @@
 """The evaluator against a model whose logits are known, counted again with NumPy."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segtune.config.data_settings import DataSettings
 from segtune.config.training_settings import TrainSettings
 from segtune.data.dataset import build_dataset
+from segtune.data.record import with_checksums
+from segtune.data.reduced import ReducedPhotos
 from segtune.data.sources.base import Pair
 from segtune.errors import FailedError
 from segtune.evaluation.evaluator import Evaluation, Evaluator
@@ -19,6 +24,7 @@ from segtune.evaluation.skin_tone import typology_angle
 from segtune.losses import bce_loss
 from segtune.metrics.curves import BINS
 from segtune.runtime.device import Device
+from segtune.training.feature_store import FolderStore
 from tests.evaluation.conftest import SIZES, Red
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -70,6 +76,27 @@ def test_details_are_collected_with_a_tolerance(pairs: list[Pair]) -> None:
     same_size = typology_angle(pairs[0].read_photo(), pairs[0].read_mask().array > 0)
     assert details.tones[0].item() == pytest.approx(same_size)
     assert details.tones.isnan().tolist() == [False] * 4 + [True]
+
+
+def test_large_photos_are_evaluated_as_they_are_without_being_read_again(
+    pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.evaluation.test_evaluator.DATA", replace(DATA, image_size=32))
+    checked = []
+    for number, pair in enumerate(pairs):
+        large = Pair(pair.name, tmp_path / f"p{number}.png", tmp_path / f"m{number}.png")
+        for small, path in ((pair.photo, large.photo), (pair.mask, large.mask)):
+            Image.open(small).resize((4 * SIZES[number][1] + 1, 4 * SIZES[number][0])).save(path)
+        checked.append(with_checksums(large, bytes(16)))
+    photos = ReducedPhotos((32, 32), None, FolderStore(tmp_path / "kept", {}), truth=True)
+    expected = evaluate(checked, samples=5, tolerance=1.0)
+    evaluate(checked, photos=photos)
+    monkeypatch.setattr(Pair, "load_photo", None)
+    monkeypatch.setattr(Pair, "load_mask", None)
+    found = evaluate(checked, samples=5, tolerance=1.0, photos=photos)
+    assert (found.loss, found.scores) == (expected.loss, expected.scores)
+    assert all(np.array_equal(found.samples[name], drawn) for name, drawn in expected.samples.items())
+    torch.testing.assert_close(vars(found.detailed), vars(expected.detailed), rtol=0, atol=0, equal_nan=True)
 
 
 def test_details_are_missed_by_name(pairs: list[Pair]) -> None:

@@ -38,6 +38,19 @@ def test_large_photos_are_kept(pairs: list[Pair], tmp_path: Path) -> None:
     assert said == f"{WHAT} reduced once and kept in {tmp_path}/cache: 0 MB"
 
 
+def test_those_of_validation_are_kept_with_masks_at_their_size(pairs: list[Pair], tmp_path: Path) -> None:
+    """Reduced to 64 x 64, 4 bytes a pixel, and 256 x 512 bits of each mask: 65,536 bytes for two."""
+    wanted, _ = reduced_photos(chosen(tmp_path, limit_gb=65_536e-9), pairs, validation=True)
+    assert wanted
+    assert isinstance(wanted.store, FolderStore)
+    assert wanted.truth
+    assert wanted.ranges is None
+    photos, said = reduced_photos(chosen(tmp_path, limit_gb=65_535e-9), pairs, validation=True)
+    assert photos
+    assert photos.store is None
+    assert said.startswith("2 of 3 validation photos are four times as large as needed, or larger; they are reduced an")
+
+
 def test_beyond_the_limit_they_are_reduced_but_not_kept(pairs: list[Pair], tmp_path: Path) -> None:
     photos, said = reduced_photos(chosen(tmp_path, limit_gb=1e-5), pairs)
     assert photos
@@ -61,5 +74,10 @@ def test_the_name_covers_what_decides_a_reduced_photo(tmp_path: Path) -> None:
     ]
     others.append(replace(base, augment=replace(base.augment, crop={"scale": [0.5, 1.0]})))
     assert len({folder_name(each) for each in [base, *others]}) == 1 + len(others)
+    no_crop = replace(base, augment=replace(base.augment, crop=None))
+    assert folder_name(no_crop, validation=True) != folder_name(no_crop)  # which has masks at one size alone
+    assert folder_name(no_crop, validation=True) == folder_name(base, validation=True)
+    larger = replace(base, data=replace(base.data, eval_size=96))
+    assert folder_name(larger, validation=True) != folder_name(base, validation=True)
     same = replace(base, seed=7, augment=replace(base.augment, transforms={}), train=replace(base.train, batch_size=3))
     assert folder_name(same) == folder_name(base)
