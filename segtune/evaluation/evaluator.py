@@ -111,14 +111,15 @@ class Evaluator:
             FailedError: The model returns NaN or infinity, and details are collected.
         """
         network = with_tta(model.eval(), flips=self.tta.flips, scales=self.tta.scales)
-        rows, losses, drawings = list[tuple[Tensor, ...]](), [], {}
+        rows, losses, drawings = list[tuple[Tensor, ...]](), list[tuple[Tensor, int]](), {}
         stopped = False
         with bar("validation", len(self.mine)) as progress:
             for batch in self.loader.until(lambda _: stop()):
                 images = (features(batch) if features else batch["image"]).to(self.compute.device, non_blocking=True)
                 with self.compute.autocast():
                     logits = network(images)
-                losses.append(self.loss(logits, batch["mask"].to(self.compute.device)).item() * len(logits))
+                losses.append((self.loss(logits, batch["mask"]), len(logits)))
+                facts = []
                 for i, truth in enumerate(batch["truth"]):
                     number = self.mine[int(batch["index"][i])]
                     wanted = self.tolerance is not None or number in self.shown
@@ -127,14 +128,18 @@ class Evaluator:
                         if wanted
                         else None
                     )
-                    rows.append(self._facts(logits[i : i + 1], truth, view, self.pairs[number].name))
+                    facts.append(self._facts(logits[i : i + 1], truth, view, self.pairs[number].name))
                     if view and number in self.shown:
                         drawings[number] = compare(*for_display(view.photo, view.truth, view.predicted))
+                counted = torch.stack([each for each, *_ in facts]).cpu()  # all that comes back from the device
+                rows += [(own, *details) for own, (_, *details) in zip(counted, facts, strict=True)]
                 progress(len(rows), "")
                 if stopped := stop():
                     break
         stopped = stopped or len(rows) < len(self.mine)  # asked to stop while the next batch did not come
-        parts = distributed.gather((stopped, _stacked(rows), losses, drawings))
+        means = torch.stack([mean for mean, _ in losses]).tolist() if losses else []
+        sums = [mean * images for mean, (_, images) in zip(means, losses, strict=True)]
+        parts = distributed.gather((stopped, _stacked(rows), sums, drawings))
         if any(part[0] for part in parts):
             return None
         table, *details = _joined([part[1] for part in parts], len(self.pairs))
@@ -148,10 +153,14 @@ class Evaluator:
         )
 
     def _facts(self, logits: Tensor, truth: Tensor, view: SamplePrediction | None, name: str) -> tuple[Tensor, ...]:
-        """Return the measurements of an image at its original size, from logits (1, 1, h, w) and truth (H, W)."""
+        """Return the measurements of an image at its original size, from logits (1, 1, h, w) and truth (H, W).
+
+        The first, TP, FP, FN and TN (4,), is still on the logits' device.
+        """
         logits = F.interpolate(logits, size=truth.shape, mode="bilinear", align_corners=False)
-        predicted = logits[:, 0].cpu() > self.threshold_logit
-        counted = counts(predicted, truth[None])[0]
+        there = truth.to(logits.device, non_blocking=True)
+        predicted = logits[:, 0] > self.threshold_logit
+        counted = counts(predicted, there[None].bool())[0]
         if self.tolerance is None or view is None:
             return (counted,)
         if not logits.isfinite().all():
@@ -162,8 +171,8 @@ class Evaluator:
             )
         return (
             counted,
-            histogram(logits.sigmoid(), truth.to(logits.device)).cpu(),
-            torch.tensor(boundary_counts(predicted[0].numpy(), truth.numpy() > 0, self.tolerance)),
+            histogram(logits.sigmoid(), there).cpu(),
+            torch.tensor(boundary_counts(predicted[0].cpu().numpy(), truth.numpy() > 0, self.tolerance)),
             torch.tensor(label_error_score(view), dtype=torch.float64),
             torch.tensor(typology_angle(view.photo, view.truth), dtype=torch.float64),
         )

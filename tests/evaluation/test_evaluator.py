@@ -63,6 +63,28 @@ def test_counts_and_loss_do_not_depend_on_the_batches(pairs: list[Pair], batch_s
     assert found.samples == {}
 
 
+def test_four_numbers_of_an_image_come_back_from_the_device_once_per_batch(
+    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved, read, cpu, tolist = [], [], Tensor.cpu, Tensor.tolist
+
+    def to_cpu(tensor: Tensor) -> Tensor:
+        moved.append(tuple(tensor.shape))
+        return cpu(tensor)
+
+    def to_list(tensor: Tensor) -> Any:
+        if tensor.is_floating_point():  # and no mask, which is on the CPU
+            read.append(len(tensor))
+        return tolist(tensor)
+
+    monkeypatch.setattr(Tensor, "cpu", to_cpu)
+    monkeypatch.setattr(Tensor, "tolist", to_list)
+    monkeypatch.setattr("segtune.evaluation.evaluator.summarise", lambda *_: None)  # of what has come
+    evaluate(pairs)
+    assert moved == [(2, 4), (2, 4), (1, 4)]
+    assert read == [3]  # the losses of the batches, at the end
+
+
 def test_details_are_collected_with_a_tolerance(pairs: list[Pair]) -> None:
     found = evaluate(pairs, tolerance=1.0)
     details = found.detailed
