@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from segtune.models.decoders.depthwise import hasten_dilated
 from segtune.models.decoders.layers import resize, tolerate_single_values
 from segtune.models.input_size import check_size
 from segtune.models.split import Crossing, Split
@@ -35,6 +36,7 @@ class SegmentationModel(nn.Module):
         super().__init__()
         self.backbone = tolerate_single_values(backbone)  # at 32 px the deepest map may be a single pixel
         self.decoder = decoder
+        hasten_dilated(self)
         self.features = dict(features)
         self.scale = TapScale(features) if features else nn.Identity()
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
