@@ -7,6 +7,7 @@ Call `counts` for each batch, concatenate the results of all batches (and proces
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,7 +76,7 @@ def counts(predicted: Tensor, target: Tensor) -> Tensor:
     found = _as_bool("predicted", predicted).flatten(1)
     true = _as_bool("target", target).flatten(1)
     cells = (found & true, found & ~true, ~found & true, ~found & ~true)
-    return torch.stack([cell.sum(1) for cell in cells], dim=1)
+    return torch.stack([_count(cell) for cell in cells], dim=1)
 
 
 def per_image(counts: Tensor, empty: Empty = "one") -> dict[str, Tensor]:
@@ -160,6 +161,13 @@ def summarise(counts: Tensor, empty: Empty = "one") -> Scores:
         dice_object=per_image(counts, "skip")["dice"].nanmean().item(),
         predicted=(tp + fp) / max(1, tp + fp + fn + tn),
     )
+
+
+def _count(found: Tensor) -> Tensor:
+    """Return how many of each row of (N, M), bool, are True."""
+    if found.device.type == "cpu":  # NumPy counts bytes; PyTorch adds 64-bit numbers, in several times the time
+        return torch.from_numpy(np.count_nonzero(found.numpy(), axis=1))
+    return found.sum(1)
 
 
 def _as_bool(name: str, mask: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ import errno
 import multiprocessing
 import os
 import signal
+import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 
 from segtune.data import loader as module
 from segtune.data.dataset import SegmentationDataset
-from segtune.data.labels import Foreground
+from segtune.data.labels import Foreground, Mask
 from segtune.data.loader import BatchLoader, EpochBatches, make_loader
 from segtune.data.sources.base import Pair
 from segtune.data.transforms import build_transform
@@ -75,6 +77,44 @@ def test_the_time_of_waiting_is_counted_and_nothing_else(pairs: list[Pair], monk
     for _ in loader:
         clock[0] += 10
     assert [loader.take_wait(), loader.take_wait()] == [7, 0]
+
+
+@pytest.mark.slow
+def test_an_image_takes_the_same_work_and_memory_in_a_hundred_times_as_many() -> None:
+    """By calls of functions and by allocated bytes, which no other process on the machine changes."""
+
+    class Drawn(Pair):
+        def read_photo(self, max_value: int | None = None) -> np.ndarray:
+            return np.zeros((40, 50, 3), np.uint8)
+
+        def read_mask(self) -> Mask:
+            return Mask(np.ones((40, 50), np.uint8))
+
+    def epoch(count: int) -> tuple[float, float]:
+        pairs: list[Pair] = [Drawn(f"p{i}", Path(f"p{i}.png"), Path(f"m{i}.png")) for i in range(count)]
+        loader, calls = make_loader(dataset(pairs), EpochBatches(count, 8, seed=0), 0, False), [0]
+        list(loader)  # caches are filled
+
+        def called(*_: object) -> None:
+            calls[0] += 1
+
+        sys.setprofile(called)
+        try:
+            images = sum(len(batch["index"]) for batch in loader)
+        finally:
+            sys.setprofile(None)
+        assert images == count
+        tracemalloc.start()
+        try:
+            for _ in loader:
+                pass
+            return calls[0] / count, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    (few_calls, few_bytes), (many_calls, many_bytes) = epoch(100), epoch(10_000)
+    assert many_calls == pytest.approx(few_calls, rel=0.1)
+    assert many_bytes < few_bytes + 10_000 * 16  # the order, and what a batch holds of it
 
 
 def test_a_resumed_epoch_gives_the_tail() -> None:
