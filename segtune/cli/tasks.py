@@ -1,5 +1,6 @@
 """One task per command: parse its settings, then import and call it."""
 
+import gc
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -48,6 +49,8 @@ def _train(config: DictConfig) -> float:
         from segtune.commands.train import train
         from segtune.evaluation.selection import score_of
 
+        if not gc.get_freeze_count():  # in a sweep's first job
+            gc.freeze()  # what is imported stays: to look through it for garbage takes longer than to read the weights
         return score_of(train(settings, folder, command_line("train"), **({"unless_finished": True} if begun else {})))
 
 

@@ -1,5 +1,6 @@
 """What runs for each command before and after the command itself."""
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from segtune.__main__ import COMMANDS, main
 from segtune.cli import tasks
 from segtune.commands import probe as probe_command
 from segtune.commands import report as report_command
+from segtune.commands import train as train_command
 from segtune.config.command_settings import ReportSettings
 from segtune.errors import UserError
 from segtune.models import build
@@ -54,6 +56,27 @@ def test_data_are_looked_for_before_weights_are_loaded(
         "a photo without mask": "error: images/d3.jpg: photo without mask: no masks/d3.*",
     }
     assert expected[fault] in err
+
+
+def test_what_is_imported_is_not_looked_through_for_garbage_but_an_earlier_network_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    discs(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    frozen = []
+
+    def train(*_: object) -> dict[str, float]:
+        frozen.append(gc.get_freeze_count())
+        return {"val_dice": 0.5}
+
+    monkeypatch.setattr(train_command, "train", train)
+    gc.unfreeze()
+    try:
+        for _ in range(2):  # two jobs of a sweep
+            assert main(["train", "data=folder", "data.root=photos", "run_dir=run"]) == 0
+    finally:
+        gc.unfreeze()
+    assert 0 < frozen[1] <= frozen[0]
 
 
 def test_a_home_folder_of_nobody_is_told_for_the_built_in_data_too(capsys: pytest.CaptureFixture[str]) -> None:
