@@ -138,7 +138,12 @@ def wrap(model: nn.Module, device: torch.device, sync_batchnorm: bool) -> nn.Mod
         convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # timm's also converts BatchNormAct2d
     elif rank() == 0 and any(isinstance(module, _BatchNorm) and module.training for module in model.modules()):
         _warn_of_batchnorm(device.type, sync_batchnorm)
-    network = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    # Buffers are copied before every batch: a BatchNorm in training mode computes with them where it has one value.
+    network = DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,  # else there is a copy of all gradients
+    )
     if device.type == "cpu":
         network.register_comm_hook(None, _average)
     return network

@@ -174,7 +174,7 @@ def test_only_the_first_process_shows_lines_and_bars(
 def two(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process be the first of two, with a wrapping that needs no second."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(distributed, "DistributedDataParallel", lambda model, device_ids: model)
+    monkeypatch.setattr(distributed, "DistributedDataParallel", lambda model, **_: model)
 
 
 @pytest.mark.usefixtures("two")
@@ -312,6 +312,14 @@ def test_a_phase_needs_a_wrapping_of_its_own(outcome: Path) -> None:
     results = [json.loads((outcome / f"thaw.{number}.json").read_text()) for number in range(2)]
     assert results[0]["kept"] != results[1]["kept"]  # what thaws gets no gradients of the others, without any error
     assert results[0]["anew"] == results[1]["anew"]
+
+
+@pytest.mark.slow
+def test_gradients_lie_where_they_are_exchanged_and_change_no_bit(outcome: Path) -> None:
+    """The same steps with the defaults of PyTorch, which copies gradients, end with the same bits."""
+    first, second = (json.loads((outcome / f"shared.{number}.json").read_text()) for number in range(2))
+    assert first["segtune"] == first["pytorch"]
+    assert first["places"] == second["places"] == {"segtune": 1, "pytorch": 6}
 
 
 @pytest.mark.slow
@@ -527,6 +535,33 @@ def thaw(number: int) -> int:
     return 0
 
 
+def shared(number: int) -> int:
+    """Train with BatchNorm, accumulated gradients and clipping, wrapped by segtune and with PyTorch's defaults."""
+    found: dict[str, Any] = {"places": {}}
+    for way in ("segtune", "pytorch"):
+        with distributed.process_group(CPU):
+            torch.manual_seed(number)
+            model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 1, 1))
+            network = distributed.wrap(model, CPU, False)
+            if way == "pytorch":
+                network = nn.parallel.DistributedDataParallel(model)
+                network.register_comm_hook(None, distributed._average)
+            optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+            for step in range(3):
+                torch.manual_seed(10 * step + number)
+                with distributed.no_sync(network, last=False):
+                    network(torch.randn(2, 3, 9, 9)).square().mean().backward()
+                network(torch.randn(2, 3, 9, 9)).square().mean().backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+                held = {p.grad.untyped_storage().data_ptr() for p in model.parameters() if p.grad is not None}
+                found["places"][way] = len(held)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            found[way] = [tensor.tolist() for tensor in model.state_dict().values()]
+    Path(f"shared.{number}.json").write_text(json.dumps(found))
+    return 0
+
+
 def prepare(_: int) -> int:
     """Make eight discs on noise, six to train, and a weights file whose every layer is alive."""
     from safetensors.torch import save_file
@@ -584,6 +619,7 @@ def run_scenarios() -> None:
         expect(world, f"seen{world}", lambda _, arguments=arguments: main(arguments), [0] * world)
     expect(2, "skips", overflowing(train(*EXACT, "train.precision=fp16", "run_dir=skips", keep="skips")), [0, 0])
     expect(2, "thaw", thaw, [0, 0])
+    expect(2, "shared", shared, [0, 0])
     works = [train(*LIVELY, "run_dir=own", *more) for more in ((), ("backbone.weights=gone.safetensors",))]
     expect(2, "own", lambda number: works[number](number), [2, 2])
     expect(2, "wrong", train(*LIVELY, "run_dir=wrong", "data.root=nowhere"), [2, -signal.SIGTERM], tied=True)
