@@ -106,7 +106,14 @@ ENTRIES: dict[str, Run | Tool | NotRun] = {
     "pip install 'segtune[export]'": INSTALLS,
     "pip wheel --no-deps .": NotRun("test_wheel.py builds the wheel"),
     "tensorboard --logdir runs": NotRun("serves until it is stopped"),
-    "python tools/throughput.py": Tool("test_throughput_compares_precisions_and_freezing"),
+    "pip install -e '.[bench]'": INSTALLS,
+    "python tools/benchmark.py --only sizes": Tool("test_benchmark_runs_in_its_small_form"),
+    "SEGTUNE_SHARED=../shared python tools/benchmark.py --only steps peers sizes start --json figures.json": Tool(
+        "test_benchmark_runs_in_its_small_form"
+    ),
+    "SEGTUNE_SHARED=../shared python tools/benchmark.py --only sweep loader dice --json long.json": Tool(
+        "test_benchmark_runs_in_its_small_form"
+    ),
     "SEGTUNE_SHARED=../shared python tools/gpu_check.py --workers 2 16 --json figures.json": Tool(
         "test_gpu_check_runs_on_a_cpu_too"
     ),

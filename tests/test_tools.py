@@ -67,24 +67,91 @@ def test_each_tool_has_a_smoke_test(path: Path) -> None:
     assert re.search(rf'\brun(_here)?\((monkeypatch, )?"{path.stem}"', Path(__file__).read_text(encoding="utf-8"))
 
 
-def test_throughput_compares_precisions_and_freezing(
+def test_benchmark_refuses_what_cannot_be_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_here(monkeypatch, "throughput", "resnet50", "64", "2", "--rounds", "1", "--device", "cpu") == 0
-    out = capsys.readouterr().out
-    assert "resnet50 + deeplabv3plus, 64 px, batches of 2, cpu" in " ".join(out.split())
-    rows = dict(re.findall(r"((?:everything trains|backbone frozen), \w+) +│ +[\d.]+ +│ +([\d.]+)", out))
-    assert {"everything trains, float32", "backbone frozen, float32"} <= rows.keys()
-    assert float(rows["everything trains, float32"]) == 1
+    assert run_here(monkeypatch, "benchmark", "--images", "8") == 2
+    assert "got a batch of 8, 8 images" in capsys.readouterr().err
+    assert run_here(monkeypatch, "benchmark", "--jobs", "3") == 2
+    assert "got 3 jobs" in capsys.readouterr().err
+    assert run_here(monkeypatch, "benchmark", "--rounds", "-1") == 2
 
 
-def test_throughput_refuses_what_cannot_be_measured(
+def test_goals_of_the_benchmark_are_medians_of_ratios_and_what_is_missing_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_here(monkeypatch, "throughput", "resnet50", "64", "1") == 2
-    assert "got a batch of 1, a size of 64" in capsys.readouterr().err
-    assert run_here(monkeypatch, "throughput", "resnet50", "64", "2", "--device", "cuda:77") == 2
-    assert "train.device=cuda:77 cannot be used here" in capsys.readouterr().err
+    monkeypatch.syspath_prepend(str(REPOSITORY / "tools"))
+    from benchmarks import measuring
+    from benchmarks.tables import show
+
+    figures = {"fast": iter([8.0, 9.0, 1.0]), "slow": iter([4.0, 3.0, 1.0])}
+
+    def alone(job: measuring.Job, pool: object) -> measuring.Figures:
+        assert pool is None
+        if job.name == "peer":
+            raise measuring.MissingError("No module named 'peer'")
+        if job.name == "bad":
+            raise RuntimeError("bad: out of order")
+        return {"images_per_second": next(figures[job.name])}
+
+    monkeypatch.setattr(measuring, "alone", alone)
+    rate = "images_per_second"
+    jobs = [measuring.Job(name, print, ()) for name in ("fast", "peer", "bad", "slow")]
+    goals = [
+        measuring.Goal("fast / slow", ("fast", rate), ("slow", rate), 2, True),
+        measuring.Goal("fast / peer", ("fast", rate), ("peer", rate), 2, True),
+        measuring.Goal("fast", ("fast", rate), None, 7.9, False),
+    ]
+    results = measuring.Results()
+    results.run(measuring.Part(jobs), None)
+    assert results.missing == {"peer": "No module named 'peer'", "bad": "failed: bad: out of order"}
+    assert results.failed == ["bad"]
+    assert results.medians() == {"fast": {rate: 8.0}, "slow": {rate: 3.0}}
+    facts = show({"versions": {}, "small": False}, results, [("steps", goal) for goal in goals])
+    assert [(row["measured"], row["met"]) for row in facts["goals"]] == [(2.0, True), (None, None), (8.0, False)]
+    assert "left out: No module named 'peer'" in capsys.readouterr().out
+
+
+def test_the_benchmark_measures_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "tools"))
+    from benchmarks.measuring import Job, alone
+
+    figures = alone(Job("works", eval, ("{'process': __import__('os').getpid()}",)))
+    assert figures["process"] != os.getpid()
+    assert 0 < figures["peak_memory_gb"] < 0.5  # without PyTorch
+    with pytest.raises(RuntimeError, match=r"^fails: ZeroDivisionError: division by zero\nso far$"):
+        alone(Job("fails", exec, ("print('so far', flush=True); 1 / 0",)))
+
+
+#: What each part of the benchmark measures, as the names of its figures begin, and its number of goals.
+MEASURED = {
+    "steps": (["plain loop"] * 3 + ["segtune train"] * 3, 4),
+    "peers": (["segtune train"], 1),  # and what is installed of the peers
+    "sweep": (["a sweep of 2 jobs"] * 2, 1),
+    "loader": (["loader"] * 4, 3),
+    "dice": (["segtune to"], 2),
+    "start": (["first step"] * 2 + ["python -m segtune --help"], 3),
+    "sizes": (["plain loop"] * 4, 0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", MEASURED)
+def test_benchmark_runs_in_its_small_form(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEGTUNE_SHARED", raising=False)  # without real photos and weights
+    figures = tmp_path / "figures.json"
+    done = run("benchmark", "--only", part, "--small", "--json", str(figures))
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts = json.loads(figures.read_text("utf-8"))
+    begins, goals = MEASURED[part]
+    names = [name for name in facts["medians"] if not name.startswith(("smp", "fastai"))]
+    assert len(names) == len(begins)
+    assert all(name.startswith(begin) for name, begin in zip(names, begins, strict=True))
+    assert len(facts["goals"]) == goals
+    assert all(each["peak_memory_gb"] > 0 for each in facts["medians"].values())
+    assert all(each.get("images_per_second", each.get("seconds")) for each in facts["medians"].values())
+    assert all(row["measured"] is not None for row in facts["goals"]) or facts["left_out"]
+    assert "A small form: its figures mean nothing." in done.stdout
 
 
 def test_compare_runs_finds_one_bit(

@@ -29,8 +29,11 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, and --help does not need i
     from segtune.runtime.device import Device
 
 
-def make_folder(root: Path, count: int) -> str:
-    """Write a folder of `count` training pairs and eight for validation, and return where the photos are from."""
+def make_folder(root: Path, count: int, different: int = 32) -> str:
+    """Write a folder of `count` training pairs and eight for validation, and return where the photos are from.
+
+    There are as many `different` ones; the others repeat them.
+    """
     import cv2
 
     from segtune.data.sources.portraits import draw_scene
@@ -41,11 +44,11 @@ def make_folder(root: Path, count: int) -> str:
         (root / folder).mkdir(parents=True)
     for split, wanted in (("train", count), ("val", 8)):
         if source and source.is_dir():
-            stems = (source / f"{split}.txt").read_text("utf-8").split()[:32]
+            stems = (source / f"{split}.txt").read_text("utf-8").split()[:different]
             pairs = [[next((source / kind).glob(f"{stem}.*")) for kind in ("images", "masks")] for stem in stems]
         else:
             pairs = []
-            for seed in range(min(wanted, 32)):
+            for seed in range(min(wanted, different)):
                 pairs.append([root / "drawn" / f"{split}{seed}.{end}" for end in ("jpg", "png")])
                 image, mask = draw_scene(seed if split == "train" else 1000 + seed)
                 cv2.imwrite(str(pairs[-1][0]), image[..., ::-1])
