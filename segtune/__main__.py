@@ -69,6 +69,11 @@ def _run(arguments: list[str]) -> int:
             hint = f" The command comes first: python -m segtune {inside} …"
         print(f"segtune: there is no command '{command}'.{hint}", file=sys.stderr)
         return 2
+    from segtune.cli.help import asks_for_help, print_help
+
+    if asks_for_help(rest):
+        print_help(command)
+        return 0
     from segtune.cli import main as cli
 
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -1,6 +1,7 @@
 """Help on settings, generated from the YAML files, and readable messages for Hydra's errors."""
 
 import re
+import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -8,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf.errors import OmegaConfBaseException
 
 from segtune.config.renamed import SYNONYMS, timm_name
 from segtune.errors import nearest
+from segtune.runtime.wrapping import terminal_width, wrap
 
 #: Hydra's own --hydra-help, without what does not work here.
 HYDRA_HELP = """Hydra's flags, as in python -m segtune {command} [flag …] [setting=value …]
@@ -27,6 +28,16 @@ Hydra's shell completion does not work with segtune. See https://hydra.cc for mo
 
 #: What asks for the help on a command.
 HELP_FLAGS = ("-h", "--help", "-help", "--h", "-?", "/?", "--usage")
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Return whether a command line asks for the help on the command."""
+    return any(each in HELP_FLAGS for each in arguments) or list(arguments) == ["help"]
+
+
+def print_help(command: str) -> None:
+    """Print the help on a command, wrapped for the terminal."""
+    print(wrap(settings_help(command), terminal_width(sys.stdout)))
 
 
 def config_folder() -> Path:
@@ -78,6 +89,8 @@ def readable(error: Exception, command: str, arguments: Sequence[str] = ()) -> s
         command: The command.
         arguments: Its arguments, which say what is chosen of each group.
     """
+    from omegaconf.errors import OmegaConfBaseException  # not needed for the help, which is there at once
+
     message, lists = str(error).strip(), f"`python -m segtune {command} --help` lists all."
     if isinstance(error, yaml.YAMLError):
         return f"This is no valid YAML: {message}.\nPut text with special characters in quotes, such as ':100'."

@@ -11,9 +11,9 @@ from yaml import YAMLError
 
 from segtune.cli.compose import compose
 from segtune.cli.failures import as_failure
-from segtune.cli.help import HYDRA_HELP, readable, settings_help
+from segtune.cli.help import HYDRA_HELP, readable
 from segtune.cli.resume import resume
-from segtune.cli.spelling import asks_for_help, check_spelling
+from segtune.cli.spelling import check_spelling
 from segtune.cli.tasks import AUTO, TASKS, rank
 from segtune.errors import FailedError, Interrupted, LostError, UserError
 from segtune.runtime.interrupts import interrupting
@@ -31,9 +31,6 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
         arguments: What follows it on the command line.
         full_errors: Let errors through with their traceback.
     """
-    if asks_for_help(arguments):
-        print(wrap(settings_help(command), terminal_width(sys.stdout)))
-        return 0
     if "--hydra-help" in arguments:
         print(HYDRA_HELP.format(command=command))
         return 0

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from segtune.cli.help import HELP_FLAGS, command_groups, setting_names
+from segtune.cli.help import command_groups, setting_names
 from segtune.cli.short_names import OF_PHASES, SHORT
 from segtune.config.renamed import SYNONYMS
 from segtune.errors import UserError
@@ -15,11 +15,6 @@ _WITH_VALUE |= {"--cfg", "-c", "--info", "-i", "--experimental-rerun"}
 _ALONE = {"--multirun", "-m", "--run", "-r", "--resolve", "--shell-completion", "-sc", "--version", "--hydra-help"}
 
 _OVERRIDE = re.compile(r"~|\+*\w[\w@/.:-]*=")
-
-
-def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Return whether a command line asks for the help on the command."""
-    return any(each in HELP_FLAGS for each in arguments) or list(arguments) == ["help"]
 
 
 def check_spelling(arguments: Sequence[str], command: str) -> None:

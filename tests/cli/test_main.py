@@ -37,11 +37,13 @@ def test_the_commands_are_listed_at_once(tmp_path: Path, arguments: tuple[str, .
 
 
 def test_help_and_version_import_nothing_heavy(tmp_path: Path) -> None:
-    code = "import sys; from segtune.__main__ import main; main(['--help']); main(['--version']); print(*sys.modules)"
+    calls = "".join(f"main({call}); " for call in (["--help"], ["train", "--help"], ["--version"]))
+    code = f"import sys; from segtune.__main__ import main; {calls}print(*sys.modules)"
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
     assert f"segtune {segtune.__version__}" in out
-    assert not {"torch", "hydra", "numpy", "pydantic", "rich"} & set(out.splitlines()[-1].split())
+    assert "\n  train.batch_size: " in out
+    assert not {"torch", "hydra", "omegaconf", "numpy", "pydantic", "rich"} & set(out.splitlines()[-1].split())
 
 
 REQUIRED = {
