@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -201,6 +202,23 @@ def test_gpu_check_runs_on_a_cpu_too(tmp_path: Path) -> None:
     ]
     assert all(row["images_per_second"] > 0 for row in facts["rows"])
     assert "resnet50 + deeplabv3plus, 64 px, batches of 4, CPU" in " ".join(done.stdout.split())
+
+
+@pytest.mark.slow
+def test_gpu_check_measures_compiled_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With PyTorch's backend that only traces: a compiler takes minutes on a CPU."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    small = ("--size", "64", "--batch", "4", "--images", "12", "--steps", "1", "--workers", "0", "--precisions", "fp32")
+    figures = tmp_path / "figures.json"
+    assert run_here(monkeypatch, "gpu_check", *small, "--device", "cpu", "--compile", "--json", str(figures)) == 0
+    rows = json.loads(figures.read_text("utf-8"))["rows"]
+    assert [row["what"] for row in rows if "compiled" in row["what"]] == [
+        "plain loop, segtune's model, compiled",
+        "segtune train, 0 workers, compiled",
+    ]
+    assert capsys.readouterr().out.count("compiling the network") == 1
 
 
 @pytest.mark.slow

@@ -1,17 +1,19 @@
 """Measure training on this machine's GPU against plain loops, in one run of a few minutes.
 
-    python tools/gpu_check.py [--backbone resnet50] [--size 512] [--batch 32] [--images 1280] [--json FILE]
+    python tools/gpu_check.py [--backbone resnet50] [--size 512] [--batch 32] [--images 1280] [--compile] [--json FILE]
 
 Rows: a plain loop of the same model on a batch that lies on the device; a plain loop of segmentation_models_pytorch's
-DeepLabV3Plus with the same backbone; the data loader alone; `segtune train` from files to the end of its epochs. Photos
-are those of skin_ecu in the folder SEGTUNE_SHARED, repeated until there are enough, or drawn ones. Rates of training
-leave out the first two steps of each epoch, which start workers and choose kernels; "with starts" counts them. It also
-runs on a CPU, in a small form: --size 64 --batch 4 --images 16 --steps 2 --workers 0.
+DeepLabV3Plus with the same backbone; the data loader alone; `segtune train` from files to the end of its epochs. With
+--compile the loop of segtune's model and the last `segtune train` of each precision come again, compiled. Photos are
+those of skin_ecu in the folder SEGTUNE_SHARED, repeated until there are enough, or drawn ones. Rates of training leave
+out the first two steps of each epoch, which start workers and choose kernels; "with starts" counts them. It also runs
+on a CPU, in a small form: --size 64 --batch 4 --images 16 --steps 2 --workers 0.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -115,10 +117,16 @@ def networks(options: argparse.Namespace) -> dict[str, Any]:
     from segtune.cli.help import config_folder
     from segtune.config.model_settings import BackboneSettings, DeepLabV3PlusSettings
     from segtune.models.build import build_model
+    from segtune.training.compiled import CompiledForward
 
     def ours() -> nn.Module:
         taps = yaml.safe_load((config_folder() / "taps" / f"{options.backbone}_deeplabv3plus.yaml").read_text("utf-8"))
         return build_model(BackboneSettings(options.backbone, "none"), taps, DeepLabV3PlusSettings()).model
+
+    def compiled() -> nn.Module:
+        model = ours()
+        model.forward = CompiledForward(model, options.batch)
+        return model
 
     class FromBytes(nn.Module):
         def __init__(self, network: nn.Module) -> None:
@@ -133,7 +141,8 @@ def networks(options: argparse.Namespace) -> dict[str, Any]:
     def theirs() -> nn.Module:
         return FromBytes(smp.DeepLabV3Plus(encoder_name=options.backbone, encoder_weights=None))
 
-    return {"plain loop, segtune's model": ours, "plain loop, smp's DeepLabV3Plus": theirs}
+    more = {"plain loop, segtune's model, compiled": compiled} if options.compile else {}
+    return {"plain loop, segtune's model": ours, **more, "plain loop, smp's DeepLabV3Plus": theirs}
 
 
 def loader_rate(root: Path, workers: int, options: argparse.Namespace) -> float:
@@ -158,7 +167,9 @@ def loader_rate(root: Path, workers: int, options: argparse.Namespace) -> float:
     return count / max(time.perf_counter() - began, 1e-9)
 
 
-def trained(root: Path, runs: Path, precision: str, workers: int, options: argparse.Namespace) -> dict[str, float]:
+def trained(
+    root: Path, runs: Path, precision: str, workers: int, options: argparse.Namespace, *, compiled: bool = False
+) -> dict[str, float]:
     """Return what a run of `segtune train` took: images/s, all and from an epoch's third step on, memory, waits.
 
     `waits` counts the calls of a step, the mean, for which PyTorch says that they wait for the GPU.
@@ -170,7 +181,7 @@ def trained(root: Path, runs: Path, precision: str, workers: int, options: argpa
     from segtune.training.epoch import train_epoch
 
     cuda = options.device.startswith("cuda")
-    folder = runs / f"{precision}_{workers}"
+    folder = runs / f"{precision}_{workers}{'_compiled' * compiled}"
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -179,7 +190,7 @@ def trained(root: Path, runs: Path, precision: str, workers: int, options: argpa
         *("train", f"backbone={options.backbone}", "backbone.weights=none", "freeze=none", "data=folder"),
         *(f"data.root={root}", f"data.image_size={options.size}", f"train.batch_size={options.batch}"),
         *(f"train.precision={precision}", f"train.workers={workers}", f"train.device={options.device}"),
-        *("augment=light", "freeze.phases.all.epochs=3", f"run_dir={folder}"),
+        *("augment=light", "freeze.phases.all.epochs=3", f"train.compile={compiled}", f"run_dir={folder}"),
     ]
     take_step, steps = epoch.take_step, 0
     moments: list[tuple[float, int]] = []
@@ -244,6 +255,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         compute = resolve_device(TrainSettings(device=options.device, precision=precision))
         for name, build in networks(options).items():
             add(name, precision, **plain_loop(build(), compute, options))
+            gc.collect()  # a compiled model refers to itself
             if cuda:
                 torch.cuda.empty_cache()
     with tempfile.TemporaryDirectory() as scratch:
@@ -255,6 +267,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for precision in options.precisions:
             for workers in options.workers if precision == options.precisions[0] else options.workers[-1:]:
                 add(f"segtune train, {workers} workers", precision, **trained(root, runs, precision, workers, options))
+            if options.compile:
+                found = trained(root, runs, precision, workers, options, compiled=True)
+                add(f"segtune train, {workers} workers, compiled", precision, **found)
     facts = {
         "device": place,
         "torch": torch.__version__,
@@ -295,6 +310,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20, help="steps of a plain loop that count (default: 20)")
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 8, 16], help="worker processes to try")
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp16"], choices=("fp32", "bf16", "fp16"))
+    parser.add_argument("--compile", action="store_true", help="also measure with train.compile=true")
     parser.add_argument("--device", default=None, help="cuda, cuda:N or cpu (default: cuda where there is one)")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args()

@@ -209,6 +209,7 @@ class TrainSettings(DeviceSettings):
 
     `clip` is the largest gradient norm (0: no clipping). After `max_skipped_steps` in a row, whose gradients overflow
     in fp16, the run stops. Every `log_every`-th step is logged (0: none), and one every `log_seconds` (None: no more).
+    With `compile`, PyTorch compiles the network of training steps.
     """
 
     accumulate: Count = 1
@@ -220,6 +221,7 @@ class TrainSettings(DeviceSettings):
     log_seconds: Positive | None = None
     samples: Annotated[int, Field(ge=0, le=64)] = 6
     sync_batchnorm: bool = True
+    compile: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)

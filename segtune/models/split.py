@@ -22,6 +22,10 @@ class Crossing:
     values: Mapping[str, Tensor]
     size: tuple[int, int]
 
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(next(iter(self.values.values())))
+
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Crossing":
         """Return the values on a device."""
         moved = {name: value.to(device, non_blocking=non_blocking) for name, value in self.values.items()}

@@ -186,7 +186,7 @@ def _measured(settings: RunSettings, phase: Phase, most: int | None) -> Choice:
     device, world = trial.compute.device, distributed.world()
     gc.collect()  # frees the uncut network, whose modules refer to each other
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    # Several processes exchange gradients through buffers of the same size.
+    # Several processes hold all gradients during the forward pass too, in the buffers that they exchange.
     buffers = sum(p.nbytes for p in trial.model.parameters() if p.requires_grad) if world > 1 else 0
 
     def attempt(number: int) -> Tried | None:

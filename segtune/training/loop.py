@@ -27,6 +27,7 @@ from segtune.runtime.console import say
 from segtune.runtime.cores import worker_count
 from segtune.runtime.device import Device
 from segtune.runtime.files import Row, write_json
+from segtune.training.compiled import compile_network
 from segtune.training.epoch import check_steps, new_scaler, save_and_stop, train_epoch
 from segtune.training.epoch_log import EpochRecorder, dice_text
 from segtune.training.feature_cache import feature_source
@@ -172,6 +173,7 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
         run.on_phase(index + 1, facts)
         if run.features:
             say(run.features.text)
+        compile_network(run, phase)
     while not _over(run, phase):
         began = time.perf_counter()
         train_mode(run.model, phase.scope)

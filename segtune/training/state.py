@@ -189,6 +189,7 @@ class Run:
     on_phase: OnPhase
     stopped: Callable[[], bool]
     waiting: Waiting
+    compiles: bool = True  # until compiling fails
     proven: str = ""  # the phase whose gradients have been checked
     features: FeatureSource | None = None  # in the place of images in the running phase
     data: Mapping[str, Any] | None = None  # the record of its data
