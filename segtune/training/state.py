@@ -62,6 +62,11 @@ class OptimState:
         self._check(states)
         own = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": states["optimizer"]["state"], "param_groups": own["param_groups"]})
+        # A fused step pairs values by their place in memory, so the moments must be laid out as their parameter.
+        for parameter, moments in self.optimizer.state.items():
+            for name, value in moments.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
         if states["scaler"]:  # a disabled one has no state
             self.scaler.load_state_dict(states["scaler"])
         self.schedule.last_epoch = states["schedule"]["last_epoch"]

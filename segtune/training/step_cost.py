@@ -108,6 +108,7 @@ def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     """Return the storages of the optimizer's state after a step, by parameter; the optimizer is spoilt by that."""
     twins = {parameter: nn.Parameter(torch.empty_like(parameter, device="meta")) for parameter in model.parameters()}
     for group in optimizer.param_groups:
+        group["fused"] = False  # those kernels refuse meta tensors, and keep the same
         group["params"] = [twins[parameter] for parameter in group["params"]]
         for twin in group["params"]:
             twin.grad = torch.empty_like(twin)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from segtune.config.training_settings import OptimizerSettings, PhaseSettings
-from segtune.training.optim import OPTIMIZERS, build_optimizer
+from segtune.training.optim import FUSED, OPTIMIZERS, build_optimizer
 
 BLOCKS = {"stem": ("conv0", "bn0"), "one": ("block1",), "two": ("block2",), "away": ("behind_the_cut",)}
 
@@ -78,7 +78,32 @@ def test_settings_that_are_not_set_are_the_optimizers_own(name: str) -> None:
     model, phase = Tiny(), PhaseSettings(epochs=1, lr=0.5)
     made = build_optimizer(OptimizerSettings(name), model, phase, BLOCKS).defaults
     changed = {"sgd": {"momentum": 0.9}, "rmsprop_tf": {"alpha": 0.9, "momentum": 0.9, "eps": 1.0}}
-    assert made == OPTIMIZERS[name](model.parameters()).defaults | changed.get(name, {})
+    fused = {"fused": True} if name in FUSED else {}
+    assert made == OPTIMIZERS[name](model.parameters()).defaults | changed.get(name, {}) | fused
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_steps_are_those_of_one_tensor_after_another(name: str) -> None:
+    """Up to rounding, with weights channels-last; the gradients come from a backward pass, in whatever layout."""
+    ends = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 6, 3, groups=6))
+        model.to(memory_format=torch.channels_last)
+        whole = nn.Module()
+        whole.backbone, whole.decoder = model, nn.Identity()
+        settings = OptimizerSettings(name, weight_decay=0.1)
+        optimizer = build_optimizer(settings, whole, PhaseSettings(epochs=1, lr=0.01), {"all": ("",)})
+        for group in optimizer.param_groups:
+            assert group["fused"]
+            group["fused"] = fused
+        for _ in range(5):
+            optimizer.zero_grad(set_to_none=True)
+            for images in (torch.randn(2, 4, 9, 9), torch.randn(2, 4, 9, 9).to(memory_format=torch.channels_last)):
+                model(images).square().mean().backward()
+            optimizer.step()
+        ends.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
+    assert (ends[0] - ends[1]).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "rmsprop_tf"])

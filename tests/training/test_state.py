@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from segtune.config.training_settings import FreezeSettings, PhaseSettings
 from segtune.errors import UserError
 from segtune.runtime import distributed
-from segtune.training.optim import OPTIMIZERS
+from segtune.training.optim import FUSED, OPTIMIZERS
 from segtune.training.state import OptimState, State, check_place, seed_of, since_best
 
 
@@ -74,6 +74,34 @@ def test_a_loaded_optimizer_goes_on_to_the_bit(name: str, options: dict[str, flo
     for _ in range(2):
         step(again, resumed)
     assert torch.equal(again.weight, layer.weight)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_fused_optimizer_goes_on_from_the_states_of_another(name: str) -> None:
+    """They may be laid out in another order than the weights, and their optimizer was not fused."""
+    ends = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        convolution = torch.nn.Conv2d(3, 5, 3).requires_grad_(False).to(memory_format=torch.channels_last)
+        options = {"momentum": 0.5} if name == "sgd" else {}
+        made = []
+        for fuse in (False, fused):
+            optimizer = OPTIMIZERS[name](convolution.parameters(), lr=0.1, fused=fuse, **options)
+            schedule = LambdaLR(optimizer, lambda step: 1.0)
+            made.append(OptimState(optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False)))
+        first, second = made
+        for each in (first, first, second, second):
+            if each is second and not second.optimizer.state:
+                saved = copy.deepcopy(first.state_dict())
+                for moments in saved["optimizer"]["state"].values():
+                    moments |= {name: value.contiguous() for name, value in moments.items()}
+                second.load_state_dict(saved)
+            for parameter in convolution.parameters():
+                parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape))
+            each.optimizer.step()
+        assert {group["fused"] for group in second.optimizer.param_groups} == {fused}
+        ends.append(convolution.weight.clone())
+    torch.testing.assert_close(ends[0], ends[1])
 
 
 def test_steps_counted_without_a_tensor_are_taken() -> None:

@@ -115,6 +115,8 @@ def test_weights_and_gradients() -> None:
         torch.optim.Adam,
         torch.optim.AdamW,
         partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+        *(partial(fused, fused=True) for fused in (torch.optim.Adam, torch.optim.AdamW)),
+        partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True),
         torch.optim.SGD,
         torch.optim.RMSprop,
         partial(torch.optim.RMSprop, momentum=0.9),
