@@ -105,7 +105,7 @@ def test_goals_of_the_benchmark_are_medians_of_ratios_and_what_is_missing_is_lef
     ]
     results = measuring.Results()
     results.run(measuring.Part(jobs), None)
-    assert results.missing == {"peer": "No module named 'peer'", "bad": "failed: bad: out of order"}
+    assert results.missing == {"peer": "No module named 'peer'", "bad": "failed: out of order"}
     assert results.failed == ["bad"]
     assert results.medians() == {"fast": {rate: 8.0}, "slow": {rate: 3.0}}
     facts = show({"versions": {}, "small": False}, results, [("steps", goal) for goal in goals])

@@ -104,7 +104,7 @@ class Results:
         except MissingError as error:
             self.missing[job.name] = str(error)
         except RuntimeError as error:  # hours of other measurements are not lost
-            self.missing[job.name] = f"failed: {str(error).splitlines()[0]}"
+            self.missing[job.name] = f"failed: {str(error).splitlines()[0]}".replace(f"{job.name}: ", "")
             self.failed.append(job.name)
             print(error, file=sys.stderr, flush=True)
         print(f"  {job.name}: left out, {self.missing[job.name]}", flush=True)

@@ -189,7 +189,7 @@ def fastai_rate(options: argparse.Namespace) -> Figures:
     masks = dict(pairs)
     size, normalise = options.size, fastai.Normalize.from_stats(*fastai.imagenet_stats)
     loaders = fastai.SegmentationDataLoaders.from_label_func(
-        options.folder,
+        options.folder,  # where it would write models
         fnames=list(masks),
         label_func=lambda photo: (np.asarray(Image.open(masks[photo]).convert("L")) > 127).astype(np.uint8),
         valid_pct=0.1,
@@ -198,7 +198,6 @@ def fastai_rate(options: argparse.Namespace) -> Figures:
         item_tfms=fastai.Resize(size),
         batch_tfms=[*fastai.aug_transforms(size=size), normalise],
         bs=options.batch,
-        path=options.folder,
     )
     network = smp.create_model("DeepLabV3Plus", "resnet50", encoder_weights=None, in_channels=3, classes=2)
     learner = fastai.Learner(loaders, network, loss_func=fastai.CrossEntropyLossFlat(axis=1), path=options.folder)
