@@ -29,7 +29,7 @@ TOOLS = sorted((REPOSITORY / "tools").glob("*.py"))
 def run(tool: str, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, *options, str(REPOSITORY / "tools" / f"{tool}.py"), *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, tool: str, *arguments: str) -> int:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def part(options: argparse.Namespace) -> Part:
 
 def segtune(options: argparse.Namespace) -> Figures:
     """Return the seconds from the command to the end of the first epoch that reaches the Dice, at most the patience."""
-    folder = options.folder / f"dice{os.getpid()}"
+    folder = Path(tempfile.mkdtemp(dir=options.folder))
     data = (f"data.root={_data(options)}", "train.samples=0", f"cache.folder={folder / 'features'}")
     words = common_words(options, *data, *_WORDS, f"run_dir={folder / 'run'}")
     command = [sys.executable, "-m", "segtune", "train", *words]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 from benchmarks.measuring import Figures, Goal, Job, Part
 from benchmarks.steps import common_words
@@ -39,7 +40,7 @@ def part(options: argparse.Namespace) -> Part:
 
 def first_step(options: argparse.Namespace, freeze: str) -> Figures:
     """Return the seconds from the command to the end of the first step, less those to import the libraries."""
-    place = options.folder / f"start{os.getpid()}"
+    place = Path(tempfile.mkdtemp(dir=options.folder))
     words = (f"freeze={freeze}", "cache.mode=auto", f"cache.folder={place / 'features'}", f"run_dir={place / 'run'}")
     command = ["train", *common_words(options, *words)]
     imports = _seconds([sys.executable, "-c", _IMPORTS])

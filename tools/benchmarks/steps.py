@@ -84,7 +84,7 @@ def bare(kind: str, options: argparse.Namespace) -> Figures:
 
     compute = resolve_device(TrainSettings(device="cpu", precision=options.precision))
     taps = yaml.safe_load((config_folder() / "taps" / "xception_deeplabv3plus.yaml").read_text("utf-8"))
-    built = build_model(BackboneSettings("xception", "none"), taps, DeepLabV3PlusSettings())
+    built = build_model(BackboneSettings("xception", str(options.weights)), taps, DeepLabV3PlusSettings())
     phase = PhaseSettings(epochs=1, lr=1e-5, backbone="all" if kind == "everything" else 0)
     model = compute.place(built.model)
     scope = choose(model, "measured", phase, built.blocks)
