@@ -100,8 +100,8 @@ def bare(kind: str, options: argparse.Namespace) -> Figures:
         model.split = split_backbone(model.backbone)
         given = FeatureForm(compute, compute.dtype, options.batch).through(model, given)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    began = 0.0
-    for number in range(_WARM + options.steps):
+    steps, began = options.steps * (5 if kind == "features" else 1), 0.0  # these take a fifth of the time
+    for number in range(_WARM + steps):
         if number == _WARM:
             began = time.perf_counter()
         with compute.autocast():
@@ -110,7 +110,7 @@ def bare(kind: str, options: argparse.Namespace) -> Figures:
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return {_RATE: options.batch * options.steps / (time.perf_counter() - began)}
+    return {_RATE: options.batch * steps / (time.perf_counter() - began)}
 
 
 def common_words(options: argparse.Namespace, *words: str) -> list[str]:
