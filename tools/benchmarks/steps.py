@@ -15,6 +15,7 @@ from benchmarks.measuring import Figures, Goal, Job, Part
 #: Steps of a plain loop that choose kernels and fill caches, and do not count.
 _WARM = 3
 _KINDS = {"everything": "everything trains", "head": "head only", "features": "head only, on features that lie ready"}
+_KINDS |= {"library": f"{_KINDS['features']}, dilated convolutions by PyTorch"}
 _RATE = "images_per_second"
 CACHED = "segtune train, head_only from the cache"
 
@@ -76,6 +77,7 @@ def bare(kind: str, options: argparse.Namespace) -> Figures:
     from segtune.config.training_settings import OptimizerSettings, PhaseSettings, TrainSettings
     from segtune.losses import build_loss
     from segtune.models.build import build_model
+    from segtune.models.decoders.depthwise import DepthwiseConv2d
     from segtune.models.split import split_backbone
     from segtune.runtime.device import resolve_device
     from segtune.training.feature_form import FeatureForm
@@ -96,11 +98,15 @@ def bare(kind: str, options: argparse.Namespace) -> Figures:
     )
     given: Any = torch.randint(0, 256, (options.batch, 3, options.size, options.size), dtype=torch.uint8)
     target = (given[:, :1] > 127).to(torch.uint8)
-    if kind == "features":
+    on_features = kind in ("features", "library")
+    for layer in model.modules() if kind == "library" else ():
+        if type(layer) is DepthwiseConv2d:
+            layer.__class__ = torch.nn.Conv2d  # type: ignore[assignment]
+    if on_features:
         model.split = split_backbone(model.backbone)
         given = FeatureForm(compute, compute.dtype, options.batch).through(model, given)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    steps, began = options.steps * (5 if kind == "features" else 1), 0.0  # these take a fifth of the time
+    steps, began = options.steps * (5 if on_features else 1), 0.0  # these take a fifth of the time
     for number in range(_WARM + steps):
         if number == _WARM:
             began = time.perf_counter()
