@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=160, help="training images of an epoch (160)")
     parser.add_argument("--peer-images", type=int, default=64, help="training images of the peers' epoch (64)")
     parser.add_argument("--views", type=int, default=4, help="epochs, and views, of training from the cache (4)")
-    parser.add_argument("--steps", type=int, default=12, help="steps of a plain loop that count (12)")
+    parser.add_argument("--steps", type=int, default=19, help="steps of a plain loop that count (19)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 384], help="sizes of `sizes`")
     parser.add_argument("--jobs", type=int, default=10, help="jobs of the sweep, an even number (10)")
     parser.add_argument("--epochs", type=int, default=12, help="epochs of a job of the sweep (12)")

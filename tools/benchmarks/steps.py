@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks.measuring import Figures, Goal, Job, Part
 
-#: Steps of a plain loop that choose kernels and fill caches, and do not count.
-_WARM = 3
+#: The first step of a plain loop chooses kernels, and does not count; nor does it in `images_per_second` of segtune.
+_WARM = 1
 _KINDS = {"everything": "everything trains", "head": "head only", "features": "head only, on features that lie ready"}
 _KINDS |= {"library": f"{_KINDS['features']}, dilated convolutions by PyTorch"}
 _RATE = "images_per_second"
