@@ -135,16 +135,16 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[str], set[str]]]:
 
     layers = [(name, module) for name, module in model.named_modules() if not list(module.children())]
     hooks = [module.register_forward_hook(partial(watch, name)) for name, module in layers]
-    synced = [module for _, module in layers if isinstance(module, nn.SyncBatchNorm)]
-    for module in synced:
+    synced = [(module, type(module)) for _, module in layers if isinstance(module, nn.SyncBatchNorm)]
+    for module, _ in synced:
         module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
     try:
         yield order, reached
     finally:
         for hook in hooks:
             hook.remove()
-        for module in synced:
-            module.__class__ = nn.SyncBatchNorm
+        for module, kind in synced:  # also timm's, with an activation
+            module.__class__ = kind
 
 
 def _conv_backward_flops(gradient: Any, x: Any, weight: Any, *options: Any, out_shape: Any = None) -> int:

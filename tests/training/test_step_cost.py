@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from timm.layers import SyncBatchNormAct
 from timm.optim.rmsprop_tf import RMSpropTF
 from torch import Tensor, nn
 
@@ -71,6 +72,12 @@ def test_batchnorm_of_several_processes_costs_the_same() -> None:
     together = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     assert cost(together) == alone
     assert any(isinstance(module, nn.SyncBatchNorm) for module in together.modules())
+
+
+def test_a_layer_of_several_processes_keeps_its_kind() -> None:
+    model = nn.Sequential(Tiny(nn.Sequential(nn.Conv2d(4, 1, 1), SyncBatchNormAct(1))))
+    cost(model)
+    assert sum(type(module) is SyncBatchNormAct for module in model.modules()) == 1
 
 
 def test_activations_are_what_the_backward_pass_needs_each_counted_once() -> None:
