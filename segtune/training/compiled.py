@@ -50,6 +50,11 @@ def _laid_out(images: Tensor | Crossing) -> Tensor | Crossing:
     )
 
 
+def uncompile(model: nn.Module) -> None:
+    """Give a model back its own `forward`; one that is not compiled stays as it is."""
+    model.__dict__.pop("forward", None)
+
+
 def compile_network(run: Run, phase: Phase) -> None:
     """Compile the model for the phase that has been entered, if `train.compile` asks for it, and try it once.
 
@@ -57,7 +62,6 @@ def compile_network(run: Run, phase: Phase) -> None:
     fails in one process, all go on without, in later phases too.
     """
     model = run.model
-    model.__dict__.pop("forward", None)  # of the phase before
     if not run.settings.train.compile or not run.compiles:
         return
     say(f"{phase.name:>10}  compiling the network (train.compile) …")
@@ -68,7 +72,7 @@ def compile_network(run: Run, phase: Phase) -> None:
     wrong = [each for each in distributed.gather(_wrong_with(run, images)) if each]
     run.state.seconds += time.perf_counter() - began
     if wrong:
-        del model.forward
+        uncompile(model)
         run.compiles = False
         log.warning("Training goes on uncompiled (train.compile): %s", wrong[0])
     else:

@@ -27,7 +27,7 @@ from segtune.runtime.console import say
 from segtune.runtime.cores import worker_count
 from segtune.runtime.device import Device
 from segtune.runtime.files import Row, write_json
-from segtune.training.compiled import compile_network
+from segtune.training.compiled import compile_network, uncompile
 from segtune.training.epoch import check_steps, new_scaler, save_and_stop, train_epoch
 from segtune.training.epoch_log import EpochRecorder, dice_text
 from segtune.training.feature_cache import feature_source
@@ -153,6 +153,7 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     """
     phase, state, settings = run.phases[index], run.state, run.settings
     run.features = run.built.model.split = None  # what the phase before has kept in memory is free again
+    uncompile(run.model)
     facts = state.phases[phase.name] if resumed else run.facts(phase)
     enter(run.built, phase)
     network = distributed.wrap(run.model, run.compute.device, settings.train.sync_batchnorm)

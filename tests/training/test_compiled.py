@@ -22,7 +22,7 @@ from segtune.models.pretrained import LoadedWeights
 from segtune.models.split import Crossing
 from segtune.runtime.device import Device
 from segtune.training import compiled, epoch
-from segtune.training.compiled import CompiledForward, compile_network
+from segtune.training.compiled import CompiledForward, compile_network, uncompile
 from tests.training.conftest import same, settings, weights_of
 from tests.training.test_loop import assert_same_end, rows_of, stop_after, stopped_and_resumed
 
@@ -109,6 +109,7 @@ def test_a_try_leaves_nothing_behind(
     model(torch.zeros(min(batch, 5), 3, 4, 4))
     assert len(calls) == 2
     run.settings.train.compile = False
+    uncompile(model)
     compile_network(run, PHASE)
     model(torch.zeros(min(batch, 5), 3, 4, 4))
     assert len(calls) == 2
