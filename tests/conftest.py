@@ -49,8 +49,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def usual_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM mean what they mean at a terminal; a job in the background starts with SIGINT ignored."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    """Let signals mean what they mean at a terminal; in the background SIGINT is ignored, with nohup SIGHUP."""
+    usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler}
+    usual |= dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2), signal.SIG_DFL)
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():
