@@ -25,7 +25,7 @@ from segtune.models.start import build_start, check_pretrained
 from segtune.reporting.evaluation_tables import show
 from segtune.reporting.wording import number
 from segtune.runtime import distributed
-from segtune.runtime.allocator import keep_memory
+from segtune.runtime.allocator import kept_memory
 from segtune.runtime.console import say, set_up_logging, shown
 from segtune.runtime.cores import worker_count
 from segtune.runtime.device import Device, resolve_device
@@ -54,9 +54,7 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
     gc.collect()  # the network of an earlier job in this process refers to itself and would keep the GPU's memory
     _check_shares(settings.train.batch_size)
     compute = resolve_device(settings.train)
-    if compute.device.type == "cpu":
-        keep_memory()
-    with distributed.process_group(compute.device):
+    with kept_memory(enabled=compute.device.type == "cpu"), distributed.process_group(compute.device):
         folder = distributed.on_rank_zero(lambda: folder)
         if settings.resume is None:
             refuse_data_folder(folder, settings.data.root)
