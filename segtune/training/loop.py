@@ -104,10 +104,19 @@ def fit(
         places = folder, compute, state, loader, batches, evaluator
         run = Run(settings, built, *places, None, phases, facts, on_phase, stopped, waiting)
         _begin(run, splits, command)
-        for index in range(state.phase, len(phases)):
-            fit_phase(run, index, optim_states)
-            optim_states = {}
+        _fit_phases(run, optim_states)
     return _conclude(run)
+
+
+def _fit_phases(run: Run, resumed: Mapping[str, Any]) -> None:
+    """Train the phases that are left, the first with the `resumed` state of its optimizer, if there is one."""
+    try:
+        for index in range(run.state.phase, len(run.phases)):
+            fit_phase(run, index, resumed)
+            resumed = {}
+    finally:
+        if run.recorder:  # only the first of several processes has one
+            run.recorder.board.close()
 
 
 def _begin(run: Run, splits: Mapping[str, Sequence[Pair]], command: str) -> None:
@@ -139,8 +148,7 @@ def _logs(run: Run) -> tuple[EpochRecorder, StepLog]:
 
 def _conclude(run: Run) -> dict[str, Any]:
     summary = _summary(run)
-    if run.recorder:  # only the first of several processes has one
-        run.recorder.board.close()
+    if run.recorder:
         write_json(run.folder / "summary.json", summary)
     return summary
 
