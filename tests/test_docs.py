@@ -108,6 +108,9 @@ ENTRIES: dict[str, Run | Tool | NotRun] = {
     "tensorboard --logdir runs": NotRun("serves until it is stopped"),
     "pip install -e '.[bench]'": INSTALLS,
     "python tools/benchmark.py --only sizes": Tool("test_benchmark_runs_in_its_small_form"),
+    "python tools/benchmark.py --only sizes --sizes 256 --steps 4 --rounds 1 --batch N": Tool(
+        "test_benchmark_runs_in_its_small_form"
+    ),
     "SEGTUNE_SHARED=../shared python tools/benchmark.py --only steps peers sizes start --json figures.json": Tool(
         "test_benchmark_runs_in_its_small_form"
     ),

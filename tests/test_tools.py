@@ -131,7 +131,7 @@ MEASURED = {
     "sweep": (["a sweep of 2 jobs"] * 2, 1),
     "loader": (["loader"] * 4, 3),
     "dice": (["segtune to"], 2),
-    "start": (["first step"] * 2 + ["python -m segtune --help"], 3),
+    "start": (["first step"] * 3 + ["python -m segtune --help"], 4),
     "sizes": (["plain loop"] * 4, 0),
 }
 

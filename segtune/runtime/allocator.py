@@ -1,6 +1,7 @@
 """What the C library does with memory that PyTorch gives back."""
 
 import ctypes
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -24,16 +25,20 @@ def kept_memory(*, enabled: bool = True) -> Iterator[None]:
     pages again in every step. Kept, they cost some more memory at the peak and save that time. Without glibc, or if not
     `enabled`, nothing changes.
     """
-    library = ctypes.CDLL(None)
-    if not enabled or not all(hasattr(library, name) for name in ("mallopt", "malloc_trim")):  # macOS, musl
+    if not enabled or not _is_glibc():
         yield
         return
+    library = ctypes.CDLL(None)
     try:
         _set(library, _KEPT)
         yield
     finally:
         _set(library, _USUAL)
         library.malloc_trim(0)
+
+
+def _is_glibc() -> bool:
+    return sys.platform == "linux" and all(hasattr(ctypes.CDLL(None), name) for name in ("mallopt", "malloc_trim"))
 
 
 def _set(library: ctypes.CDLL, values: Mapping[int, int]) -> None:

@@ -32,16 +32,28 @@ _IMPORTS = "import segtune.cli.main, segtune.commands.train"
 def part(options: argparse.Namespace) -> Part:
     """Return the starts of runs whose data have been checked, and of the help, with judge 8."""
     starts = [Job(f"first step, {freeze}", first_step, (options, freeze)) for freeze in ("none", "head_only")]
+    kept = ("head_only", options.folder / "kept")
+    starts.append(Job("first step, head_only, features kept by an earlier run", first_step, (options, *kept)))
     usage = Job("python -m segtune --help", show_help, (options,))
     goals = [Goal(f"{job.name}, without imports: seconds", (job.name, "seconds"), None, 5, False) for job in starts]
     goals.append(Goal(f"{usage.name}: seconds", (usage.name, "seconds"), None, 0.1, False))
-    return Part([*starts, usage], goals, [Job("check the data", first_step, (options, "none"))])
+    before = [Job("check the data, and keep features", first_step, (options, *kept))]
+    return Part([*starts, usage], goals, before)
 
 
-def first_step(options: argparse.Namespace, freeze: str) -> Figures:
-    """Return the seconds from the command to the end of the first step, less those to import the libraries."""
+def first_step(options: argparse.Namespace, freeze: str, features: Path | None = None) -> Figures:
+    """Return the seconds from the command to the end of the first step, less those to import the libraries.
+
+    Features are kept in the folder `features`; without one the cache is empty, and those of the first epoch are
+    computed before the step.
+    """
     place = Path(tempfile.mkdtemp(dir=options.folder))
-    words = (f"freeze={freeze}", "cache.mode=auto", f"cache.folder={place / 'features'}", f"run_dir={place / 'run'}")
+    words = (
+        f"freeze={freeze}",
+        "cache.mode=auto",
+        f"cache.folder={features or place / 'features'}",
+        f"run_dir={place / 'run'}",
+    )
     command = ["train", *common_words(options, *words)]
     imports = _seconds([sys.executable, "-c", _IMPORTS])
     began = time.time()

@@ -1,4 +1,4 @@
-"""Dilated depthwise convolutions on CPUs, several times as fast in training as the library's."""
+"""Dilated depthwise convolutions on CPUs, as sums of shifted maps."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -40,9 +40,9 @@ class DepthwiseConv2d(nn.Conv2d):
     """A dilated depthwise convolution that adds shifted maps on CPUs; elsewhere, and compiled, it is PyTorch's.
 
     oneDNN computes the gradients of a dilated depthwise convolution, and beyond a dilation of 6 its values too, in
-    its slow reference way: with rates of 6, 12 and 18 on 16 x 16 maps of 728 channels they took a third of a training
-    step of DeepLabV3+. As a sum over the kernel's positions, each of which multiplies a shifted map, only what overlaps
-    is computed: at a dilation of the map's size that is the centre alone.
+    its slow reference way: with rates of 6, 12 and 18 on 16 x 16 maps of 728 channels that is a quarter of the time of
+    DeepLabV3+'s training step on ready features (docs/performance.md). As a sum over the kernel's positions, each of
+    which multiplies a shifted map, only what overlaps is computed: at a dilation of the map's size the centre alone.
     """
 
     def forward(self, x: Tensor) -> Tensor:
