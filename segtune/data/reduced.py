@@ -18,8 +18,8 @@ from segtune.data.transforms import crop_ranges, resize
 log = logging.getLogger(__name__)
 
 #: Photos are reduced if they are so many times as large as needed; the smallest crop then keeps so many times the size
-#: of the network's input.
-_LARGE, _MARGIN = 4.0, 2.0
+#: of the network's input, and twice its pixels: most of the time of a sample is shrinking its crop.
+_LARGE, _MARGIN = 4.0, math.sqrt(2)
 
 
 class Keeper(Protocol):
@@ -36,7 +36,7 @@ class ReducedPhotos:
     """Reads photos and masks; those of photos that are four times as large as the network needs, or larger, reduced.
 
     With a random crop, needed is that the smallest one still has the network's input size; the reduced photo has twice
-    that. Without a crop it has the input's size itself, so no sample changes. Whether a reduced photo is kept does not
+    as many pixels. Without a crop it has the input's size itself, so no sample changes. Whether a reduced photo is kept does not
     matter for its content. Smaller photos stay as they are.
     """
 

@@ -15,7 +15,7 @@ from segtune.training.feature_cache import folder_store
 from segtune.version import __version__
 
 #: To be raised when photos are reduced in another way.
-_FORMAT = 1
+_FORMAT = 2
 _LIBRARIES = ("albumentations", "opencv-python-headless", "pillow", "numpy")
 _GB = 10**9
 

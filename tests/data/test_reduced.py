@@ -49,24 +49,24 @@ def same(some: list[dict], others: list[dict]) -> bool:
 @pytest.mark.parametrize(
     ("crop", "size", "expected"),
     [
-        # A quarter of 1024 x 1024 is 512 x 512, 8 times 64; twice as much remains of it at a quarter of the scale.
-        ({"scale": [0.25, 1.0], "ratio": [1.0, 1.0]}, (1024, 1024), (256, 256)),
-        ({"scale": [0.25, 1.0], "ratio": [1.0, 1.0]}, (512, 512), (256, 256)),
+        # A quarter of 1024 x 1024 is 512 x 512, 8 times 64; times the root of 2, 91 remain of it: 182 of all.
+        ({"scale": [0.25, 1.0], "ratio": [1.0, 1.0]}, (1024, 1024), (182, 182)),
+        ({"scale": [0.25, 1.0], "ratio": [1.0, 1.0]}, (512, 512), (182, 182)),
         ({"scale": [0.25, 1.0], "ratio": [1.0, 1.0]}, (511, 511), None),
         # The narrowest crop, of width / height 1/4, is half as wide as a square one.
-        ({"scale": [0.25, 1.0], "ratio": [0.25, 1.0]}, (1024, 1024), (512, 512)),
+        ({"scale": [0.25, 1.0], "ratio": [0.25, 1.0]}, (1024, 1024), (363, 363)),
         # No square crop has a quarter of this area: the height is the limit.
-        ({"scale": [0.25, 1.0], "ratio": [1.0, 1.0]}, (256, 2560), (128, 1280)),
+        ({"scale": [0.25, 1.0], "ratio": [1.0, 1.0]}, (256, 2560), (91, 906)),
         (None, (256, 300), (64, 64)),
         (None, (255, 300), None),
     ],
 )
-def test_a_photo_is_reduced_to_twice_what_the_smallest_crop_needs(crop, size, expected) -> None:
+def test_a_photo_is_reduced_to_twice_the_pixels_that_the_smallest_crop_needs(crop, size, expected) -> None:
     assert ReducedPhotos((64, 64), crop).target(*size) == expected
 
 
 @pytest.mark.parametrize("size", [(1000, 1000), (600, 2400), (3000, 500), (400, 4000)])
-def test_no_crop_of_a_reduced_photo_is_smaller_than_twice_the_input(size: tuple[int, int]) -> None:
+def test_no_crop_of_a_reduced_photo_has_fewer_than_twice_the_pixels_of_the_input(size: tuple[int, int]) -> None:
     """By the boxes that albumentations draws, which are whole pixels."""
     crop = {"scale": [0.2, 1.0], "ratio": [0.6, 1.67]}
     target = ReducedPhotos((20, 30), crop).target(*size)
@@ -75,8 +75,8 @@ def test_no_crop_of_a_reduced_photo_is_smaller_than_twice_the_input(size: tuple[
     drawing.set_random_seed(0)
     for _ in range(300):
         left, top, right, bottom = drawing.get_params_dependent_on_data({"shape": (*target, 3)}, {})["crop_coords"]
-        assert bottom - top >= 2 * 20 - 1
-        assert right - left >= 2 * 30 - 1
+        assert bottom - top >= 2**0.5 * 20 - 1
+        assert right - left >= 2**0.5 * 30 - 1
 
 
 def test_without_a_crop_no_bit_changes(pair: Pair, tmp_path: Path) -> None:
