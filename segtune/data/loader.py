@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from functools import cache
 from multiprocessing.process import BaseProcess
@@ -96,7 +96,7 @@ class BatchLoader:
         """Return an iterator over the batches; see `until`."""
         return self.until(lambda waited: False)
 
-    def until(self, give_up: Callable[[float], bool]) -> Iterator[dict[str, Any]]:
+    def until(self, give_up: Callable[[float], bool]) -> Generator[dict[str, Any]]:
         """Yield the batches, and end early if `give_up(seconds)` while this process has waited so long for the next.
 
         Raises:

@@ -36,8 +36,8 @@ class ReducedPhotos:
     """Reads photos and masks; those of photos that are four times as large as the network needs, or larger, reduced.
 
     With a random crop, needed is that the smallest one still has the network's input size; the reduced photo has twice
-    as many pixels. Without a crop it has the input's size itself, so no sample changes. Whether a reduced photo is kept does not
-    matter for its content. Smaller photos stay as they are.
+    as many pixels. Without a crop it has the input's size itself, so no sample changes. Whether a reduced photo is kept
+    does not matter for its content. Smaller photos stay as they are.
     """
 
     def __init__(

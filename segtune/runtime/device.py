@@ -40,6 +40,11 @@ class Device:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             yield
 
+    def wait(self) -> None:
+        """Wait until the device has computed all that it was asked for."""
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+
     def place(self, module: M) -> M:
         """Return a module, moved to the device with its weights channels-last."""
         return module.to(self.device).to(memory_format=torch.channels_last)

@@ -1,12 +1,10 @@
 """Batches of features that are computed once: the part of training that takes the place of the images."""
 
 import logging
-import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -18,40 +16,35 @@ from segtune.data.record import is_unchanged
 from segtune.data.sources.base import Pair
 from segtune.models.model import SegmentationModel
 from segtune.models.split import Crossing
-from segtune.runtime import distributed
-from segtune.runtime.console import bar, say_without_bar
 from segtune.training.feature_form import FeatureForm, record_name
-from segtune.training.feature_store import Store
+from segtune.training.feature_store import Record, Store
 
 log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
-Keys = list[list[tuple[int, int]]]
+Key = tuple[int, int]
+Keys = list[Key]
 
 
-#: Seconds after which it is said how long features will take to compute.
-_LONG = 30.0
-
-
-class KeyBatches(Sampler[list[tuple[int, int]]]):
+class KeyBatches(Sampler[Keys]):
     """The batches of `(view, index)` keys that it is given."""
 
     def __init__(self) -> None:
-        self.keys: Keys = []
+        self.keys: Sequence[Keys] = []
 
     def __len__(self) -> int:
         """Return the number of batches."""
         return len(self.keys)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[Keys]:
         return iter(self.keys)
 
 
 class FeatureLoader:
     """Batches as of a `BatchLoader`, whose `image` is a `Crossing`: what the split model's frozen part computes.
 
-    Epoch e has view e mod `views` of every image. Before an epoch, what the store lacks of it is computed and written;
-    what it still lacks then, as when it cannot be written, is computed when its turn comes.
+    Epoch e has view e mod `views` of every image. What the store lacks is computed, and written, when the turn of its
+    batch comes.
     """
 
     def __init__(
@@ -68,8 +61,10 @@ class FeatureLoader:
         self.model, self.dataset, self.batches, self.form = model, dataset, batches, form
         self.views, self.store, self.writes = views, store, True
         self.seconds = self.reading = 0.0
-        self.given = KeyBatches()
-        self.images = BatchLoader(dataset, self.given, workers, form.compute.device.type == "cuda")
+        self.given, self.lost = KeyBatches(), KeyBatches()
+        pin_memory = form.compute.device.type == "cuda"
+        self.images = BatchLoader(dataset, self.given, workers, pin_memory)
+        self.lost_images = BatchLoader(dataset, self.lost, 0, pin_memory)
         self.size = size
 
     def until(self, give_up: Callable[[float], bool]) -> Iterator[Batch]:
@@ -81,15 +76,43 @@ class FeatureLoader:
         """
         view = (self.batches.epoch - 1) % self.views
         wanted = [[(view, index) for _, index in batch] for batch in self.batches]
-        self._fill(wanted, give_up)
+        groups = self.given.keys = self._groups(wanted)
+        pending, made = {key for group in groups for key in group}, dict[Key, Record]()
+        with closing(self.images.until(give_up)) as images:
+            for keys in wanted:
+                batch = None
+                while not pending.isdisjoint(keys):
+                    group, *groups = groups
+                    if (computed := self._computed(group, images)) is None:
+                        return
+                    pending.difference_update(group)
+                    if group == keys:
+                        batch = computed
+                    else:
+                        made.update(zip(group, self._records(computed), strict=True))
+                if batch is None and (batch := self._read(keys, made)) is None:  # a file has been removed or damaged
+                    self.lost.keys = [keys]
+                    if (batch := self._computed(keys, self.lost_images.until(give_up))) is None:
+                        return
+                yield batch
+
+    def _groups(self, wanted: Sequence[Keys]) -> list[Keys]:
+        """Return what the store lacks of an epoch as batches to compute, in the order in which they are needed.
+
+        A batch of which all is lacking is one of them; single images of the others are put together.
+        """
         there = self.store.names() if self.store else ()
-        for whole, group in groupby(wanted, lambda keys: all(self._name(*key) in there for key in keys)):
-            # Those to compute are asked for together, so that the next ones are prepared meanwhile.
-            for batches in ([keys] for keys in group) if whole else [list(group)]:
-                if batch := self._timed(batches[0]) if whole else None:
-                    yield batch
-                elif (yield from self._computed(batches, give_up)) < len(batches):
-                    return
+        groups, singles = list[Keys](), Keys()
+        for keys in wanted:
+            lacking = [key for key in keys if self._name(*key) not in there]
+            if lacking == keys:
+                groups.append(keys)
+                continue
+            for key in lacking:
+                if len(singles) % self.form.batch_size == 0:
+                    groups.append(singles := [])
+                singles.append(key)
+        return groups
 
     def take_seconds(self) -> float:
         """Return the time that filling the store has taken since this was last called."""
@@ -101,63 +124,42 @@ class FeatureLoader:
         taken, self.reading = self.reading + self.images.take_wait(), 0.0
         return taken
 
-    def _fill(self, wanted: Keys, give_up: Callable[[float], bool]) -> None:
-        """Compute and write what the store lacks. The processes go on together, so that none waits for long."""
+    def _computed(self, keys: Keys, images: Iterator[Batch]) -> Batch | None:
+        """Return the next batch of images taken through the frozen part, and keep it; None if there is none."""
+        keeps = self.store is not None and self.writes
+        if keeps:
+            self.form.compute.wait()  # else the steps that a GPU has not finished would count as filling
         began = time.perf_counter()
-        filling = self._filling(wanted, give_up)
-        with closing(filling):
-            while True:
-                busy, stopped = distributed.all_reduce_sum([next(filling, 0), give_up(math.inf)])
-                if not busy or stopped:
-                    break
-        self.seconds += time.perf_counter() - began
-        self.images.take_wait()
-
-    def _filling(self, wanted: Keys, give_up: Callable[[float], bool]) -> Generator[int]:
-        """Compute and write what the store lacks, and yield after each batch."""
-        if self.store is None or not self.writes:
-            return
-        there, done, size = self.store.names(), 0, self.form.batch_size
-        missing = [key for batch in wanted for key in batch if self._name(*key) not in there]
-        began, told = time.perf_counter(), False
-        with bar("features", len(missing)) as progress:
-            for batch in self._computed([missing[i : i + size] for i in range(0, len(missing), size)], give_up):
-                records = self.form.records(batch["image"], batch["mask"])
-                try:
-                    for (view, index), record in zip(missing[done:], records, strict=False):
-                        if _may_be_kept(self.dataset.pairs[index]):
-                            self.store.write(self._name(view, index), record)
-                except (OSError, MemoryError) as error:
-                    log.warning("Features are no longer kept: %s. Training goes on without.", error)
-                    self.writes = False
-                    return
-                done += len(batch["index"])
-                progress(done, "")
-                taken = time.perf_counter() - began
-                if taken > _LONG and not told:
-                    told, left = True, taken / done * (len(missing) - done) / 60
-                    say_without_bar(f"computing features: {done} of {len(missing)} images, {left:,.0f} minutes to go")
-                yield 1
-
-    def _computed(self, keys: Keys, give_up: Callable[[float], bool]) -> Generator[Batch, None, int]:
-        """Yield batches that are computed now, and return their number: fewer than `keys` if they were given up."""
-        self.given.keys, done = keys, 0
-        for batch in self.images.until(give_up):
-            done += 1
-            yield batch | {"image": self.form.through(self.model, batch["image"])}
-        return done
-
-    def _timed(self, keys: Sequence[tuple[int, int]]) -> Batch | None:
-        began = time.perf_counter()
-        batch = self._kept(keys)
-        self.reading += time.perf_counter() - began
+        if (batch := next(images, None)) is None:
+            return None
+        batch["image"] = self.form.through(self.model, batch["image"])
+        if keeps:
+            self._keep(keys, batch)
+            self.seconds += time.perf_counter() - began
+            self.images.take_wait()
         return batch
 
-    def _kept(self, keys: Sequence[tuple[int, int]]) -> Batch | None:
-        found = [record for key in keys if self.store and (record := self.store.read(self._name(*key)))]
-        if len(found) < len(keys):  # a file has been removed or damaged
-            return None
-        return self.form.batch(found, self.size) | {"index": torch.tensor([index for _, index in keys])}
+    def _records(self, batch: Batch) -> Iterator[Record]:
+        return self.form.records(batch["image"], batch["mask"])
+
+    def _keep(self, keys: Keys, batch: Batch) -> None:
+        try:
+            for (view, index), record in zip(keys, self._records(batch), strict=True):
+                if self.store and _may_be_kept(self.dataset.pairs[index]):
+                    self.store.write(self._name(view, index), record)
+        except (OSError, MemoryError) as error:
+            log.warning("Features are no longer kept: %s. Training goes on without.", error)
+            self.writes = False
+
+    def _read(self, keys: Keys, made: dict[Key, Record]) -> Batch | None:
+        """Return a batch of what has been made, and is removed, and of what is kept; None if some of it is lost."""
+        began = time.perf_counter()
+        found = [made.pop(key, None) or (self.store and self.store.read(self._name(*key))) for key in keys]
+        records = [record for record in found if record]
+        whole = len(records) == len(keys)
+        batch = self.form.batch(records, self.size) | {"index": torch.tensor([i for _, i in keys])} if whole else None
+        self.reading += time.perf_counter() - began
+        return batch
 
     def _name(self, view: int, index: int) -> str:
         return record_name(self.dataset.pairs[index], view)

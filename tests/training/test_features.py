@@ -15,7 +15,6 @@ from segtune.data.loader import EpochBatches, make_loader
 from segtune.data.splits import build_splits
 from segtune.models.split import Crossing
 from segtune.runtime.device import Device
-from segtune.training import features
 from segtune.training.feature_form import FeatureForm, record_name
 from segtune.training.feature_store import FolderStore, MemoryStore, Store
 from segtune.training.features import FeatureLoader, KeptValidation
@@ -74,12 +73,14 @@ def test_a_view_depends_on_the_image_and_not_on_its_place(dataset: SegmentationD
             assert torch.equal(one["mask"], other["mask"])
 
 
-def loader_of(dataset: SegmentationDataset, store: Store, monkeypatch: pytest.MonkeyPatch) -> FeatureLoader:
-    """Return a loader whose images end, as by a signal, when asked whether to give up."""
+def loader_of(
+    dataset: SegmentationDataset, store: Store, monkeypatch: pytest.MonkeyPatch, name: str = "images"
+) -> FeatureLoader:
+    """Return a loader whose images, or lost images, end, as by a signal, when asked whether to give up."""
     batches = EpochBatches(len(dataset), 2, seed=3)
     batches.epoch = 1
     loader = FeatureLoader(MODEL, dataset, batches, 2, store, FORM, (64, 64), 0)
-    images = loader.images
+    images = getattr(loader, name)
 
     class Stoppable:
         def until(self, give_up: Any) -> Any:
@@ -90,7 +91,7 @@ def loader_of(dataset: SegmentationDataset, store: Store, monkeypatch: pytest.Mo
 
         take_wait = images.take_wait
 
-    monkeypatch.setattr(loader, "images", Stoppable())
+    monkeypatch.setattr(loader, name, Stoppable())
     return loader
 
 
@@ -100,14 +101,15 @@ def test_filling_is_given_up_when_asked(dataset: SegmentationDataset, monkeypatc
     assert store.records == {}
 
 
-def test_one_of_several_processes_gives_up_filling_but_not_the_step(
+def test_an_epoch_that_is_stopped_has_kept_what_it_has_used(
     dataset: SegmentationDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They stop together, after the next step: a run of several gives up at once only after a long wait."""
-    store = MemoryStore()
-    found = list(loader_of(dataset, store, monkeypatch).until(lambda waited: waited > 10))
-    assert [len(batch["index"]) for batch in found] == [2, 2, 1]
-    assert len(store.records) == 2  # one batch was kept before it looked around
+    """Features are computed in the turn of their batch, so that the first step waits for one batch only."""
+    store, asked = MemoryStore(), []
+    found = list(loader_of(dataset, store, monkeypatch).until(lambda _: asked.append(1) or len(asked) > 2))
+    assert [len(batch["index"]) for batch in found] == [2, 2]
+    used = {record_name(dataset.pairs[index], 0) for batch in found for index in batch["index"].tolist()}
+    assert store.records.keys() == used
 
 
 def test_what_is_lost_or_cannot_be_kept_is_computed_in_its_turn(
@@ -125,11 +127,13 @@ def test_what_is_lost_or_cannot_be_kept_is_computed_in_its_turn(
         def read(self, name: str) -> Any:
             return None if name == list(self.records)[2] else super().read(name)
 
-    for store in Failing(), Losing():
+    losing = Losing()
+    loaded(dataset, losing, 1)
+    for store, count in (Failing(), 3), (losing, 1):
         calls: list[int] = []
         monkeypatch.setattr(MODEL, "crossing", lambda images, calls=calls: calls.append(1) or crossing(images))
         found = loaded(dataset, store, 1)
-        assert len(calls) == 3 + 1  # all three batches, and the one that is missing
+        assert len(calls) == count
         for one, other in zip(found, wanted, strict=True):
             assert torch.equal(one["image"].values["half"], other["image"].values["half"])
             assert torch.equal(one["index"], other["index"])
@@ -140,20 +144,30 @@ def test_no_batch_is_skipped_when_a_lost_one_is_given_up(
 ) -> None:
     store, asked = MemoryStore(), []
     loaded(dataset, store, 1)
-    loader = loader_of(dataset, store, monkeypatch)
+    loader = loader_of(dataset, store, monkeypatch, "lost_images")
     monkeypatch.setattr(store, "read", lambda name: None if name == list(store.records)[2] else store.records[name])
-    found = list(loader.until(lambda _: asked.append(1) or len(asked) > 1))  # the first is while filling
+    found = list(loader.until(lambda _: asked.append(1) or True))
+    assert len(asked) == 1
     assert [batch["index"].tolist() for batch in found] == [[index for _, index in next(iter(loader.batches))]]
 
 
-def test_a_long_filling_is_told_once(
-    dataset: SegmentationDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_single_images_that_are_lacking_are_computed_together(
+    dataset: SegmentationDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded(dataset, MemoryStore(), 1)
-    assert capsys.readouterr().out == ""
-    monkeypatch.setattr(features, "_LONG", -1.0)
-    loaded(dataset, MemoryStore(), 1)
-    assert capsys.readouterr().out == "computing features: 2 of 5 images, 0 minutes to go\n"
+    """As when photos have been added to a data set: every batch lacks some."""
+    store = MemoryStore()
+    wanted = loaded(dataset, store, 1)
+    for batch in wanted[:2]:
+        del store.records[record_name(dataset.pairs[int(batch["index"][1])], 0)]
+    calls: list[list[float]] = []
+    monkeypatch.setattr(MODEL, "crossing", lambda images: calls.append(images) or crossing(images))
+    found = loaded(dataset, store, 1)
+    assert [len(images) for images in calls] == [2]
+    assert len(store.records) == 5
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one["image"].values["half"], other["image"].values["half"])
+        assert torch.equal(one["mask"], other["mask"])
+        assert torch.equal(one["index"], other["index"])
 
 
 def test_filling_is_timed_once(dataset: SegmentationDataset) -> None:
