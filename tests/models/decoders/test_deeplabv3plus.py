@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import ASPPPooling
 from torch import Tensor, nn
 
 from segtune.config.model_settings import DeepLabV3PlusSettings
@@ -54,6 +55,26 @@ def test_aspp_has_five_branches(stride: int, rates: tuple[int, ...]) -> None:
     assert (conv.kernel_size, conv.out_channels) == ((1, 1), 256)
     (join,) = convolutions(model.aspp.get_submodule("project"))
     assert (join.kernel_size, join.in_channels, join.out_channels) == ((1, 1), 5 * 256, 256)
+
+
+def test_the_image_level_branch_is_that_of_the_library() -> None:
+    """Repeated or enlarged, its one value per channel gives the same map, and the same gradients."""
+    torch.manual_seed(0)
+    library = ASPPPooling(6, 4)
+    ours = next(m for m in decoder().modules() if isinstance(m, ASPPPooling))
+    ours[1], ours[2] = library[1], library[2]
+    x = torch.randn(2, 6, 5, 7)
+    weights = torch.randn(2, 4, 5, 7)
+    found = []
+    for branch in library, ours:
+        for layer in branch:
+            layer.zero_grad()
+        given = x.clone().requires_grad_()
+        y = branch(given)
+        (y * weights).sum().backward()
+        found.append((y.detach(), given.grad, library[1].weight.grad.clone()))
+    for theirs, mine in zip(*found, strict=True):
+        assert torch.allclose(theirs, mine, atol=1e-6)
 
 
 def test_dense_convolutions_on_request() -> None:
