@@ -1,121 +1,169 @@
-"""The leaderboard: the finished runs in a folder, ranked by validation Dice."""
+"""The leaderboard: runs ranked by validation Dice, those that differ only in their seed as one."""
 
-import csv
-import json
-import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-import yaml
-from rich.table import Table
+import numpy as np
 
-from segtune.config.parse import parse
-from segtune.config.schema import Settings
 from segtune.config.training_settings import PhaseSettings
-from segtune.errors import UserError
-from segtune.evaluation.selection import score_of
-from segtune.reporting.wording import Facts, interval_text, number
-from segtune.runtime.console import compact_table
-from segtune.runtime.files import read_rows
-from segtune.runtime.paths import find_folder
+from segtune.metrics.bootstrap import Choice, choice_among
+from segtune.reporting.run_results import FINISHED, RunResult, as_typed, rounded
+from segtune.reporting.wording import interval_text
 
-#: Settings that name where a run is written, which differ between any two runs.
-_LOCATIONS = ("run_dir", "resume")
+#: Resamples of the images from which a choice among runs is judged.
+_RESAMPLES = 2000
 #: The default of each setting of a phase, as text.
 _OF_PHASES = {
-    each.name: str(each.default_factory() if each.default_factory is not MISSING else each.default)
+    each.name: as_typed(each.default_factory() if each.default_factory is not MISSING else each.default)
     for each in fields(PhaseSettings)
     if each.default is not MISSING or each.default_factory is not MISSING
 }
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """A finished run: its folder, summary, settings by dotted name, and validation Dice by epoch.
+class Entry:
+    """A line of the leaderboard: finished runs whose settings differ in nothing but `seed`, best first."""
 
-    `evaluation` and `images`, the names of the validation images, are empty for runs of versions that wrote neither.
-    """
+    runs: tuple[RunResult, ...]
 
-    folder: Path
-    summary: Facts
-    settings: dict[str, str]
-    dices: list[float]
-    evaluation: Facts
-    images: tuple[str, ...]
+    @property
+    def best(self) -> RunResult:
+        """The best of the runs."""
+        return self.runs[0]
+
+    @cached_property
+    def dices(self) -> list[float]:
+        """The validation Dice of the runs that have one, best first."""
+        return [run.dice for run in self.runs if run.dice is not None]
 
     @property
     def dice(self) -> float | None:
-        """The validation Dice by which runs are compared; None if no validation image has an object."""
-        score = score_of(self.summary)
-        return None if math.isnan(score) else score
+        """The mean validation Dice by which entries are ranked; None if no validation image has an object."""
+        return statistics.fmean(self.dices) if self.dices else None
+
+    @property
+    def deviation(self) -> float | None:
+        """The sample standard deviation (n - 1) of the Dice between seeds; None for fewer than two runs."""
+        return statistics.stdev(self.dices) if len(self.dices) > 1 else None
 
     @property
     def interval(self) -> str:
-        """The 95 % interval of this Dice, as text."""
-        ends = self.evaluation.get("intervals", {})
-        return interval_text(ends.get("dice_object", ends["dice_mean"])) if ends else ""
+        """The 95 % interval of a single run's Dice as text; of several runs the mean has none here."""
+        ends = self.best.interval if len(self.runs) == 1 else None
+        return interval_text(ends) if ends else ""
+
+    def mean(self, name: str) -> float | None:
+        """Return the mean over the runs of a number of their summaries; None if one of them lacks it."""
+        values = [run.trained_parameters if name == "trained" else run.summary.get(name) for run in self.runs]
+        known = [float(value) for value in values if isinstance(value, int | float)]
+        return statistics.fmean(known) if len(known) == len(values) else None
 
 
-def find_runs(folder: Path) -> tuple[list[RunResult], list[Path], list[Path]]:
-    """Return the finished runs in a folder, best first; the folders of unfinished runs; those of unreadable ones.
+class Leaderboard:
+    """The runs in a folder: ranked entries, the others, and the settings in which any two differ.
 
-    Raises:
-        UserError: There is no such folder.
+    `names` holds the name of each run: its folder within `folder`.
     """
-    find_folder("folder", folder)
-    runs, unfinished, damaged = [], [], []
-    for path in sorted(folder.rglob("config.yaml")):
-        run = path.parent
-        if not (run / "checkpoints").is_dir():
-            continue  # written by a probe
-        if not (run / "summary.json").is_file():
-            unfinished.append(run)
-            continue
-        try:
-            runs.append(_read(run))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, csv.Error):
-            damaged.append(run)
-    return sorted(runs, key=lambda run: (run.dice is None, -(run.dice or 0))), unfinished, damaged
+
+    def __init__(self, runs: Sequence[RunResult], folder: Path) -> None:
+        self.runs = runs
+        self.folder = folder
+        self.names = {run.folder: _name(run.folder, folder) for run in runs}
+        self.finished = [run for run in runs if run.status == FINISHED]
+        self.others = [run for run in runs if run.status != FINISHED]
+        self.entries = _ranked(self.finished)
+        self.varied = varied(runs)
+
+    @property
+    def columns(self) -> list[str]:
+        """The settings in which entries differ: without `seed`, unless entries differ in it alone."""
+        without = [name for name in self.varied if name != "seed"]
+        pooled = any(len(entry.runs) > 1 for entry in self.entries)
+        return without if without or pooled else self.varied
+
+    @property
+    def counts(self) -> str:
+        """The sentence on how many runs ended in which way."""
+        ways = Counter(run.status for run in self.runs)
+        parts = [f"{number} {status}" for status, number in sorted(ways.items(), key=lambda each: each[0] != FINISHED)]
+        return f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}: {', '.join(parts)}"
+
+    @cached_property
+    def choice(self) -> Choice | None:
+        """What the choice of the best entry is worth, over the images; None unless two entries share two images.
+
+        The Dice of an image is the mean over an entry's seeds. Entries without it, or on other images than the best,
+        are left out.
+        """
+        judged = self.judged
+        names = list(judged[0].best.scores) if judged else []
+        if len(judged) < 2 or len(names) < 2:
+            return None
+        scores = [[[run.scores[name] for name in names] for run in entry.runs] for entry in judged]
+        return choice_among(np.array([np.mean(each, axis=0) for each in scores]), _RESAMPLES)
+
+    @cached_property
+    def judged(self) -> list[Entry]:
+        """The entries of `choice`, in their order: those with the Dice of each of the best entry's images."""
+        names = set(self.entries[0].best.scores) if self.entries else set()
+        return [entry for entry in self.entries if names and all(set(run.scores) == names for run in entry.runs)]
+
+    def best_in(self, entry: Entry) -> float | None:
+        """Return the fraction of resamples of the validation images in which an entry is the best; see `choice`."""
+        return float(self.choice.best_in[self.judged.index(entry)]) if self.choice and entry in self.judged else None
+
+    @property
+    def same_images(self) -> bool:
+        """Whether all runs that name their validation images were validated on the same ones."""
+        return len({run.images for run in self.finished if run.images}) < 2
+
+    def within(self) -> int | None:
+        """Return how many other entries have a Dice in the best one's 95 % interval; None if it has none."""
+        ends = self.entries[0].best.interval if self.entries and len(self.entries[0].runs) == 1 else None
+        return sum(entry.dice is not None and entry.dice >= ends[0] for entry in self.entries[1:]) if ends else None
+
+    def chosen(self, run: RunResult, names: Iterable[str]) -> list[str]:
+        """Return settings of a run as `name=value`, as far as they are known."""
+        return [f"{name}={rounded(value)}" for name in names if (value := run.value(name))]
 
 
-def _read(folder: Path) -> RunResult:
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    path, per_image = folder / "evaluation.json", folder / "per_image.csv"
-    evaluation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    same = summary["val_dice"] is None or not evaluation or abs(evaluation["dice_mean"] - summary["val_dice"]) <= 1e-3
-    if evaluation and (evaluation["split"] != "val" or not same):
-        evaluation = {}  # not that of the best epoch on the validation split
-    names = tuple(str(row["name"]) for row in read_rows(per_image)) if per_image.is_file() else ()
-    dices = [score_of(row) for row in read_rows(folder / "metrics.csv")]
-    run = RunResult(folder, summary, dict(_flat(_as_now(settings))), dices, evaluation, names)
-    wanted = [float(summary[name]) for name in ("best_epoch", "seconds", "parameters")]
-    wanted += [] if "val_dice_object" in summary else [float(summary["val_dice"])]
-    if not (run.settings and all(map(math.isfinite, wanted)) and isinstance(run.interval, str)):
-        raise ValueError(f"{folder} lacks settings or results")
-    return run
+def _name(run: Path, folder: Path) -> str:
+    return folder.resolve().name if run == folder else Path(os.path.relpath(run, folder)).as_posix()
 
 
-def _as_now(settings: Any) -> Any:
-    """Return settings as this version has them, so that runs of earlier ones compare; as they are if it cannot."""
-    try:
-        return asdict(parse(Settings, settings)) if isinstance(settings, Mapping) else settings
-    except UserError:
-        return settings
+def _ranked(runs: Iterable[RunResult]) -> list[Entry]:
+    """Return finished runs as entries, best first, those without a Dice last."""
+
+    def last(dice: float | None) -> tuple[bool, float]:
+        return dice is None, -(dice or 0)
+
+    alike: dict[tuple[tuple[str, str], ...], list[RunResult]] = {}
+    for run in runs:
+        key = tuple(sorted((name, value) for name, value in run.settings.items() if name != "seed"))
+        alike.setdefault(key, []).append(run)
+    entries = [Entry(tuple(sorted(each, key=lambda run: last(run.dice)))) for each in alike.values()]
+    return sorted(entries, key=lambda entry: last(entry.dice))
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{key}.")
-        elif key not in _LOCATIONS:
-            found.append((f"{prefix}{key}", str(value)))
-    return found
+def varied(runs: Sequence[RunResult]) -> list[str]:
+    """Return the names of the settings in which runs differ.
+
+    These are the overrides of their command lines that differ: with `backbone=vgg16,resnet50` the taps differ too, but
+    follow. Settings that differ between runs with equal overrides are added by their dotted names.
+    """
+    overrides = dict.fromkeys(name for run in runs for name in run.overrides)
+    names = [name for name in overrides if len({run.value(name) for run in runs}) > 1]
+    alike: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+    for run in runs:
+        if run.settings:
+            alike.setdefault(tuple(run.value(name) for name in names), []).append(run.settings)
+    return list(dict.fromkeys([*names, *(name for each in alike.values() for name in differing(each))]))
 
 
 def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
@@ -137,21 +185,13 @@ def link_to(report: Path, page: Path) -> str:
     return quote(Path(os.path.relpath(report, page.parent)).as_posix())
 
 
-def leaderboard_tables(
-    runs: Sequence[RunResult], names: Mapping[Path, str], differing: Sequence[str]
-) -> tuple[Table, Table]:
-    """Return two tables: wide, with a column for each differing setting; narrow, with these settings under the run."""
-    wide, narrow = Table(), compact_table(leading=1)
-    for heading in ("run", "val Dice", "95 % interval", "best epoch", "minutes", *differing):
-        wide.add_column(heading)
-    for heading in ("run", "val Dice,\n95 % interval", "epoch", "minutes"):
-        narrow.add_column(heading, no_wrap=heading != "run")
-    for run in runs:
-        dice, epoch = number(run.dice), str(run.summary["best_epoch"])
-        minutes = f"{run.summary['seconds'] / 60:.1f}"
-        values = [run.settings.get(name, "") for name in differing]
-        wide.add_row(names[run.folder], dice, run.interval, epoch, minutes, *values)
-        lines = [f"  {name}={value}" for name, value in zip(differing, values, strict=True) if name in run.settings]
-        within = "\n".join(filter(None, (dice, run.interval)))
-        narrow.add_row("\n".join([names[run.folder], *lines]), within, epoch, minutes)
-    return wide, narrow
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indices of the points (cost, score) on the Pareto front, by rising cost.
+
+    No other point is at least as cheap and at least as good, and better in one of the two.
+    """
+    found: list[int] = []
+    for index in sorted(range(len(points)), key=lambda each: (points[each][0], -points[each][1])):
+        if not found or points[index][1] > points[found[-1]][1] or points[index] == points[found[-1]]:
+            found.append(index)
+    return found

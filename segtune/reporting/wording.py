@@ -60,3 +60,9 @@ def signed(compared: Facts) -> str:
         return number(None)
     low, high = compared["interval"]
     return f"{compared['difference']:+.4f}" + (f" (95 %: {low:+.4f} to {high:+.4f})" if low is not None else "")
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: its middle left out if need be."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"

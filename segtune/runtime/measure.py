@@ -78,16 +78,26 @@ def _measure_here(job: Job, steps: int) -> Measured:
     before = _peak()
     step, device = job()
     gc.collect()  # frees the uncut network, whose modules refer to each other
+    reset_peak(device)
+    seconds = seconds_of(step, device, steps)
+    memory = peak_of(device)
+    if device.type == "cpu" and memory is not None and before is not None:
+        memory -= before
+    return Measured(seconds, memory)
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin anew with what `peak_of` measures; resident memory only on Linux."""
     _reset_peak()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    seconds = seconds_of(step, device, steps)
-    memory = None
+
+
+def peak_of(device: torch.device) -> int | None:
+    """Return the peak since `reset_peak` in bytes: allocated by PyTorch on CUDA, resident on a CPU, elsewhere None."""
     if device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(device)
-    elif device.type == "cpu" and before is not None:
-        memory = (_peak() or before) - before
-    return Measured(seconds, memory)
+        return torch.cuda.max_memory_allocated(device)
+    return _peak() if device.type == "cpu" else None
 
 
 def seconds_of(step: Callable[[], object], device: torch.device, steps: int) -> float:

@@ -27,6 +27,7 @@ from segtune.runtime.console import say
 from segtune.runtime.cores import worker_count
 from segtune.runtime.device import Device
 from segtune.runtime.files import Row, write_json
+from segtune.runtime.measure import peak_of, reset_peak
 from segtune.training.compiled import compile_network, uncompile
 from segtune.training.epoch import check_steps, new_scaler, save_and_stop, train_epoch
 from segtune.training.epoch_log import EpochRecorder, dice_text
@@ -85,6 +86,7 @@ def fit(
     state = replace(resumed.state) if resumed and resumed.state else State()
     optim_states = resumed.optimizer if resumed and resumed.optimizer else {}
     train, data = settings.train, settings.data
+    reset_peak(compute.device)
     photos, of_training = reduced_photos(settings, splits["train"])
     val_photos, of_validation = reduced_photos(settings, splits["val"], validation=True)
     for line in filter(None, (of_training, of_validation)):
@@ -272,6 +274,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "wait_seconds": round(state.wait_seconds, 1),
         "images_per_second": round(rate, 2),
         "images_per_second_with_start": round(rate_with_start, 2),
+        "peak_memory_bytes": peak_of(run.compute.device),
         "parameters": counted.total,
         "trainable_parameters": {name: each["trainable"] for name, each in state.phases.items()},
         "phases": state.phases,

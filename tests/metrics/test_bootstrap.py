@@ -1,5 +1,6 @@
 """Bootstrap intervals: against the normal theory, and do they cover as often as they say?"""
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from scipy import stats
 
 from segtune.evaluation.summary import _pooled
-from segtune.metrics.bootstrap import interval, mean_interval
+from segtune.metrics.bootstrap import choice_among, interval, mean_interval
 
 
 def test_a_mean_of_many_has_the_interval_of_the_normal_theory() -> None:
@@ -75,3 +76,43 @@ def test_95_percent_intervals_cover_about_95_percent(images: int) -> None:
     least = {30: (0.89, 0.83), 90: (0.93, 0.895)}[images]
     assert (hits / 1000 >= least).all(), hits
     assert (hits / 1000 <= 0.975).all(), hits
+
+
+def test_a_choice_is_worth_what_all_resamples_say() -> None:
+    """Three images have 27 samples, few enough to go through."""
+    scores = np.array([[0.9, 0.2, 0.5], [0.4, 0.8, 0.6]])
+    wins, elsewhere = np.zeros(2), []
+    for drawn in itertools.product(range(3), repeat=3):
+        chosen = int(scores[:, drawn].mean(1).argmax())
+        wins[chosen] += 1
+        if left := sorted({0, 1, 2} - set(drawn)):
+            elsewhere.append(scores[chosen, left].mean())
+    found = choice_among(scores, 20_000)
+    assert found.best_in == pytest.approx(wins / 27, abs=0.01)
+    assert found.elsewhere == pytest.approx(np.mean(elsewhere), abs=0.01)
+    assert choice_among(scores, 500) == (
+        pytest.approx(choice_among(scores, 500).best_in),
+        choice_among(scores, 500).elsewhere,
+    )
+
+
+def test_a_choice_among_equals_is_biased_and_the_correction_is_not() -> None:
+    """Twenty models of the same worth, 0.8: the best looks better by more than a standard error, and is not."""
+    best, elsewhere = [], []
+    for seed in range(30):
+        scores = np.random.default_rng(seed).normal(0.8, 0.1, (20, 40))
+        best.append(scores.mean(1).max())
+        elsewhere.append(choice_among(scores, 200).elsewhere)
+    assert np.mean(best) > 0.825
+    assert np.mean(elsewhere) == pytest.approx(0.8, abs=0.005)
+
+
+def test_equal_models_share_first_place() -> None:
+    same = np.random.default_rng(0).random(30)
+    assert choice_among(np.stack([same, same, same - 0.1]), 100).best_in.tolist() == [0.5, 0.5, 0.0]
+
+
+def test_one_image_leaves_none_to_judge_by() -> None:
+    found = choice_among(np.array([[0.5], [0.6]]), 10)
+    assert found.best_in.tolist() == [0.0, 1.0]
+    assert np.isnan(found.elsewhere)

@@ -51,7 +51,7 @@ def axes_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         return axes
 
     def call(chart: Callable[..., Any], *arguments: object) -> Any:
-        monkeypatch.setattr(charts, "_chart", plot)
+        monkeypatch.setattr(charts, "svg", plot)
         return chart(*arguments)
 
     return call
@@ -114,13 +114,6 @@ def test_groups_without_scores_have_a_name_and_no_point(axes_of: Callable[..., A
     assert axes.yaxis_inverted()
 
 
-def test_a_leaderboard_names_its_runs_up_to_twelve(axes_of: Callable[..., Any]) -> None:
-    axes = axes_of(charts.leaderboard_chart, [("a", [0.1, 0.2]), ("b", [0.3])])
-    assert lines(axes) == {"a": ([1, 2], [0.1, 0.2]), "b": ([1], [0.3])}
-    assert axes.get_legend() is not None
-    assert axes_of(charts.leaderboard_chart, [(str(number), [0.1]) for number in range(13)]).get_legend() is None
-
-
 @pytest.mark.parametrize(
     ("chart", "arguments", "words"),
     [
@@ -130,7 +123,6 @@ def test_a_leaderboard_names_its_runs_up_to_twelve(axes_of: Callable[..., Any]) 
         (charts.calibration_chart, (FACTS,), {"predicted probability", "fraction of foreground pixels"}),
         (charts.dice_chart, ([0.5, 0.7],), {"images"}),
         (charts.group_chart, ("<$x$>", GROUPS), {"By <$x$>", "small (9)"}),
-        (charts.leaderboard_chart, ([("$a_1$ & b", [0.1])],), {"$a_1$ & b"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from segtune.reporting.wording import interval_text, number, score_names, sentences, signed
+from segtune.reporting.wording import interval_text, number, score_names, sentences, shortened, signed
 
 AGAINST = {"difference": 0.01, "interval": [-0.002, 0.021], "better": 3, "worse": 1, "images": 5}
 FACTS: dict[str, Any] = {
@@ -60,3 +60,7 @@ def test_what_is_not_defined_is_a_dash_or_nothing() -> None:
 def test_scores_are_named_with_their_mean_and_their_pooled_value() -> None:
     assert score_names(FACTS)["precision"] == ("precision_mean", "precision")
     assert list(score_names(FACTS | {"tolerance": 1.5})) == ["Dice", "IoU", "precision", "recall", "boundary F, 1.5 px"]
+
+
+def test_long_text_loses_its_middle() -> None:
+    assert [shortened("0123456789", most) for most in (10, 9, 5)] == ["0123456789", "0123…6789", "01…89"]
