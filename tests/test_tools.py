@@ -129,7 +129,7 @@ MEASURED = {
     "steps": (["plain loop"] * 4 + ["segtune train"] * 3, 4),
     "peers": (["segtune train"], 1),  # and what is installed of the peers
     "sweep": (["a sweep of 2 jobs"] * 2, 1),
-    "loader": (["loader"] * 4, 3),
+    "loader": (["loader"] * 6, 3),
     "dice": (["segtune to"], 2),
     "start": (["first step"] * 3 + ["python -m segtune --help"], 4),
     "sizes": (["plain loop"] * 4, 0),

@@ -7,7 +7,7 @@ bits it keeps 8; all 16 come from `segtune.data.tiff`, and from OpenCV for PNG, 
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from segtune.data import tiff
 from segtune.data.exif import exif_orientation
-from segtune.data.orientation import as_orientation, upright
+from segtune.data.orientation import SIDEWAYS, as_orientation, upright
 from segtune.errors import UserError
 from segtune.runtime.paths import special_kind
 
@@ -32,12 +32,17 @@ _EXPECTED = (
     "bands as RGB, scaled to that range"
 )
 _RESAVE = "save it as a plain TIFF, uncompressed or with LZW or deflate"
+_JPEG = ("JPEG", "MPO")
 _HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif")
 
 # Sizes are checked here, and there is a message for them.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Otherwise the decoders are loaded on first use, where threads race.
 Image.init()
+
+
+#: Returns of a photo's height and width which size is enough of it, None if no smaller one is.
+Enough = Callable[[int, int], tuple[int, int] | None]
 
 
 class ImageError(UserError):
@@ -55,16 +60,22 @@ class Decoded:
     `content` is an array for the 16-bit types, (H, W) of grey or (H, W, bands) of RGB with perhaps an alpha channel,
     and for signed 8 and unsigned 32 bits; else Pillow's image. `orientation` is that of the file, EXIF's or TIFF's, 1
     to 8, which has been applied. `frames` is how many images or pages the file holds, `layout` how a TIFF stores them.
+    A JPEG that was decoded at 1/2, 1/4 or 1/8 of its size has the `scale` 2, 4 or 8.
     """
 
     content: Image.Image | NDArray[np.integer[Any]]
     orientation: int
     frames: int
     layout: tiff.Layout | None = None
+    scale: int = 1
 
 
-def decode(path: Path) -> Decoded:
+def decode(path: Path, enough: Enough | None = None) -> Decoded:
     """Return the completely decoded first image of a file.
+
+    Args:
+        path: The file.
+        enough: Lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, if that is no smaller, and whole pixels.
 
     Raises:
         ImageError: The file is missing, empty, damaged, too large, or not an image of a supported format and layout.
@@ -85,12 +96,13 @@ def decode(path: Path) -> Decoded:
             image.filename = ""
             _check_size(path, *image.size, most)
             frames = _frames(path, image)
+            scale = _scale_down(path, image, enough) if enough and image.format in _JPEG else 1
             # The tile's raw mode is lost once the pixels are loaded.
             deep = image.format == "PNG" and image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile)
             image.load()  # turns a TIFF, but nothing else
             orientation = as_orientation(tags.get(_ORIENTATION, 1)) if tags else exif_orientation(path, image)
             content = _deep_png(path, image) if deep else _numbers(image, layout)
-            return Decoded(content if tags else upright(content, orientation), orientation, frames, layout)
+            return Decoded(content if tags else upright(content, orientation), orientation, frames, layout, scale)
     except UnidentifiedImageError as error:
         raise ImageError(path, _unidentified(path, layout)) from error
     except ImageError:
@@ -157,6 +169,25 @@ def _decode_bands(path: Path, tags: Mapping[int, Any], layout: tiff.Layout, most
     return Decoded(upright(content, orientation), orientation, tiff.count_pages(path), layout)
 
 
+def _scale_down(path: Path, image: Image.Image, enough: Enough) -> int:
+    """Let the decoder make the smallest image that is enough of a JPEG, from its blocks of 8 x 8 pixels.
+
+    Returns:
+        How many times smaller it is: 8, 4, 2 or 1. If that did not divide the sides, the image would be distorted.
+    """
+    turned = exif_orientation(path, image) in SIDEWAYS
+    width, height = image.size
+    least = enough(width, height) if turned else enough(height, width)
+    if least is None:
+        return 1
+    rows, columns = least[::-1] if turned else least
+    for scale in (8, 4, 2):
+        if height % scale == width % scale == 0 and height >= scale * rows and width >= scale * columns:
+            image.draft(None, (width // scale, height // scale))
+            return width // image.width
+    return 1
+
+
 def _deep_png(path: Path, image: Image.Image) -> NDArray[np.uint16]:
     """Return the colours of a 16-bit PNG, of which Pillow has kept the high bytes."""
     found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -182,7 +213,7 @@ def _frames(path: Path, image: Image.Image) -> int:
     """Return the number of images or pages in a file; the preview that a JPEG may hold beside its photo is none."""
     if image.format == "TIFF":
         return tiff.count_pages(path)
-    return 1 if image.format in ("JPEG", "MPO") else int(getattr(image, "n_frames", 1))
+    return 1 if image.format in _JPEG else int(getattr(image, "n_frames", 1))
 
 
 def _unidentified(path: Path, layout: tiff.Layout | None) -> str:

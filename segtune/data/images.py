@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segtune.data.decoding import Decoded, decode
+from segtune.data.decoding import Decoded, Enough, decode
 from segtune.data.decoding import ImageError as ImageError
 from segtune.data.labels import Mask, Value, as_value
 
@@ -24,12 +24,19 @@ class Photo:
     """A photo as its file holds it, but upright.
 
     `samples` is RGB, (H, W, 3), uint8 or uint16. `orientation` is the file's, 1 to 8, which has been applied; `frames`
-    is how many images the file holds, of which this is the first.
+    is how many images the file holds, of which this is the first; `scale` how many times smaller than there it is.
     """
 
     samples: NDArray[np.uint8] | NDArray[np.uint16]
     orientation: int
     frames: int
+    scale: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in the file, upright."""
+        height, width = self.samples.shape[:2]
+        return height * self.scale, width * self.scale
 
     def pixels(self, max_value: int | None) -> NDArray[np.uint8]:
         """Return the photo in 8 bits; a sample of 16 bits is white at `max_value` and above, None for 65535."""
@@ -60,14 +67,18 @@ def read_photo(path: Path, max_value: int | None = None) -> NDArray[np.uint8]:
     return load_photo(path).pixels(max_value)
 
 
-def load_photo(path: Path) -> Photo:
+def load_photo(path: Path, enough: Enough | None = None) -> Photo:
     """Return a photo with all its bits.
+
+    Args:
+        path: The file.
+        enough: Lets a JPEG be decoded smaller, see `decode`.
 
     Raises:
         ImageError: The file is missing, empty, damaged, not an image of a supported format, or holds other samples
             than unsigned ones of up to 16 bits.
     """
-    decoded = decode(path)
+    decoded = decode(path, enough)
     content, layout = decoded.content, decoded.layout
     unbounded = layout and (layout.kind != "unsigned" or layout.bits > 16)
     if unbounded or (isinstance(content, Image.Image) and content.mode in ("F", "I")):
@@ -78,7 +89,7 @@ def load_photo(path: Path) -> Photo:
         if layout and layout.bits == 12:
             content = content << 4 | content >> 8  # to the full range of 16 bits
         samples = np.stack([content] * 3, axis=2) if content.ndim == 2 else np.ascontiguousarray(content[..., :3])
-    return Photo(samples, decoded.orientation, decoded.frames)
+    return Photo(samples, decoded.orientation, decoded.frames, decoded.scale)
 
 
 def _no_range(decoded: Decoded) -> str:

@@ -72,8 +72,10 @@ def crop_ranges(size: tuple[int, int], crop: Mapping[str, Any]) -> tuple[tuple[f
 def resize(
     photo: NDArray[np.uint8], mask: NDArray[np.uint8], size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return a photo (H, W, 3) and its mask (H, W), resized as `build_transform` does without a crop."""
-    out = build_transform(size, None, {})(image=photo, mask=mask)
+    """Return a photo (H, W, 3) and its mask (h, w), resized as `build_transform` does without a crop."""
+    transform = build_transform(size, None, {})
+    transform.is_check_shapes = False  # the photo may have been decoded at a smaller size
+    out = transform(image=photo, mask=mask)
     return out["image"], out["mask"]
 
 

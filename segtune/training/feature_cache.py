@@ -14,6 +14,7 @@ import torch
 from segtune.config.cache_settings import CacheSettings
 from segtune.config.schema import Settings
 from segtune.data.dataset import build_dataset
+from segtune.data.reduced import FORMAT
 from segtune.errors import UserError
 from segtune.models.split import Split, split_backbone
 from segtune.runtime import distributed
@@ -49,7 +50,7 @@ def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
     record, seconds = _measure(run, form)
     bytes_each = sum(value.nbytes for value in record.values())
     photos = run.loader.dataset.photos
-    reduced = {"photos": "reduced"} if photos else {}
+    reduced = {"photos": f"reduced {FORMAT}"} if photos else {}
     stores, texts = list[Store | None](), list[str]()
     for of, count, uses, size, given in (
         ("training", len(pairs), min(views, epochs), data.size, views_of(settings) | reduced),

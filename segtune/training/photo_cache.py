@@ -8,14 +8,12 @@ from typing import Any
 
 from segtune.config.schema import Settings
 from segtune.data.decoding import stored_size
-from segtune.data.reduced import ReducedPhotos
+from segtune.data.reduced import FORMAT, ReducedPhotos
 from segtune.data.sources.base import Pair
 from segtune.runtime.versions import installed
 from segtune.training.feature_cache import folder_store
 from segtune.version import __version__
 
-#: To be raised when photos are reduced in another way.
-_FORMAT = 2
 _LIBRARIES = ("albumentations", "opencv-python-headless", "pillow", "numpy")
 _GB = 10**9
 
@@ -66,7 +64,7 @@ def folder_name(settings: Settings, *, validation: bool = False) -> str:
     """Return a name for all that decides a reduced photo and its mask beside their contents."""
     data = settings.data
     facts = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "kind": "photos",
         **_form(settings, validation=validation),
         "foreground": [repr(data.foreground), data.invert],

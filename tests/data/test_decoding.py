@@ -1,4 +1,4 @@
-"""PNGs of 16 bits, written byte by byte; the other formats are tested with photos and masks."""
+"""PNGs of 16 bits, written byte by byte, and JPEGs decoded smaller; the rest is tested with photos and masks."""
 
 import struct
 import zlib
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segtune.data import decoding
 from segtune.data.decoding import ImageError, decode
+from segtune.data.sources.portraits import draw_scene
 
 RNG = np.random.default_rng(0)
 # Colour types of PNG, by their number of channels.
@@ -72,3 +74,103 @@ def test_exif_that_cannot_be_parsed_costs_a_file_its_orientation_only(tmp_path: 
     decoded = decode(write_png(tmp_path / "a.png", samples, chunk(b"eXIf", b"no exif")))
     assert decoded.orientation == 1
     assert np.array_equal(decoded.content, samples)
+
+
+def scene(height: int, width: int) -> Image.Image:
+    """A photo that differs from all its turns."""
+    return Image.fromarray(draw_scene(1, max(height, width))[0][:height, :width])
+
+
+def exif(value: int) -> Image.Exif:
+    made = Image.Exif()
+    made[0x0112] = value
+    return made
+
+
+@pytest.mark.parametrize(
+    ("size", "needed", "scale"),
+    [
+        ((128, 192), (16, 24), 8),
+        ((128, 192), (17, 24), 4),
+        ((128, 192), (16, 25), 4),
+        ((128, 192), (40, 96), 2),
+        ((128, 192), (65, 96), 1),
+        ((128, 192), (10, 193), 1),
+        ((132, 192), (10, 10), 4),  # an eighth would not be whole pixels, and the image distorted
+        ((128, 194), (10, 10), 2),
+        ((129, 192), (10, 10), 1),
+        ((128, 192), None, 1),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_is_enough(tmp_path: Path, size, needed, scale: int) -> None:
+    scene(*size).save(tmp_path / "a.jpg", quality=95)
+    asked = []
+
+    def enough(height: int, width: int) -> tuple[int, int] | None:
+        asked.append((height, width))
+        return needed
+
+    found = decode(tmp_path / "a.jpg", enough)
+    assert asked == [size]
+    assert found.scale == scale
+    assert np.asarray(found.content).shape == (size[0] // scale, size[1] // scale, 3)
+    assert decode(tmp_path / "a.jpg").scale == 1
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_turned_jpeg_is_decoded_smaller_by_its_size_upright(tmp_path: Path, turn: int) -> None:
+    """By the mean of each 4 x 4 pixels of the whole photo."""
+    scene(96, 128).save(tmp_path / "a.jpg", exif=exif(turn), quality=95)
+    whole = np.asarray(decode(tmp_path / "a.jpg").content, np.float64)
+    height, width = whole.shape[:2]
+    found = decode(tmp_path / "a.jpg", lambda *asked: (height // 4, width // 4) if asked == (height, width) else None)
+    assert (found.scale, found.orientation) == (4, turn)
+    means = whole.reshape(height // 4, 4, width // 4, 4, 3).mean((1, 3))
+    assert np.abs(np.asarray(found.content) - means).mean() < 1
+    # Upright it is as wide as 32 pixels or as high, so that a quarter is enough of one side only.
+    assert decode(tmp_path / "a.jpg", lambda height, width: (height // 4, width // 2)).scale == 2
+    assert decode(tmp_path / "a.jpg", lambda height, width: (height // 8, width // 4)).scale == 4
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("L", {}),
+        ("CMYK", {}),
+        ("RGB", {"progressive": True}),
+        ("RGB", {"subsampling": 0}),
+        ("RGB", {"format": "MPO", "save_all": True}),
+    ],
+    ids=["grey", "CMYK", "progressive", "full colour", "MPO"],
+)
+def test_jpegs_of_every_kind_are_decoded_smaller(tmp_path: Path, mode: str, options: dict) -> None:
+    image = scene(96, 128).convert(mode)
+    more = {"append_images": [image.transpose(Image.Transpose.ROTATE_180)]} if "save_all" in options else {}
+    image.save(tmp_path / "a.jpg", quality=95, exif=exif(6), **options, **more)
+    whole, found = decode(tmp_path / "a.jpg"), decode(tmp_path / "a.jpg", lambda *_: (16, 12))
+    assert isinstance(found.content, Image.Image)
+    assert (found.content.mode, found.content.size, found.scale, found.frames) == (mode, (12, 16), 8, 1)
+    means = np.asarray(whole.content, np.float64).reshape(16, 8, 12, 8, -1).mean((1, 3))
+    assert np.abs(np.asarray(found.content).reshape(means.shape) - means).mean() < 1
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_damaged_jpeg_is_refused_at_every_scale(tmp_path: Path, progressive: bool) -> None:
+    path = tmp_path / "a.jpg"
+    scene(96, 128).save(path, quality=95, progressive=progressive)
+    content = path.read_bytes()
+    for kept in (*range(0, len(content), 397), len(content) - 20, len(content) - 2, len(content) - 1):
+        path.write_bytes(content[:kept])
+        said = []
+        for enough in (None, *(lambda *_, scale=scale: (96 // scale, 128 // scale) for scale in (2, 4, 8))):
+            with pytest.raises(ImageError) as caught:
+                decode(path, enough)
+            said.append(str(caught.value))
+        assert len(set(said)) == 1, (kept, said)
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "bmp", "tif"])
+def test_other_formats_are_always_decoded_whole(tmp_path: Path, kind: str) -> None:
+    scene(64, 64).save(tmp_path / f"a.{kind}")
+    found = decode(tmp_path / f"a.{kind}", lambda *_: (8, 8))
+    assert (found.scale, np.asarray(found.content).shape) == (1, (64, 64, 3))

@@ -3,16 +3,20 @@
 from pathlib import Path
 
 import albumentations as A
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from segtune.data.dataset import SegmentationDataset
+from segtune.data.decoding import ImageError
+from segtune.data.images import read_mask, read_photo
 from segtune.data.labels import Foreground
 from segtune.data.record import with_checksums
 from segtune.data.reduced import ReducedPhotos
 from segtune.data.sources.base import Pair
+from segtune.data.sources.portraits import draw_scene
 from segtune.data.transforms import build_transform
 from segtune.training.feature_store import FolderStore
 
@@ -20,12 +24,12 @@ CROP = {"scale": [0.6, 1.0], "ratio": [0.8, 1.25]}
 SIZE = (32, 40)
 
 
-def pair_of(folder: Path, height: int, width: int) -> Pair:
+def pair_of(folder: Path, height: int, width: int, kind: str = "png") -> Pair:
     """A smooth photo with a disc on it."""
     y, x = np.mgrid[:height, :width] / max(height, width)
     inside = (x - 0.4) ** 2 + (y - 0.35) ** 2 < 0.05
     photo = np.dstack([255 * x, 255 * y, 120 + 60 * np.sin(20 * x) * inside]).astype(np.uint8)
-    pair = Pair("a", folder / "a.png", folder / "a_mask.png")
+    pair = Pair("a", folder / f"a.{kind}", folder / "a_mask.png")
     Image.fromarray(photo).save(pair.photo)
     Image.fromarray(inside.astype(np.uint8)).save(pair.mask)
     return with_checksums(pair, bytes(16))
@@ -86,9 +90,10 @@ def test_without_a_crop_no_bit_changes(pair: Pair, tmp_path: Path) -> None:
     assert len(list((tmp_path / "kept").glob("*-0.safetensors"))) == 1
 
 
-@pytest.mark.parametrize("size", [(300, 400), (257, 321), (127, 200)], ids=["whole bytes", "odd", "not large"])
-def test_for_validation_no_bit_changes_at_the_original_size_either(tmp_path: Path, size: tuple[int, int]) -> None:
-    pair, large = pair_of(tmp_path, *size), size != (127, 200)
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+@pytest.mark.parametrize("size", [(304, 400), (257, 321), (127, 200)], ids=["whole bytes", "odd", "not large"])
+def test_for_validation_no_bit_changes_at_the_original_size_either(tmp_path: Path, size, kind: str) -> None:
+    pair, large = pair_of(tmp_path, *size, kind), size != (127, 200)
     transform = build_transform(SIZE, None, {})
 
     def sample(photos: ReducedPhotos | None) -> dict:
@@ -168,3 +173,39 @@ def test_a_photo_that_has_changed_since_it_was_checked_is_not_kept(pair: Pair, t
     pair.photo.write_bytes(before)
     photos.read(pair, Foreground(), None)
     assert len(store.names()) == 1
+
+
+@pytest.mark.parametrize(("side", "turn", "scale"), [(88, 1, 2), (88, 5, 2), (44, 6, 4), (22, 3, 8)])
+def test_a_jpeg_that_is_decoded_smaller_gives_nearly_the_pixels_of_the_whole_one(
+    tmp_path: Path, side: int, turn: int, scale: int
+) -> None:
+    """Within what the class says of drawn scenes, by the whole photo and OpenCV; the mask to the bit."""
+    photos = ReducedPhotos((side * 3 // 4, side * 2 // 3), {"scale": [0.9, 1.0], "ratio": [1.0, 1.2]})
+    for seed in range(2):
+        scene, skin = draw_scene(seed, 512)
+        (tmp_path / str(seed)).mkdir()
+        pair = Pair("a", tmp_path / str(seed) / "a.jpg", tmp_path / str(seed) / "a.png")
+        for image, path in ((scene, pair.photo), (skin, pair.mask)):
+            exif = Image.Exif()
+            exif[0x0112] = turn
+            Image.fromarray(image[:480]).save(path, exif=exif, quality=90)
+        whole, mask = read_photo(pair.photo), read_mask(pair.mask).array
+        size = photos.target(*whole.shape[:2])
+        assert size
+        found, found_mask, _ = photos.read(pair, Foreground("nonzero"), None)
+        expected = cv2.resize(whole, size[::-1], interpolation=cv2.INTER_AREA)
+        apart = np.abs(found.astype(int) - expected)
+        assert 0 < apart.mean() < 1.5
+        assert apart.max() <= 24
+        nearest = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        assert np.array_equal(found_mask, nearest > 0)
+        assert pair.load_photo(photos.enough).scale == scale
+
+
+def test_a_mask_of_another_size_than_its_photo_is_refused(pair: Pair) -> None:
+    Image.fromarray(np.eye(100, 200, dtype=np.uint8)).save(pair.mask)
+    with pytest.raises(ImageError) as caught:
+        ReducedPhotos(SIZE, CROP).read(pair, Foreground(), None)
+    assert str(caught.value) == (
+        f"{pair.mask}: 100 x 200 pixels, its photo 300 x 400; a mask must have the size of its photo"
+    )

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from segtune.data.decoding import Enough
 from segtune.data.images import LoadedMask, Photo, load_mask, load_photo
 from segtune.data.labels import Mask
 
@@ -23,13 +24,15 @@ class Pair:
     mask: Path
     checksums: str = field(default="", compare=False, repr=False)
 
-    def load_photo(self) -> Photo:
+    def load_photo(self, enough: Enough | None = None) -> Photo:
         """Return the photo with all its bits, and what its file says of it.
+
+        With `enough` it may be smaller, see `segtune.data.decoding.decode`.
 
         Raises:
             ImageError: The file is missing, damaged or not an image.
         """
-        return load_photo(self.photo)
+        return load_photo(self.photo, enough)
 
     def load_mask(self) -> LoadedMask:
         """Return the mask, and what its file says of it.
