@@ -1,7 +1,9 @@
 """What a run learns from: names and content checksums of its images and masks."""
 
 import hashlib
+import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,8 @@ from segtune.errors import UserError
 #: Bytes of a checksum: blake2b of 128 bits, which is faster than the disk and has no collisions by chance.
 _BYTES = 16
 _UNREADABLE = "unreadable"
+#: Nanoseconds for which a file must have been left alone: a change within one tick of the disk's clock leaves no trace.
+_SETTLED = 2_000_000_000
 #: The splits that a run learns from: one trains the model, the other chooses the best epoch.
 _SPLITS = ("train", "val")
 
@@ -22,10 +26,36 @@ def with_checksums(pair: Pair, pixels: bytes) -> Pair:
     return replace(pair, checksums=f"{_of_file(pair.photo)} {_of_file(pair.mask)} {pixels.hex()[: 2 * _BYTES]}")
 
 
+def with_stamp(pair: Pair) -> Pair:
+    """Return a pair with what the disk says of its files, which are then read for its checksums: places, sizes, times.
+
+    Whatever changes a file changes the stamp. It is empty if a file is missing, or was changed so lately that it may
+    change again without a trace.
+    """
+    return replace(pair, stamp=_stamp(pair))
+
+
+def _stamp(pair: Pair) -> str:
+    try:
+        files = [os.stat(path) for path in (pair.photo, pair.mask)]
+    except OSError:
+        return ""
+    if time.time_ns() - max(max(each.st_mtime_ns, each.st_ctime_ns) for each in files) <= _SETTLED:
+        return ""
+    facts = [(each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in files]
+    return hashlib.blake2b(repr(facts).encode(), digest_size=_BYTES).hexdigest()
+
+
 def is_unchanged(pair: Pair) -> bool:
-    """Return whether the files of a pair still have its checksums."""
-    now = f"{_of_file(pair.photo)} {_of_file(pair.mask)} "
-    return _UNREADABLE not in now and pair.checksums.startswith(now)
+    """Return whether the files of a pair still have its checksums.
+
+    Files that still have its stamp are not read again.
+    """
+    if not pair.checksums or _UNREADABLE in pair.checksums:
+        return False
+    if pair.stamp and pair.stamp == _stamp(pair):
+        return True
+    return pair.checksums.startswith(f"{_of_file(pair.photo)} {_of_file(pair.mask)} ")
 
 
 def with_known(pair: Pair, checksums: str) -> Pair:

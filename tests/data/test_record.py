@@ -1,6 +1,8 @@
 """The record of what a run learns from: contents decide, not names."""
 
 import hashlib
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from PIL import Image
 
 from segtune.config.data_settings import DataSettings
-from segtune.data.record import DataRecord, is_unchanged, with_checksums
+from segtune.data import record as module
+from segtune.data.record import DataRecord, is_unchanged, with_checksums, with_stamp
 from segtune.data.sources.base import Pair
 from segtune.data.splits import build_splits
 from segtune.errors import UserError
@@ -75,3 +78,40 @@ def test_a_pair_is_unchanged_while_both_files_hold_what_they_held(record: DataRe
     pair.photo.unlink()
     assert not is_unchanged(pair)
     assert not is_unchanged(with_checksums(pair, b""))
+
+
+def test_files_that_have_their_stamp_are_not_read_again(
+    record: DataRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content decides as before once a stamp is another, or there is none."""
+    monkeypatch.setattr(module, "_SETTLED", -1)
+    read, of_file = list[Path](), module._of_file
+    monkeypatch.setattr(module, "_of_file", lambda path: read.append(path) or of_file(path))
+    pair = with_checksums(with_stamp(checked(tmp_path / "first")["train"][0]), b"")
+    read.clear()
+    assert is_unchanged(pair)
+    assert read == []
+    assert not is_unchanged(replace(pair, checksums=""))  # it was stamped but never read
+    assert not is_unchanged(replace(pair, checksums=f"{module._UNREADABLE} {pair.checksums.partition(' ')[2]}"))
+    for path in (pair.photo, pair.mask):
+        read.clear()
+        content, facts = path.read_bytes(), os.stat(path)
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # as if it had not been written
+        assert not is_unchanged(pair)
+        path.write_bytes(content)
+        assert is_unchanged(pair)
+        assert read == 2 * [pair.photo, pair.mask]
+        path.rename(tmp_path / "away")
+        assert not is_unchanged(pair)
+        (tmp_path / "away").rename(path)
+
+
+def test_files_that_have_just_changed_get_no_stamp(record: DataRecord, tmp_path: Path) -> None:
+    """A second change within a tick of the disk's clock would leave the same one."""
+    pair = checked(tmp_path / "first")["train"][0]
+    assert with_stamp(pair).stamp == ""
+    assert with_stamp(Pair("a", tmp_path / "none.png", pair.mask)).stamp == ""
+    for path in (pair.photo, pair.mask):  # the time of writing can be set, that of the change cannot
+        os.utime(path, (0, 0))
+    assert with_stamp(pair).stamp == ""

@@ -7,7 +7,6 @@ times and places on the disk, the splits, the rule of the foreground, and the ve
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from segtune.data.checks.integrity import check_data
 from segtune.data.exif import has_warned
 from segtune.data.labels import Foreground
-from segtune.data.record import with_known
+from segtune.data.record import with_known, with_stamp
 from segtune.data.sources.base import Pair, Problem
 from segtune.errors import UserError
 from segtune.runtime.files import write_atomically
@@ -27,8 +26,6 @@ from segtune.version import __version__
 #: To be raised when a check finds something else than before.
 _FORMAT = 1
 _LIBRARIES = ("pillow", "opencv-python-headless", "numpy")
-#: Nanoseconds for which a file must have been left alone: a change within one tick of the disk's clock leaves no trace.
-_SETTLED = 2_000_000_000
 #: How many checks are kept.
 _MOST = 100
 
@@ -45,34 +42,29 @@ def check_once(
 
     No image is decoded if a check without errors is kept and no file has changed since.
     """
-    path, settled = _place(splits, foreground, max_value)
+    splits = {split: [with_stamp(pair) for pair in chosen] for split, chosen in splits.items()}
+    path = _place(splits, foreground, max_value)
     pairs = {pair.name: pair for chosen in splits.values() for pair in chosen}
     if path and (found := _read(path, pairs)):
         return found
     seen, problems = check_data(splits, foreground, workers=workers, max_value=max_value, progress=progress)
     checked = {one.pair.name: one.pair for one in seen}
     # Warnings that are logged while a photo is decoded would be missing another time.
-    if path and settled and not has_warned() and all(problem.level == "warning" for problem in problems):
+    if path and not has_warned() and all(problem.level == "warning" for problem in problems):
         _write(path, checked, problems)
     return checked, problems
 
 
-def _place(
-    splits: Mapping[str, Sequence[Pair]], foreground: Foreground, max_value: int | None
-) -> tuple[Path | None, bool]:
-    """Return the file for a check of these data, None if they cannot be named, and whether all have settled."""
-    now, newest = time.time_ns(), 0
+def _place(splits: Mapping[str, Sequence[Pair]], foreground: Foreground, max_value: int | None) -> Path | None:
+    """Return the file for a check of these data; None if they have no stamps, or there is no folder."""
     files: dict[str, list[Any]] = {}
+    for split, pairs in splits.items():
+        for pair in pairs:
+            if type(pair) is not Pair or not pair.stamp:  # another kind may read more than two files
+                return None
+            places = os.path.abspath(pair.photo), os.path.abspath(pair.mask)
+            files.setdefault(split, []).append([pair.name, *places, pair.stamp])
     try:
-        for split, pairs in splits.items():
-            for pair in pairs:
-                if type(pair) is not Pair:  # it may read more than two files
-                    return None, False
-                for path in (pair.photo, pair.mask):
-                    facts = os.stat(path)
-                    newest = max(newest, facts.st_mtime_ns, facts.st_ctime_ns)
-                    place = facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
-                    files.setdefault(split, []).append([pair.name, os.path.abspath(path), *place])
         facts_of_all = {
             "format": _FORMAT,
             "versions": installed(*_LIBRARIES) | {"segtune": __version__},
@@ -82,9 +74,9 @@ def _place(
             "files": files,
         }
         name = hashlib.blake2b(json.dumps(facts_of_all).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        return user_cache("checks") / f"{name}.json", now - newest > _SETTLED
+        return user_cache("checks") / f"{name}.json"
     except (OSError, UserError):
-        return None, False
+        return None
 
 
 def _read(path: Path, pairs: Mapping[str, Pair]) -> tuple[dict[str, Pair], list[Problem]] | None:

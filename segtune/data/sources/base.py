@@ -16,13 +16,15 @@ from segtune.data.labels import Mask
 class Pair:
     """A photo and its mask; `name` is their common file stem. Their methods hide the file format.
 
-    `checksums` are those of the contents, once these have been read: see `segtune.data.record`.
+    `checksums` are those of the contents, once these have been read, and `stamp` is what the disk said of the files
+    before: see `segtune.data.record`.
     """
 
     name: str
     photo: Path
     mask: Path
     checksums: str = field(default="", compare=False, repr=False)
+    stamp: str = field(default="", compare=False, repr=False)
 
     def load_photo(self, enough: Enough | None = None) -> Photo:
         """Return the photo with all its bits, and what its file says of it.

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from segtune.config.data_settings import DataSettings
-from segtune.data import exif
+from segtune.data import exif, record
 from segtune.data.checks import once
 from segtune.data.sources.base import Pair
 from segtune.data.splits import build_splits
@@ -20,7 +20,7 @@ from segtune.errors import UserError
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ten pairs, one without foreground, of which a warning tells; they count as settled at once."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(once, "_SETTLED", -1)
+    monkeypatch.setattr(record, "_SETTLED", -1)
     exif._warn.cache_clear()
     for number in range(10):
         photo = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
@@ -61,6 +61,8 @@ def test_data_that_have_not_changed_are_not_read_again(root: Path, checks: list[
     assert contents(second) == contents(first)
     assert all(pair.checksums for pairs in second.values() for pair in pairs)
     assert checks == [10]
+    for pair in [pair for splits in (first, second) for pairs in splits.values() for pair in pairs]:
+        assert pair.stamp == record.with_stamp(pair).stamp != ""
 
 
 def _touch(path: Path) -> None:
@@ -86,11 +88,13 @@ def _replace(path: Path) -> None:
 @pytest.mark.parametrize("change", [_touch, _overwrite, _replace])
 @pytest.mark.parametrize("name", ["images/p3.png", "masks/p7.png"])
 def test_a_change_of_one_file_is_noticed(root: Path, checks: list[int], change, name: str) -> None:
-    checked(root)
+    before = checked(root)
     change(root / name)
-    checked(root)
+    after = checked(root)
     checked(root)
     assert checks == [10, 10]
+    stamps = [[pair.stamp for pairs in splits.values() for pair in pairs] for splits in (before, after)]
+    assert sum(one != other for one, other in zip(*stamps, strict=True)) == 1
 
 
 @pytest.mark.parametrize(
@@ -118,12 +122,12 @@ def _records(root: Path) -> list[Path]:
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"checksums": {}, "warnings": []}', None])
 def test_a_damaged_record_is_made_anew(root: Path, checks: list[int], damage: str | None) -> None:
     first = checked(root)
-    (record,) = _records(root)
-    text = record.read_text()
-    record.write_text(text.replace(first["train"][0].checksums, "unreadable") if damage is None else damage)
+    (kept,) = _records(root)
+    text = kept.read_text()
+    kept.write_text(text.replace(first["train"][0].checksums, "unreadable") if damage is None else damage)
     assert contents(checked(root)) == contents(first)
     assert checks == [10, 10]
-    assert record.read_text() == text
+    assert kept.read_text() == text
 
 
 def test_errors_are_never_kept(root: Path, checks: list[int]) -> None:
@@ -136,7 +140,7 @@ def test_errors_are_never_kept(root: Path, checks: list[int]) -> None:
 
 
 def test_files_that_have_just_changed_may_change_unnoticed(root: Path, checks: list[int], monkeypatch) -> None:
-    monkeypatch.setattr(once, "_SETTLED", 60 * 10**9)
+    monkeypatch.setattr(record, "_SETTLED", 60 * 10**9)
     checked(root)
     assert _records(root) == []
 
