@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from segtune.reporting.wording import interval_text, number, signed
+from segtune.reporting.wording import interval_text, number, shortened, signed
 
 
 def render(template: str, page: Mapping[str, Any]) -> str:
@@ -20,5 +20,5 @@ def _pages() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(str(files("segtune.reporting") / "pages"))
     pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.undefined = jinja2.StrictUndefined
-    pages.filters |= {"number": number, "interval": interval_text, "signed": signed}
+    pages.filters |= {"number": number, "interval": interval_text, "signed": signed, "shortened": shortened}
     return pages

@@ -12,6 +12,8 @@ from segtune.reporting.wording import shortened
 
 #: The curves that have a colour and a name, and their colours.
 COLOURS = ("#4c8df6", "#e8833a", "#3fa35c", "#c45fb0", "#c9a227", "#3fb0c0", "#d9534f", "#8c7ae6")
+#: The width of a chart in inches: its text is read on a phone too.
+_WIDTH = 4.6
 #: Values of a setting that a chart shows, the best ones.
 _MOST_LEVELS = 12
 #: The factor between the smallest and the largest value from which an axis is logarithmic.
@@ -47,7 +49,7 @@ def curves_chart(best: Sequence[tuple[str, Sequence[Sequence[float]]]], others: 
         if best:
             axes.figure.legend(fontsize=8, loc="outside lower left", ncols=1)
 
-    return svg(draw, 5.2, 2.9 + 0.19 * min(len(best), len(COLOURS)))
+    return svg(draw, _WIDTH, 2.9 + 0.19 * min(len(best), len(COLOURS)))
 
 
 def cost_chart(points: Sequence[CostPoint], label: str) -> str:
@@ -69,7 +71,7 @@ def cost_chart(points: Sequence[CostPoint], label: str) -> str:
         axes.set(xlabel=label, ylabel="validation Dice")
         axes.legend(fontsize=8, loc="lower right")
 
-    return svg(draw)
+    return svg(draw, _WIDTH, 3.0)
 
 
 def effect_chart(effect: Effect, limits: tuple[float, float]) -> str:
@@ -81,7 +83,7 @@ def effect_chart(effect: Effect, limits: tuple[float, float]) -> str:
     """
     title = shortened(effect.name, 60)
     if effect.numeric:
-        return svg(lambda axes: _by_number(axes, effect, limits), 5.2, 2.6, title)
+        return svg(lambda axes: _by_number(axes, effect, limits), _WIDTH, 2.6, title)
     levels = sorted(effect.levels, key=lambda level: -level.mean)[:_MOST_LEVELS]
 
     def draw(axes: Any) -> None:
@@ -93,7 +95,7 @@ def effect_chart(effect: Effect, limits: tuple[float, float]) -> str:
         axes.locator_params(axis="x", nbins=5)
         axes.set(xlabel="validation Dice, the others averaged", xlim=limits, ylim=(len(levels) - 0.5, -0.5))
 
-    return svg(draw, 5.2, 1.1 + 0.3 * len(levels), title)
+    return svg(draw, _WIDTH, 1.1 + 0.3 * len(levels), title)
 
 
 def _by_number(axes: Any, effect: Effect, limits: tuple[float, float]) -> None:

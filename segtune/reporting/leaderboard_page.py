@@ -74,7 +74,8 @@ def _rows(board: Leaderboard, rank: int, entry: Entry, page: Path) -> list[Facts
     if len(runs) == 1:
         return [runs[0] | told]
     mean = _row(board, entry, page) | {"name": f"{len(runs)} runs", "report": ""} | told
-    return [mean, *(run | {"name": f"{run['name']}, seed {run['run'].value('seed')}"} for run in runs)]
+    below = {"settings": [""] * len(board.columns)}  # those of the line above
+    return [mean, *(run | below | {"name": f"{run['name']}, seed {run['run'].value('seed')}"} for run in runs)]
 
 
 def _row(board: Leaderboard, entry: Entry, page: Path) -> Facts:
