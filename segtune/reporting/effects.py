@@ -205,7 +205,7 @@ def _effect(factor: _Factor, start: int, fit: _Fit, dices: Sequence[float]) -> E
     interval = None
     if fit.variance is not None:
         size = float(means.max() - means.min())
-        margin = _student(fit.freedom) * math.sqrt(fit.variance * float(best_to_worst @ fit.inverse @ best_to_worst))
+        margin = student(fit.freedom) * math.sqrt(fit.variance * float(best_to_worst @ fit.inverse @ best_to_worst))
         interval = size - margin, size + margin
     levels = [
         Level(text, list(factor.of_run).count(number), float(means[number]), ends)
@@ -220,7 +220,8 @@ def _balanced(factors: Sequence[_Factor]) -> bool:
     return len(cells) == math.prod(len(factor.levels) for factor in factors) and len(set(cells.values())) == 1
 
 
-def _student(freedom: int) -> float:
+def student(freedom: int) -> float:
+    """Return the quantile of Student's t distribution for intervals of 95 %."""
     from scipy.stats import t  # takes half a second
 
     return float(t.ppf(0.975, freedom))

@@ -128,6 +128,13 @@ class Leaderboard:
         ends = self.entries[0].best.interval if self.entries and len(self.entries[0].runs) == 1 else None
         return sum(entry.dice is not None and entry.dice >= ends[0] for entry in self.entries[1:]) if ends else None
 
+    def seeds(self) -> tuple[float, int] | None:
+        """Return the standard deviation of Dice between seeds, pooled over all entries, and its degrees of freedom."""
+        spreads = [(entry.deviation, len(entry.dices) - 1) for entry in self.entries]
+        freedom = sum(each for _, each in spreads if each > 0)
+        squares = sum(deviation**2 * each for deviation, each in spreads if deviation is not None)
+        return ((squares / freedom) ** 0.5, freedom) if freedom else None
+
     def chosen(self, run: RunResult, names: Iterable[str]) -> list[str]:
         """Return settings of a run as `name=value`, as far as they are known."""
         return [f"{name}={rounded(value)}" for name in names if (value := run.value(name))]

@@ -60,7 +60,7 @@ def cost_chart(points: Sequence[CostPoint], label: str) -> str:
         axes.plot([each.cost for each in beaten], [each.dice for each in beaten], "o", color=GREY, markersize=4)
         front = sorted(on_front, key=lambda each: (each.cost, each.dice))
         line = [each.cost for each in front], [each.dice for each in front]
-        axes.step(*line, where="post", color=ORANGE, linewidth=1.2, label="not beaten at less cost")
+        axes.step(*line, where="post", color=ORANGE, linewidth=1.2)
         axes.plot(*line, "o", color=ORANGE, markersize=5)
         for each in front:
             axes.annotate(
@@ -69,7 +69,6 @@ def cost_chart(points: Sequence[CostPoint], label: str) -> str:
         axes.margins(0.12)
         _scale(axes, [each.cost for each in points])
         axes.set(xlabel=label, ylabel="validation Dice")
-        axes.legend(fontsize=8, loc="lower right")
 
     return svg(draw, _WIDTH, 3.0)
 

@@ -119,7 +119,9 @@ def _costs(board: Leaderboard) -> list[Facts]:
         on_front = front([(cost, dice) for _, cost, dice in known])
         points = [CostPoint(*each, on_front=index in on_front) for index, each in enumerate(known)]
         ranks = ", ".join(str(known[index][0]) for index in on_front)
-        found.append({"chart": cost_chart(points, label), "text": f"Not beaten at less {what}: {ranks}."})
+        found.append(
+            {"chart": cost_chart(points, label), "text": f"Orange: not beaten at less {what}, by rank: {ranks}."}
+        )
     return found
 
 

@@ -83,7 +83,7 @@ def costs_of(entry: Entry) -> list[str]:
     of_epochs = f"{best['best_epoch']} of {len(entry.best.epochs)}" if alone else _short(epochs, ".3g")
     return [
         of_epochs,
-        _short(None if seconds is None else seconds / 60, ".1f"),
+        _short(None if seconds is None else seconds / 60, ".1f" if seconds is not None and seconds >= 60 else ".2g"),
         _short(rate, ".3g" if rate is not None and rate < 100 else ".0f"),
         count_text(trained),
         "–" if memory is None else f"{memory / 1e9:.2f} GB",

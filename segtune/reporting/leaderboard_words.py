@@ -1,11 +1,12 @@
 """The leaderboard in sentences: how sure the best is, what mattered, what did not finish, and what to do next."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segtune.reporting.effects import DEFAULT, Effect, Effects, Level
-from segtune.reporting.leaderboard import Leaderboard
+from segtune.reporting.effects import DEFAULT, Effect, Effects, Level, student
+from segtune.reporting.leaderboard import Entry, Leaderboard
 from segtune.reporting.run_results import FAILED, INTERRUPTED, NOT_STARTED, RunResult, overrides_of
 from segtune.reporting.wording import number, shortened
 from segtune.runtime.console import shown
@@ -64,7 +65,25 @@ def warnings_of_choice(board: Leaderboard) -> list[str]:
             f"In resamples of the {images} validation images with an object it is the best{among} in {chance:.0%}. The "
             f"best of a resample has a mean Dice of {number(board.choice.elsewhere)} on the images left out of it."
         )
-    return said
+    return [*said, *_of_seeds(board, ranked)]
+
+
+def _of_seeds(board: Leaderboard, ranked: Sequence[Entry]) -> list[str]:
+    """Return the sentence on how many entries seeds alone could have put behind the best; none without pooled seeds."""
+    if (seeds := board.seeds()) is None:
+        return []
+    deviation, freedom = seeds
+    (best, *others), factor = ranked, student(freedom) * deviation
+    near = [
+        each
+        for each in others
+        if (best.dice or 0) - (each.dice or 0) <= factor * math.sqrt(1 / len(best.dices) + 1 / len(each.dices))
+    ]
+    degrees = f"{freedom} degree{'s' * (freedom != 1)} of freedom"
+    return [
+        f"Between seeds the standard deviation is {number(deviation)} ({degrees}): by Student's t (95 %), {len(near)} "
+        f"of the other {len(others)} could be behind the first by their seeds alone."
+    ]
 
 
 def sentence_of(effect: Effect) -> str:

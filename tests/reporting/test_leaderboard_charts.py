@@ -111,7 +111,7 @@ def test_when_an_axis_is_logarithmic(values: list[float], expected: bool) -> Non
     ("chart", "arguments", "words"),
     [
         (curves_chart, ([("$a_1$ & b", [[0.1, 0.3]])], []), {"$a_1$ & b", "epoch"}),
-        (cost_chart, (POINTS, "minutes"), {"minutes", "1", "2", "not beaten at less cost"}),
+        (cost_chart, (POINTS, "minutes"), {"minutes", "1", "2"}),
         (effect_chart, (NAMED, (0, 1)), {"a & b", "<x> (1)"}),
         (effect_chart, (RATES, (0, 1)), {"lr", "0.001", "0.1"}),
     ],

@@ -62,7 +62,7 @@ def test_a_sweep_with_all_that_can_happen(tmp_path: Path) -> None:
         "<h2>What mattered</h2>",
         "optimistically biased",
         "evaluate checkpoint=",
-        "Not beaten at less time: 3, 1.",  # not as good as the second and quicker; the best
+        "Orange: not beaten at less time, by rank: 3, 1.",  # not as good as the second and quicker; the best
         "<pre>python -m segtune train -m backbone=vgg16,resnet50 lr=1e-4,1e-3,1e-2</pre>",
     ):
         assert expected in text, expected
