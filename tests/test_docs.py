@@ -29,6 +29,7 @@ from segtune.config.parse import parse
 from segtune.config.training_settings import FreezeSettings
 from segtune.data.sources import portraits
 from segtune.models.backbones.registry import BACKBONES
+from segtune.runtime.sweep_files import SweepJob, SweepRecord, write_sweep
 
 REPOSITORY = Path(segtune.__file__).parents[1]
 GUIDES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -104,6 +105,8 @@ ENTRIES: dict[str, Run | Tool | NotRun] = {
     ". .venv/bin/activate": INSTALLS,
     "pip install .": INSTALLS,
     "pip install 'segtune[export]'": INSTALLS,
+    "pip install 'segtune[joblib]'": INSTALLS,
+    "pip install 'segtune[submitit]'": INSTALLS,
     "pip wheel --no-deps .": NotRun("test_wheel.py builds the wheel"),
     "tensorboard --logdir runs": NotRun("serves until it is stopped"),
     "pip install -e '.[bench]'": INSTALLS,
@@ -128,6 +131,9 @@ ENTRIES: dict[str, Run | Tool | NotRun] = {
     "backbone.weights=../shared/weights/xception.safetensors data=folder data.root=../shared/data/skin_ecu "
     "data.image_size=256": Tool("test_rank_taps_with_two_maps"),
     "python -m segtune": Run(),
+    "python -m segtune train -m seed=0,1,2,3 hydra/launcher=joblib hydra.launcher.n_jobs=4": NotRun(
+        "tests/cli/test_real_sweeps.py runs such sweeps where the extra is installed"
+    ),
     "torchrun --nproc-per-node 4 -m segtune train data=folder data.root=DIR train.batch_size=32": Run(
         f"{XCEPTION} {SHORT} data.limit=4 train.batch_size=4", {"4": "2"}
     ),
@@ -218,6 +224,13 @@ SEGTUNE: dict[str, Run] = {
     "train -m backbone=vgg16,resnet50,xception decoder=fcn8s,deeplabv3plus": Run(
         f"{RANDOM} {SHORT}", {"backbone=vgg16,resnet50,xception": "backbone=resnet50"}
     ),
+    "train -m seed=0,1 lr=1e-3,1e-4 run_dir=sweeps/rates resume=auto": Run(
+        f"{XCEPTION} {SHORT}", {"seed=0,1": "seed=0"}
+    ),
+    "train -m seed=0,1,2 lr=3e-4,1e-3,1e-4 run_dir=sweeps/rates resume=auto": Run(
+        f"{XCEPTION} {SHORT}", {"seed=0,1,2": "seed=0", "lr=3e-4,1e-3,1e-4": "lr=3e-4,1e-3"}
+    ),
+    "train resume=multirun/DATE_TIME": Run(),
     "train restore.checkpoint=runs/NAME/checkpoints/best.pt": Run(f"{TRAIN} {SHORT}"),
     "train restore.checkpoint=runs/OLD/checkpoints/best.pt decoder=fcn8s restore.scope=backbone": (
         Run(f"{TRAIN} {SHORT}")
@@ -376,6 +389,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert main(["train", *shlex.split(run)]) == 0
         for other in ("runs/OLD", "A", "B", "RUN", "multirun/DATE_TIME/0", "multirun/DATE_TIME/1"):
             shutil.copytree("runs/NAME", other)
+        jobs = tuple(SweepJob(number, str(number), (*shlex.split(run)[:-1], f"seed={number}")) for number in range(2))
+        write_sweep(folder / "multirun" / "DATE_TIME", SweepRecord("python -m segtune train -m seed=0,1", jobs))
         assert main(["export", "checkpoint=A/checkpoints/best.pt", "output=best.onnx"]) == 0
         assert main(["export", "checkpoint=A/checkpoints/best.pt", "output=best.pt2", "format=torch"]) == 0
         yield folder

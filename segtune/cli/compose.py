@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -33,67 +34,67 @@ from segtune.runtime.paths import expanded, new_folder
 OVERRIDE = re.compile(r"~|\+*\w[\w@/.:-]*=")
 OPEN = re.compile(r"(freeze\.phases\.\w+(\.\w+)?|restore\.rename|compare\.\w+)=")
 
+# A launcher's plugin has settings of the same name as our file, which add what that leaves out.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
-def compose(
-    command: str,
-    arguments: list[str],
-    task: Callable[[DictConfig], Any],
-    after_sweep: Callable[[Iterable[str]], None],
-    *,
-    full_errors: bool,
-) -> None:
-    """Compose the settings with Hydra and run the task, once or, in a sweep, for each combination.
+#: The environment variable that names a job's folder, where the job runs in a process of its own.
+JOB_FOLDER = "SEGTUNE_JOB_FOLDER"
+
+
+def compose(command: str, arguments: list[str], task: Callable[[DictConfig], Any], *, full_errors: bool) -> None:
+    """Compose the settings with Hydra and run the task once.
 
     Args:
         command: The command, whose settings are in the YAML file of the same name.
         arguments: Overrides and Hydra's flags.
         task: The function to run.
-        after_sweep: Called with the folders of a sweep of training runs at its end, even if runs failed.
         full_errors: Let errors through with their traceback.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"-m", "--multirun"} & set(arguments):
-        raise UserError("A sweep (-m) is not supported under torchrun. Start its runs one after the other.")
+    failed: list[Exception] = []
+
+    def run(config: DictConfig) -> Any:
+        try:
+            return task(config)
+        except (UserError, FailedError, OmegaConfBaseException) as error:
+            if full_errors:
+                raise
+            failed.append(error)  # kept from Hydra, which would reword it
+        except Exception as error:
+            failure = None if full_errors else as_failure(error)
+            if failure is None:
+                raise
+            failed.append(failure)
+
+    call_hydra(command, arguments, run)
+    if failed:
+        raise failed[0]
+
+
+def call_hydra(command: str, arguments: list[str], task: Callable[[DictConfig], Any]) -> None:
+    """Let Hydra compose the settings and call the task: once, or with the flag -m for each job of a sweep.
+
+    Raises:
+        UserError: Arguments are not usable.
+    """
     if {"-sc", "--shell-completion"} & set(arguments):
         raise UserError(
             "Hydra's shell completion does not work with segtune. "
             f"`python -m segtune {command} --help` lists all settings."
         )
     # Hydra reads sys.argv itself, and accepts no flags between overrides.
-    typed = [_renamed(each) for each in arguments if OVERRIDE.match(each)]
-    names = {each.lstrip("+").partition("=")[0] for each in typed}
-    overrides = [for_hydra(long_name(each, command, names), SETTINGS[command]) for each in typed]
-    flags = _flags(arguments)
-    sys.argv = [f"segtune {command}", *flags, *(f"++{each}" if OPEN.match(each) else each for each in overrides)]
+    overrides = for_composition(command, [each for each in arguments if OVERRIDE.match(each)])
+    sys.argv = [f"segtune {command}", *_flags(arguments), *overrides]
     OmegaConf.register_new_resolver("segtune.sweep_folder", _sweep_folder(), replace=True)
-    failed: list[Exception] = []
-    sweeps: set[str] = set()
+    with _hydra_raises(), _completed():
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(task)()
 
-    def run(config: DictConfig) -> Any:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            sweeps.add(HydraConfig.get().sweep.dir)
-        try:
-            if command != "train" and config.get("resume"):
-                raise UserError(f"resume is a setting of train, not of {command}. Leave it out.")
-            return task(config)
-        except (UserError, FailedError, OmegaConfBaseException) as error:
-            # Kept from Hydra, which would reword it; only in a sweep Hydra must know that a job failed.
-            if full_errors or HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise
-            failed.append(error)
-        except Exception as error:
-            failure = None if full_errors or HydraConfig.get().mode == RunMode.MULTIRUN else as_failure(error)
-            if failure is None:
-                raise
-            failed.append(failure)
 
-    try:
-        with _hydra_raises(), _completed():
-            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(run)()
-    finally:
-        if command == "train" and sweeps:
-            after_sweep(sweeps)
-    if failed:
-        raise failed[0]
+def for_composition(command: str, typed: Iterable[str]) -> list[str]:
+    """Return overrides as Hydra must get them: by their long names, text in quotes, open mappings marked."""
+    renamed = [_renamed(each) for each in typed]
+    names = {each.lstrip("+").partition("=")[0] for each in renamed}
+    overrides = [for_hydra(long_name(each, command, names), SETTINGS[command]) for each in renamed]
+    return [f"++{each}" if OPEN.match(each) else each for each in overrides]
 
 
 @contextmanager
@@ -184,10 +185,13 @@ def _time() -> str:
 
 def _sweep_folder() -> Callable[[str | None], str]:
     """Return a function of `run_dir` that returns a sweep's folder: a new one, named by the time, if that is None."""
+    found: dict[str | None, str] = {}  # Hydra asks several times; a launcher that copies this could not copy a cache
 
-    @cache  # Hydra asks several times
     def folder(run_dir: str | None) -> str:
-        return str(new_folder(Path("multirun", _time()))) if run_dir is None else run_dir
+        if run_dir not in found:
+            new = new_folder(Path("multirun", _time())) if run_dir is None else expanded(run_dir, "run_dir")
+            found[run_dir] = str(new)
+        return found[run_dir]
 
     return folder
 
@@ -201,8 +205,8 @@ def output_folder(settings: Settings | EvaluateSettings, name: str) -> Iterator[
     Raises:
         UserError: It cannot be created.
     """
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        yield Path(HydraConfig.get().runtime.output_dir)
+    if (folder := job_folder()) is not None:
+        yield folder
     elif settings.run_dir:
         yield expanded(settings.run_dir, "run_dir")
     else:
@@ -218,14 +222,39 @@ def output_folder(settings: Settings | EvaluateSettings, name: str) -> Iterator[
                     path.rmdir()
 
 
+def job_folder() -> Path | None:
+    """Return the folder of the job of a sweep that runs here, or None outside a sweep.
+
+    Hydra names it, or the process of the sweep that has started this one (see `segtune.cli.jobs`).
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return Path(HydraConfig.get().runtime.output_dir)
+    return Path(os.environ[JOB_FOLDER]) if JOB_FOLDER in os.environ else None
+
+
+def typed_overrides(command: str) -> list[str]:
+    """Return the overrides of this run as they were typed; of a job of a sweep without the folder and `resume`."""
+    overrides = [
+        as_typed(override.removeprefix("++"), SETTINGS[command]) for override in HydraConfig.get().overrides.task
+    ]
+    of_sweep = job_folder() is not None
+    return [override for override in overrides if not (of_sweep and override.startswith(("run_dir=", "resume=")))]
+
+
+def command_words(command: str) -> list[str]:
+    """Return the words of the command line that repeats this run; for a job of a sweep, of that job alone."""
+    return ["python", "-m", "segtune", command, *own_folders(HydraConfig.get()), *typed_overrides(command)]
+
+
+def own_folders(config: Any) -> list[str]:
+    """Return the flags that name the user's own folders of settings, from Hydra's own settings."""
+    sources = config.runtime.config_sources
+    return [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+
+
 def command_line(command: str) -> str:
     """Return the command line that repeats this run; for a job of a sweep, of that job alone."""
-    config = HydraConfig.get()
-    sweep = config.mode == RunMode.MULTIRUN
-    overrides = [as_typed(override.removeprefix("++"), SETTINGS[command]) for override in config.overrides.task]
-    kept = [override for override in overrides if not (sweep and override.startswith(("run_dir=", "resume=")))]
-    mine = [source.path for source in config.runtime.config_sources if source.provider == "command-line"]
-    return shlex.join(["python", "-m", "segtune", command, *(f"--config-dir={path}" for path in mine), *kept])
+    return shlex.join(command_words(command))
 
 
 def to_plain(config: DictConfig, schema: type) -> dict[str, Any]:

@@ -5,17 +5,14 @@ import re
 import sys
 import time
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from segtune.cli.compose import compose
-from segtune.cli.failures import as_failure
-from segtune.cli.help import HYDRA_HELP, readable
+from segtune.cli.failures import message_of
+from segtune.cli.help import HYDRA_HELP
 from segtune.cli.resume import resume
 from segtune.cli.spelling import check_spelling
-from segtune.cli.tasks import AUTO, TASKS, rank
-from segtune.errors import FailedError, Interrupted, LostError, UserError
+from segtune.cli.sweep import holds_sweep, is_multirun, resume_sweep, sweep
+from segtune.cli.tasks import AUTO, task_of
+from segtune.errors import FailedError, Interrupted, LostError
 from segtune.runtime.interrupts import interrupting
 from segtune.runtime.wrapping import terminal_width, wrap
 
@@ -37,19 +34,13 @@ def main(command: str, arguments: list[str], *, full_errors: bool = False) -> in
     try:
         with interrupting():
             _run(command, arguments, full_errors=full_errors)
-    except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
-        if full_errors:
-            raise
-        _complain(f"segtune {command}: {readable(error, command, arguments)}", at_once=isinstance(error, LostError))
-        return 2
-    except FailedError as error:
-        _complain(f"segtune {command}: {error}")
-        return 1
     except Exception as error:
-        if full_errors or (failure := as_failure(error)) is None:
+        said = message_of(error, command, arguments)
+        if said is None or (full_errors and not isinstance(error, FailedError)):
             raise
-        _complain(f"segtune {command}: {failure}")
-        return 1
+        text, code = said
+        _complain(f"segtune {command}: {text}", at_once=isinstance(error, LostError))
+        return code
     except Interrupted as interrupted:
         if _number() == 0:
             print(wrap(str(interrupted), terminal_width(sys.stderr)), file=sys.stderr)
@@ -65,9 +56,14 @@ def _run(command: str, arguments: list[str], *, full_errors: bool) -> None:
     check_spelling(arguments, command)
     given = [match[1] for argument in arguments if (match := re.fullmatch(r"\+*resume=(.*)", argument))]
     if command == "train" and given and given != [AUTO]:
-        resume(arguments)
+        if holds_sweep(given[-1]):
+            resume_sweep(arguments, full_errors=full_errors)
+        else:
+            resume(arguments)
+    elif is_multirun(arguments):
+        sweep(command, arguments, full_errors=full_errors)
     else:
-        compose(command, arguments, TASKS[command], rank, full_errors=full_errors)
+        compose(command, arguments, task_of(command), full_errors=full_errors)
 
 
 def _complain(text: str, *, at_once: bool = False) -> None:

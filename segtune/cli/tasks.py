@@ -2,14 +2,14 @@
 
 import gc
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from segtune.cli.compose import command_line, output_folder, to_plain
+from segtune.cli.compose import command_line, job_folder, output_folder, to_plain
 from segtune.config.command_settings import (
     CacheCommandSettings,
     CheckSettings,
@@ -34,7 +34,12 @@ AUTO = "auto"
 # Each task imports its command last: PyTorch takes seconds, and wrong settings and paths are reported before.
 
 
-def _train(config: DictConfig) -> float:
+def train_settings(config: DictConfig) -> Settings:
+    """Return the settings of a run, after looking for what they name: all that can be said before PyTorch is imported.
+
+    Raises:
+        UserError: A setting is wrong, or a folder does not exist.
+    """
     settings = parse(Settings, to_plain(config, Settings))
     if settings.resume not in (None, AUTO):
         raise UserError("resume must be given on the command line: python -m segtune train resume=RUN")
@@ -43,8 +48,14 @@ def _train(config: DictConfig) -> float:
     find_data(settings.data)
     if settings.cache.folder:
         expanded(settings.cache.folder, "cache.folder")  # may be absent, but not below the home of nobody
+    return settings
+
+
+def _train(config: DictConfig) -> float:
+    settings = train_settings(config)
     with output_folder(settings, f"{settings.backbone.name}_{settings.decoder.name}") as folder:
-        begun = settings.resume is not None and is_file(folder / "config.yaml")
+        may_go_on = settings.resume is not None or job_folder() is not None
+        begun = may_go_on and is_file(folder / "config.yaml")
         settings = replace(settings, resume=str(folder) if begun else None)
         from segtune.commands.train import train
         from segtune.evaluation.selection import score_of
@@ -166,16 +177,24 @@ TASKS: dict[str, Callable[[DictConfig], Any]] = {
 }
 
 
-def rank(folders: Iterable[str]) -> None:
-    """Rank the finished runs of a sweep."""
-    for folder in folders:
-        if not any(Path(folder).rglob("summary.json")):
-            continue
-        from segtune.commands.report import report
+def task_of(command: str) -> Callable[[DictConfig], Any]:
+    """Return the task of a command, which refuses settings of other commands."""
 
-        try:
-            report(ReportSettings(folder))
-        except UserError:
-            pass  # none of the runs can be read
-        except Exception as error:  # must not replace the sweep's own error
-            print(f"The runs could not be ranked: {type(error).__name__}: {error}", file=sys.stderr)
+    def perform(config: DictConfig) -> Any:
+        if command != "train" and config.get("resume"):
+            raise UserError(f"resume is a setting of train, not of {command}. Leave it out.")
+        return TASKS[command](config)
+
+    return perform
+
+
+def rank(folder: Path) -> None:
+    """Rank the runs of a sweep, and list those that are not finished."""
+    from segtune.commands.report import report
+
+    try:
+        report(ReportSettings(str(folder)))
+    except UserError:
+        pass  # there is no run
+    except Exception as error:  # must not replace the sweep's own error
+        print(f"The runs could not be ranked: {type(error).__name__}: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from segtune.runtime.distributed import rank
+from segtune.runtime.paths import from_here
 from segtune.runtime.wrapping import wrap
 
 # Brackets and colons in file names and labels are neither markup nor emoji.
@@ -121,4 +122,4 @@ def _print(renderable: Table | Panel) -> None:
 
 def shown(path: Path) -> Path:
     """Return a path relative to the current folder if it is inside it, otherwise unchanged."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return Path(from_here(path))

@@ -16,8 +16,13 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use: by its affinity, and by the quota of its container."""
+    """Return the number of cores that this process may use: by its affinity, and by the quota of its container.
+
+    Where several jobs of a sweep run at once, SEGTUNE_CORES is the share of each.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if (share := os.environ.get("SEGTUNE_CORES", "")).isdecimal():
+        cores = max(1, min(cores, int(share)))
     try:
         quota, period = _QUOTA.read_text(encoding="ascii").split()
         return max(1, min(cores, math.ceil(int(quota) / int(period))))

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -20,8 +20,8 @@ def stop_numbers() -> list[signal.Signals]:
 
 
 @contextmanager
-def interrupting() -> Iterator[None]:
-    """Let each of these signals raise KeyboardInterrupt in the block, except if it is ignored.
+def interrupting(instead: Callable[[], object] | None = None) -> Iterator[None]:
+    """Let each of these signals raise KeyboardInterrupt in the block, or call `instead`, except if it is ignored.
 
     Not while a module is imported: some packages would take it for a missing part of theirs. A second signal ends the
     program at once; of several processes, which may get each signal twice, none does.
@@ -37,7 +37,9 @@ def interrupting() -> Iterator[None]:
             return
         for each in previous:
             signal.signal(each, signal.SIG_DFL if alone else signal.SIG_IGN)
-        raise KeyboardInterrupt
+        if instead is None:
+            raise KeyboardInterrupt
+        instead()
 
     if threading.current_thread() is threading.main_thread():
         for number in stop_numbers():

@@ -148,6 +148,11 @@ def _best_of(folder: Path, setting: str) -> Path:
 _ENDINGS = (".pt", ".pth", ".safetensors", ".bin", ".ckpt", ".h5", ".onnx")
 
 
+def from_here(path: Path) -> str:
+    """Return a path relative to the current folder if it is inside it, otherwise unchanged."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def is_file(path: Path) -> bool:
     """Return whether a path is a file; False where the system cannot tell, as for a name that is too long."""
     try:

@@ -173,3 +173,12 @@ def check_length(phase: str, steps: int, longest: int, of_epochs: int) -> None:
             f"freeze.phases.{phase}: this phase ended after {steps} steps, within an epoch, so it cannot be extended. "
             f"Add a phase: {_ADD}."
         )
+
+
+def same_run(had: Mapping[str, Any] | None, now: Mapping[str, Any], free: Collection[str] = MAY_CHANGE) -> bool:
+    """Return whether settings are those of a run, but for where it is and for those that are `free` to differ.
+
+    Unlike in a resume, the length of a phase counts: runs of a sweep may differ in it alone.
+    """
+    before, after = dict(_flat(had or {})), dict(_flat(now))
+    return all(before.get(name) == after.get(name) or name in (*free, *_OF_PLACE) for name in {**before, **after})

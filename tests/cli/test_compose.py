@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from segtune.__main__ import main
 from segtune.cli import compose, tasks
 from segtune.commands import predict, train
+from segtune.data.checks import integrity, once
 from tests.cli.conftest import SMALL, discs, message
 
 
@@ -68,8 +69,10 @@ def test_each_run_of_a_sweep_has_its_own_kind_of_data(tmp_path: Path, monkeypatc
     monkeypatch.delenv("SEGTUNE_SHARED", raising=False)
     seen: list[str] = []
     monkeypatch.setitem(tasks.TASKS, "train", lambda config: seen.append(f"{config.data.name} {config.data.root}"))
+    for name in "abc":
+        (tmp_path / name).mkdir()
     for arguments in (("data.root=a,b",), ("data=portraits,folder", "data.root=c"), ("experiment=skin,first",)):
-        main(["train", "-m", *arguments, "run_dir=sweep"])
+        main(["train", "-m", *arguments])
     assert seen == [
         "folder a",
         "folder b",
@@ -199,7 +202,13 @@ def test_a_sweep_and_a_config_folder_of_ones_own(
     discs(tmp_path / "photos")
     (tmp_path / "mine" / "augment").mkdir(parents=True)
     (tmp_path / "mine" / "augment" / "mirror.yaml").write_text("transforms: {HorizontalFlip: {p: 0.5}}\n")
+    for name, numbers in (("train", range(6)), ("val", (6, 7))):  # without lists, each seed has splits of its own
+        (tmp_path / "photos" / f"{name}.txt").write_text("".join(f"d{number}\n" for number in numbers))
+    checks: list[object] = []
+    monkeypatch.setattr(once, "_SETTLED", -1)  # the photos are new
+    monkeypatch.setattr(once, "check_data", lambda *a, **more: checks.append(a) or integrity.check_data(*a, **more))
     assert main(["train", "--config-dir", "mine", "-m", *SMALL, "augment=mirror", "seed=0,1", "run_dir=sweep"]) == 0
+    assert len(checks) == 1  # by the first run, for both
     assert (tmp_path / "sweep" / "0" / "summary.json").is_file()
     assert '<a href="1/report.html">1</a>' in (tmp_path / "sweep" / "report.html").read_text(encoding="utf-8")
     assert "Wrote sweep/report.html." in capsys.readouterr().out

@@ -99,14 +99,11 @@ def test_every_command_has_a_task() -> None:
     assert set(tasks.TASKS) == set(COMMANDS)
 
 
-def test_a_sweep_without_a_finished_run_is_not_ranked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_is_ranked_by_the_command_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ranked: list[str] = []
     monkeypatch.setattr(report_command, "report", lambda settings: ranked.append(settings.folder))
-    (tmp_path / "done" / "0").mkdir(parents=True)
-    (tmp_path / "done" / "0" / "summary.json").touch()
-    (tmp_path / "failed").mkdir()
-    tasks.rank([str(tmp_path / "failed"), str(tmp_path / "done")])
-    assert ranked == [str(tmp_path / "done")]
+    tasks.rank(tmp_path)
+    assert ranked == [str(tmp_path)]
 
 
 @pytest.mark.parametrize(("error", "said"), [(UserError("no run"), ""), (KeyError("x"), "KeyError: 'x'\n")])
@@ -116,7 +113,6 @@ def test_a_failed_ranking_does_not_replace_the_sweeps_error(
     def fail(_: ReportSettings) -> None:
         raise error
 
-    (tmp_path / "summary.json").touch()
     monkeypatch.setattr(report_command, "report", fail)
-    tasks.rank([str(tmp_path)])
+    tasks.rank(tmp_path)
     assert capsys.readouterr().err == (f"The runs could not be ranked: {said}" if said else "")

@@ -47,3 +47,11 @@ def test_auto_divides_the_cores(machine, count, processes, checks, beside_cpu, b
 def test_a_number_is_taken_as_it_is(machine) -> None:
     machine(4)
     assert [worker_count(number, torch.device("cpu")) for number in (0, 3, 40)] == [0, 3, 40]
+
+
+@pytest.mark.parametrize(("share", "expected"), [("2", 2), ("0", 1), ("9", 4), ("", 4), ("two", 4)])
+def test_a_job_of_several_at_once_uses_its_share(monkeypatch: pytest.MonkeyPatch, share: str, expected: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
+    monkeypatch.setattr(cores, "_QUOTA", Path("/nonexistent"))
+    monkeypatch.setenv("SEGTUNE_CORES", share)
+    assert usable_cores() == expected

@@ -10,6 +10,7 @@ from segtune.training.resume_rules import (
     check_length,
     check_phases,
     check_settings,
+    same_run,
 )
 
 PHASES = ("head", "all")
@@ -188,3 +189,21 @@ def test_data_that_have_changed_are_named() -> None:
         "  train: 1 added (e); 1 removed (d); 1 with another photo (b); 1 with another mask (c)",
         "  val: 2 added (x, y); 1 removed (e)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("now", "free", "expected"),
+    [
+        ({}, (), True),
+        ({"run_dir": "elsewhere"}, (), True),
+        ({"seed": 1}, ("data.root",), False),
+        ({"data": {"root": "moved"}}, ("data.root",), True),
+        ({"data": {"root": "moved"}}, (), False),
+        ({"freeze": {"phases": {"all": {"epochs": 3}}}}, ("data.root",), False),
+        ({"new": 1}, ("data.root",), False),
+    ],
+)
+def test_runs_of_the_same_settings(now: dict, free: tuple[str, ...], expected: bool) -> None:
+    had = {"seed": 0, "run_dir": "here", "data": {"root": "photos"}, "freeze": {"phases": {"all": {"epochs": 2}}}}
+    assert same_run(had, had | now, free) is expected
+    assert not same_run(None, had, free)
