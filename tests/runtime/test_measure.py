@@ -1,6 +1,7 @@
 """Time and memory of jobs that are known: slept, allocated, failed, killed."""
 
 import importlib
+import mmap
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from segtune.errors import UserError
-from segtune.runtime.measure import Measured, measure
+from segtune.runtime.measure import Measured, measure, peak_of, reset_peak
 
 # Jobs for other processes, which find them by the name of this file.
 
@@ -40,6 +41,25 @@ def killed() -> tuple[Callable[[], object], torch.device]:
 def jobs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     return importlib.import_module(Path(__file__).stem)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the peak begin anew")
+def test_the_peak_of_this_process_begins_anew() -> None:
+    cpu, size = torch.device("cpu"), 100_000_000
+
+    def growth(memory: int) -> int:
+        reset_peak(cpu)
+        before = peak_of(cpu)
+        with mmap.mmap(-1, memory) as held:
+            held.write(b"x" * memory)
+        after = peak_of(cpu)
+        assert before is not None
+        assert after is not None
+        return after - before
+
+    assert growth(size) >= size
+    assert growth(1000) < size / 2  # what was held before has gone
+    assert peak_of(torch.device("meta")) is None
 
 
 @pytest.mark.slow

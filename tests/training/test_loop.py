@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -50,6 +51,8 @@ def test_a_run_leaves_what_the_design_promises(finished: tuple[Path, dict]) -> N
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8")) == summary
     wanted = {"val_dice", "best_epoch", "seconds", "images_per_second", "parameters", "trainable_parameters"}
     assert wanted <= summary.keys()
+    if sys.platform == "linux":
+        assert summary["peak_memory_bytes"] > 100e6  # PyTorch alone is more
     with (folder / "metrics.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["phase"] for row in rows] == ["one", "one", "two"]
