@@ -13,7 +13,8 @@ import numpy as np
 
 from segtune.config.training_settings import PhaseSettings
 from segtune.metrics.bootstrap import Choice, choice_among
-from segtune.reporting.run_results import FINISHED, RunResult, as_typed, rounded
+from segtune.reporting.run_results import FINISHED, RunResult
+from segtune.reporting.setting_texts import as_typed, rounded
 from segtune.reporting.wording import interval_text
 
 #: Resamples of the images from which a choice among runs is judged.
@@ -111,8 +112,13 @@ class Leaderboard:
     @cached_property
     def judged(self) -> list[Entry]:
         """The entries of `choice`, in their order: those with the Dice of each of the best entry's images."""
-        names = set(self.entries[0].best.scores) if self.entries else set()
-        return [entry for entry in self.entries if names and all(set(run.scores) == names for run in entry.runs)]
+        best = self.entries[0].best if self.entries else None
+        names = set(best.scores) if best else set()
+        return [
+            entry
+            for entry in self.entries
+            if best and names and all(set(run.scores) == names and run.comparable(best) for run in entry.runs)
+        ]
 
     def best_in(self, entry: Entry) -> float | None:
         """Return the fraction of resamples of the validation images in which an entry is the best; see `choice`."""
@@ -120,8 +126,8 @@ class Leaderboard:
 
     @property
     def same_images(self) -> bool:
-        """Whether all runs that name their validation images were validated on the same ones."""
-        return len({run.images for run in self.finished if run.images}) < 2
+        """Whether all runs were validated against the same ground truth, as far as is known."""
+        return all(len(set(filter(None, each))) < 2 for each in zip(*(run.truth for run in self.finished), strict=True))
 
     def within(self) -> int | None:
         """Return how many other entries have a Dice in the best one's 95 % interval; None if it has none."""

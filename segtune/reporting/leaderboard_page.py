@@ -16,7 +16,8 @@ from segtune.reporting.leaderboard_words import (
     unfinished,
     warnings_of_choice,
 )
-from segtune.reporting.run_results import RunResult, rounded, sweeps
+from segtune.reporting.run_results import RunResult, sweeps
+from segtune.reporting.setting_texts import rounded
 from segtune.reporting.wording import Facts, shortened
 from segtune.runtime.files import write_atomically
 from segtune.runtime.versions import versions
@@ -32,8 +33,8 @@ def effects_of(board: Leaderboard) -> Effects | None:
 
     None if these differ in no other setting.
     """
-    images = board.entries[0].best.images if board.entries else ()
-    runs = [run for run in board.finished if run.dice is not None and run.images == images]
+    best = board.entries[0].best if board.entries else None
+    runs = [run for run in board.finished if best and run.dice is not None and run.comparable(best)]
     values = {name: [run.value(name) for run in runs] for name in board.varied if name != "seed"}
     values = {name: each for name, each in values.items() if len(set(each)) > 1}
     return main_effects(values, [run.dice or 0.0 for run in runs]) if values else None

@@ -3,7 +3,8 @@
 from rich.table import Table
 
 from segtune.reporting.leaderboard import Entry, Leaderboard
-from segtune.reporting.run_results import RunResult, rounded
+from segtune.reporting.run_results import RunResult
+from segtune.reporting.setting_texts import rounded
 from segtune.reporting.wording import number
 from segtune.runtime.console import compact_table
 from segtune.runtime.files import Row

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from segtune.reporting.effects import DEFAULT, Effect, Effects, Level, student
 from segtune.reporting.leaderboard import Entry, Leaderboard
-from segtune.reporting.run_results import FAILED, INTERRUPTED, NOT_STARTED, RunResult, overrides_of
+from segtune.reporting.run_results import FAILED, INTERRUPTED, NOT_STARTED, RunResult
+from segtune.reporting.setting_texts import overrides_of
 from segtune.reporting.wording import number, shortened
 from segtune.runtime.console import shown
 
@@ -47,7 +48,7 @@ def warnings_of_choice(board: Leaderboard) -> list[str]:
     """Return sentences on how little the first place may mean."""
     said = []
     if not board.same_images:
-        said.append("Not all runs were validated on the same images, so their Dice cannot be compared directly.")
+        said.append("Not all runs were validated on the same images and masks: their Dice cannot be compared directly.")
     ranked = [entry for entry in board.entries if entry.dice is not None]
     if len(ranked) < 2:
         return said

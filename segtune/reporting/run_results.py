@@ -1,13 +1,13 @@
 """The runs in a folder: what each was set to, how it ended, and what came of it."""
 
 import csv
+import hashlib
 import json
 import math
 import os
 import re
-import shlex
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,10 +19,12 @@ from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError
 from segtune.evaluation.selection import score_of
+from segtune.reporting.setting_texts import flat, overrides_of, words_of
 from segtune.reporting.wording import Facts
 from segtune.runtime.console import shown
 from segtune.runtime.files import read_rows
 from segtune.runtime.paths import find_folder
+from segtune.runtime.sweep_files import FAILURE, SWEEP, SweepRecord, read_failure, read_sweep
 
 #: How a run can have ended.
 FINISHED, FAILED, INTERRUPTED, PRUNED = "finished", "failed", "interrupted", "pruned"
@@ -30,12 +32,10 @@ NOT_STARTED, DAMAGED = "not started", "not readable"
 #: How what `failure.json` calls the kind of an error counts, unless as a failure.
 _KINDS = {"Pruned": PRUNED, "TrialPruned": PRUNED, "Interrupted": INTERRUPTED, "KeyboardInterrupt": INTERRUPTED}
 
-#: Settings that name where a run is written, which differ between any two runs.
-LOCATIONS = ("run_dir", "resume")
 #: What a run writes beside its config.yaml, and `probe` does not.
-_OF_RUNS = {"metrics.csv", "data.json", "summary.json", "failure.json", "checkpoints"}
-_OVERRIDE = re.compile(r"\+*(~?[\w@/.:-]+)(?:=(.*))?", re.DOTALL)
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_OF_RUNS = {"metrics.csv", "data.json", "summary.json", FAILURE, "checkpoints"}
+#: What `evaluation.json` says of how masks were read.
+_TRUTH = ("foreground", "invert", "empty")
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError, csv.Error)
 
 
@@ -45,7 +45,8 @@ class RunResult:
 
     `summary` is empty for a run that is not finished, `settings` for one that ended before it began; `evaluation` and
     `scores`, the Dice of each validation image with an object by the image's name, also for runs of versions that
-    wrote neither. `images` are the names of all validation images, `sweep` is the folder of the run's sweep.
+    wrote neither. `images` are the names of all validation images, `checksums` a digest of those of their files;
+    `sweep` is the folder of the run's sweep.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class RunResult:
     evaluation: Facts = field(default_factory=dict)
     images: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    checksums: str = ""
     sweep: Path | None = None
 
     @property
@@ -87,6 +89,17 @@ class RunResult:
             return sum(max(int(parts[block]["trainable"]) for parts in phases) for block in phases[0])
         return max(self.summary.get("trainable_parameters", {}).values(), default=None)
 
+    @property
+    def truth(self) -> tuple[Any, ...]:
+        """What Dice is measured against: images, checksums, the rules of the ground truth; an unknown part is empty."""
+        return self.images, self.checksums, *(str(self.evaluation.get(name, "")) for name in _TRUTH)
+
+    def comparable(self, other: "RunResult") -> bool:
+        """Return whether both were validated against the same ground truth, as far as is known."""
+        return all(
+            mine == theirs or not mine or not theirs for mine, theirs in zip(self.truth, other.truth, strict=True)
+        )
+
     def value(self, name: str) -> str:
         """Return the value of a setting, by its name on the command line or in the settings; "" if it is not known."""
         for values, key in ((self.overrides, name), (self.settings, name), (self.settings, f"{name}.name")):
@@ -109,27 +122,26 @@ def find_runs(folder: Path) -> list[RunResult]:
     planned: dict[Path, _Planned] = {}
     for place, folders, files in os.walk(folder):
         path = Path(place)
-        if "sweep.json" in files:
+        if SWEEP in files:
             planned |= _jobs(path)
-        if "failure.json" in files or ("config.yaml" in files and _OF_RUNS & {*files, *folders}):
+        if FAILURE in files or ("config.yaml" in files and _OF_RUNS & {*files, *folders}):
             planned.setdefault(path, _Planned())
             folders[:] = set(folders) - {"checkpoints", "samples", "tensorboard"}
     return [_read(each, planned[each]) for each in sorted(planned, key=_natural)]
 
 
 def sweeps(folder: Path) -> list[str]:
-    """Return the commands of the sweeps in a folder, as far as they are known."""
-    commands = [read_json(path).get("command") for path in sorted(folder.rglob("sweep.json"))]
-    return [command for command in dict.fromkeys(commands) if isinstance(command, str) and command]
+    """Return the commands of the sweeps in a folder."""
+    records = [_sweep(path.parent) for path in sorted(folder.rglob(SWEEP))]
+    return list(dict.fromkeys(record.command for record in records if record))
 
 
-def read_json(path: Path) -> Facts:
-    """Return the object in a JSON file; an empty one if there is none."""
+def _sweep(folder: Path) -> SweepRecord | None:
+    """Return what is recorded of a sweep; None if nothing is, or the file is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return read_sweep(folder)
+    except UserError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -142,16 +154,8 @@ class _Planned:
 
 def _jobs(sweep: Path) -> dict[Path, _Planned]:
     """Return the jobs of a sweep by their folders."""
-    jobs = read_json(sweep / "sweep.json").get("jobs")
-    found = {}
-    for job in jobs if isinstance(jobs, list) else ():
-        if isinstance(job, dict) and isinstance(job.get("folder"), str):
-            found[sweep / job["folder"]] = _Planned(sweep, _texts(job.get("overrides")))
-    return found
-
-
-def _texts(values: Any) -> list[str]:
-    return [str(each) for each in values] if isinstance(values, list) else []
+    record = _sweep(sweep)
+    return {sweep / job.folder: _Planned(sweep, job.overrides) for job in (record.jobs if record else ())}
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -161,14 +165,13 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _read(folder: Path, planned: _Planned) -> RunResult:
     """Return a run, or a job of a sweep as it was planned."""
-    failure = read_json(folder / "failure.json")
-    status, reason = _status(folder, failure)
+    failure = read_failure(folder) or {}
+    status, reason = _status(folder, failure, planned)
     text = _text(folder / "config.yaml")
     first = text.partition("\n")[0]
     command = first[2:] if first.startswith("# ") else ""
-    words = _words(command) or _texts(failure.get("overrides")) or planned.overrides
-    if not command and isinstance(failure.get("command"), str):
-        command = failure["command"]
+    words = words_of(command) or failure.get("overrides") or planned.overrides
+    command = command or str(failure.get("command", ""))
     run = RunResult(folder, status, reason, command, overrides_of(words), sweep=planned.sweep)
     try:
         run = replace(run, settings=_settings(text))
@@ -181,21 +184,27 @@ def _read(folder: Path, planned: _Planned) -> RunResult:
         return replace(run, status=DAMAGED, reason=why) if status == FINISHED else run
 
 
-def _status(folder: Path, failure: Facts) -> tuple[str, str]:
+def _status(folder: Path, failure: Facts, planned: _Planned) -> tuple[str, str]:
     """Return how a run has ended, and why."""
-    if (folder / "failure.json").is_file():
-        kind = _KINDS.get(str(failure.get("kind")), FAILED)
-        return kind, str(failure.get("reason") or failure.get("kind") or "failure.json does not say why.")
+    if failure:
+        return _KINDS.get(str(failure.get("kind")), FAILED), str(failure["reason"])
     if (folder / "summary.json").is_file():
-        return FINISHED, ""
-    if not (folder / "config.yaml").is_file():
+        if not planned.sweep or (folder / "report.html").is_file():
+            return FINISHED, ""
+        after = "after its last epoch, before its evaluation"
+    elif not (folder / "config.yaml").is_file():
         return NOT_STARTED, ""
-    try:
-        epochs = len(read_rows(folder / "metrics.csv"))
-    except (OSError, ValueError, csv.Error):
-        epochs = 0
-    after = f"after epoch {epochs}" if epochs else "in its first epoch"
+    else:
+        after = _epochs(folder)
     return INTERRUPTED, f"Stopped {after}, or still running. Resume: python -m segtune train resume={shown(folder)}"
+
+
+def _epochs(folder: Path) -> str:
+    """Return after which epoch a run stopped."""
+    try:
+        return f"after epoch {len(read_rows(folder / 'metrics.csv'))}"
+    except (OSError, ValueError, csv.Error):
+        return "in its first epoch"
 
 
 def _text(path: Path) -> str:
@@ -210,24 +219,7 @@ def _settings(text: str) -> dict[str, str]:
     settings = yaml.safe_load(text) if text else {}
     with suppress(UserError):  # of a version that this one cannot read: as they are
         settings = asdict(parse(Settings, settings)) if settings else {}
-    return dict(_flat(settings))
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{key}.")
-        elif key not in LOCATIONS:
-            found.append((f"{prefix}{key}", as_typed(value)))
-    return found
-
-
-def as_typed(value: Any) -> str:
-    """Return the value of a setting as one would type it."""
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(as_typed, value))}]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else plain(str(value))
+    return dict(flat(settings))
 
 
 def _finished(run: RunResult) -> RunResult:
@@ -245,42 +237,17 @@ def _finished(run: RunResult) -> RunResult:
     wanted += [] if "val_dice_object" in summary else [float(summary["val_dice"])]
     if not (run.settings and all(map(math.isfinite, wanted))):
         raise ValueError(f"{run.folder} lacks settings or results")
-    found = replace(run, summary=summary, evaluation=evaluation, images=tuple(str(row["name"]) for row in rows))
+    images = tuple(str(row["name"]) for row in rows)
+    found = replace(run, summary=summary, evaluation=evaluation, images=images, checksums=_checksums(run.folder))
     _ = found.interval, found.trained_parameters  # raise an error where their facts are damaged
     same = found.dice is not None and bool(scores) and abs(statistics.fmean(scores.values()) - found.dice) <= 1e-3
     return replace(found, scores=scores) if same else found
 
 
-def _words(command: str) -> list[str]:
+def _checksums(folder: Path) -> str:
+    """Return a digest of the names and checksums of a run's validation images; "" if they are not known."""
     try:
-        return [word for word in shlex.split(command) if "=" in word or word.startswith("~")]
-    except ValueError:
-        return []
-
-
-def overrides_of(words: Iterable[str]) -> dict[str, str]:
-    """Return overrides by name, without those of locations; of one given twice the last."""
-    found = {}
-    for word in words:
-        match = _OVERRIDE.fullmatch(word)
-        if match and match[1] not in LOCATIONS and (match[2] is not None or match[1].startswith("~")):
-            found[match[1]] = "removed" if match[2] is None else plain(match[2])
-    return found
-
-
-def plain(value: str) -> str:
-    """Return a value as text in one form: 1e-3 as 0.001, [1, 2] as [1,2], without quotes around it."""
-    text = value.strip()
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        text = text[1:-1]
-    if text[:1] in "[{":
-        text = text.replace(", ", ",").replace(": ", ":")
-    if not _NUMBER.fullmatch(text):
-        return text
-    number = float(text)
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
-
-
-def rounded(value: str) -> str:
-    """Return a value for people: of a number with a fraction at most six digits."""
-    return f"{float(value):.6g}" if _NUMBER.fullmatch(value) and re.search("[.e]", value) else value
+        files = json.loads((folder / "data.json").read_text(encoding="utf-8"))["val"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    return hashlib.blake2b(json.dumps(files, sort_keys=True).encode(), digest_size=16).hexdigest()

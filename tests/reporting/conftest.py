@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from segtune.runtime.sweep_files import SweepJob, SweepRecord, write_failure, write_sweep
+
 
 def write_run(
     folder: Path,
@@ -43,6 +45,7 @@ def write_run(
     if dice is not None:
         told = {"val_dice": dice, "best_epoch": len(dices), "epochs": len(dices), "seconds": 90.0, "parameters": 7}
         (folder / "summary.json").write_text(json.dumps(told | summary), encoding="utf-8")
+        (folder / "report.html").write_text("of the run", encoding="utf-8")
     if scores is not None:
         facts = {"split": "val", "dice_mean": dice, "intervals": {"dice_mean": [0.1, 0.9]}}
         (folder / "evaluation.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -51,17 +54,16 @@ def write_run(
     return folder
 
 
-def write_sweep(folder: Path, command: str, jobs: Sequence[Sequence[str]]) -> None:
-    """Write the plan of a sweep, with the overrides of each job."""
-    folder.mkdir(parents=True, exist_ok=True)
-    planned = [{"number": n, "folder": str(n), "overrides": list(each)} for n, each in enumerate(jobs)]
-    (folder / "sweep.json").write_text(json.dumps({"command": command, "jobs": planned}), encoding="utf-8")
+def jobs_of(overrides: Sequence[Sequence[str]]) -> tuple[SweepJob, ...]:
+    """Return the jobs of a sweep with these overrides."""
+    return tuple(SweepJob(number, str(number), tuple(each)) for number, each in enumerate(overrides))
 
 
 def write_six(folder: Path) -> Path:
     """Write a sweep of six jobs: three finished, one failed, one interrupted, one not started; return its folder."""
     words = [[f"backbone={b}", f"lr={lr}"] for b in ("vgg16", "resnet50") for lr in ("1e-4", "1e-3", "1e-2")]
-    write_sweep(folder, "python -m segtune train -m backbone=vgg16,resnet50 lr=1e-4,1e-3,1e-2", words)
+    line = "python -m segtune train -m backbone=vgg16,resnet50 lr=1e-4,1e-3,1e-2"
+    write_sweep(folder, SweepRecord(line, jobs_of(words)))
     for number, dice in enumerate((0.5, 0.7, None, 0.6, None)):
         if number != 2:
             backbone, rate = (word.partition("=")[2] for word in words[number])
@@ -75,7 +77,5 @@ def write_six(folder: Path) -> Path:
                 scores=scores,
                 seconds=60.0 + number,
             )
-    (folder / "2").mkdir()
-    failure = {"reason": "Out of memory.", "kind": "StoppedError", "overrides": words[2], "command": "python -m …"}
-    (folder / "2" / "failure.json").write_text(json.dumps(failure), encoding="utf-8")
+    write_failure(folder / "2", "Out of memory.", "StoppedError", words[2], "python -m …")
     return folder

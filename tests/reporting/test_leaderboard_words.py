@@ -79,7 +79,9 @@ def test_different_images_are_pointed_out_even_for_one_dice(tmp_path: Path) -> N
     write_run(tmp_path / "a", 0.5, settings={"lr": 1}, scores={"x": 0.5})
     write_run(tmp_path / "b", 0.4, settings={"lr": 2}, scores={"y": 0.4})
     said = warnings_of_choice(board_of(tmp_path))
-    assert said[0] == "Not all runs were validated on the same images, so their Dice cannot be compared directly."
+    assert (
+        said[0] == "Not all runs were validated on the same images and masks: their Dice cannot be compared directly."
+    )
     assert len(said) == 3
 
 
