@@ -389,7 +389,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert main(["train", *shlex.split(run)]) == 0
         for other in ("runs/OLD", "A", "B", "RUN", "multirun/DATE_TIME/0", "multirun/DATE_TIME/1"):
             shutil.copytree("runs/NAME", other)
-        jobs = tuple(SweepJob(number, str(number), (*shlex.split(run)[:-1], f"seed={number}")) for number in range(2))
+        jobs = tuple(SweepJob(number, str(number), (*shlex.split(run)[:-1], f"seed={number}")) for number in range(3))
         write_sweep(folder / "multirun" / "DATE_TIME", SweepRecord("python -m segtune train -m seed=0,1", jobs))
         assert main(["export", "checkpoint=A/checkpoints/best.pt", "output=best.onnx"]) == 0
         assert main(["export", "checkpoint=A/checkpoints/best.pt", "output=best.pt2", "format=torch"]) == 0

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from segtune.__main__ import main
 from segtune.cli import compose, tasks
 from segtune.commands import predict, train
+from segtune.data import record
 from segtune.data.checks import integrity, once
 from tests.cli.conftest import SMALL, discs, message
 
@@ -205,12 +206,12 @@ def test_a_sweep_and_a_config_folder_of_ones_own(
     for name, numbers in (("train", range(6)), ("val", (6, 7))):  # without lists, each seed has splits of its own
         (tmp_path / "photos" / f"{name}.txt").write_text("".join(f"d{number}\n" for number in numbers))
     checks: list[object] = []
-    monkeypatch.setattr(once, "_SETTLED", -1)  # the photos are new
+    monkeypatch.setattr(record, "_SETTLED", -1)  # the photos are new
     monkeypatch.setattr(once, "check_data", lambda *a, **more: checks.append(a) or integrity.check_data(*a, **more))
     assert main(["train", "--config-dir", "mine", "-m", *SMALL, "augment=mirror", "seed=0,1", "run_dir=sweep"]) == 0
     assert len(checks) == 1  # by the first run, for both
     assert (tmp_path / "sweep" / "0" / "summary.json").is_file()
-    assert '<a href="1/report.html">1</a>' in (tmp_path / "sweep" / "report.html").read_text(encoding="utf-8")
-    assert "Wrote sweep/report.html." in capsys.readouterr().out
+    assert 'href="1/report.html"' in (tmp_path / "sweep" / "report.html").read_text(encoding="utf-8")
+    assert "Wrote sweep/report.html and sweep/leaderboard.csv." in capsys.readouterr().out
     assert "seed: 1" in (tmp_path / "sweep" / "1" / "config.yaml").read_text(encoding="utf-8")
     assert "HorizontalFlip" in (tmp_path / "sweep" / "1" / "config.yaml").read_text(encoding="utf-8")
