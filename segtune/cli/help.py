@@ -18,7 +18,8 @@ from segtune.runtime.wrapping import terminal_width, wrap
 HYDRA_HELP = """Hydra's flags, as in python -m segtune {command} [flag …] [setting=value …]
 
   --cfg job, -c job        show the settings without running; --resolve fills in references, -p GROUP shows one group
-  --multirun, -m           run all combinations of comma-separated values
+  --multirun, -m           run all combinations of comma-separated values, one after the other; several at a time with
+                           hydra/launcher=joblib | submitit_local | submitit_slurm, see docs/sweeps.md
   --config-dir, -cd DIR    add a folder with your own groups
   --config-name, -cn NAME  use another root file than {command}.yaml
   --info, -i [WHAT]        show how the settings were composed: all, config, defaults, defaults-tree, searchpath
@@ -94,7 +95,7 @@ def readable(error: Exception, command: str, arguments: Sequence[str] = ()) -> s
     message, lists = str(error).strip(), f"`python -m segtune {command} --help` lists all."
     if isinstance(error, yaml.YAMLError):
         return f"This is no valid YAML: {message}.\nPut text with special characters in quotes, such as ':100'."
-    if match := re.search(r"Could not find '([\w-]+)/([^']+)'", message):
+    if match := re.search(r"Could not find '((?:hydra/)?[\w-]+)/([^']+)'", message):
         group, choice = match.groups()
         options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
         expected = f"Expected one of: {', '.join(options)}; or your own file with --config-dir."

@@ -96,6 +96,7 @@ def launch_apart(
     """
     sweep, todo = Path(task.sweep), list(overrides)
     stop, returned = sweep / STOP, dict[int, JobReturn]()
+    stop.unlink(missing_ok=True)  # of a sweep that was killed
     for job in todo:
         _refuse_held(sweep / job.folder)
     try:

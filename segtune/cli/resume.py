@@ -68,6 +68,11 @@ def _run_folder(text: str) -> Path:
     folder = Path(os.path.abspath(path))
     if folder.name == "checkpoints" and not os.path.exists(folder / "config.yaml"):
         folder = folder.parent
+    if not os.path.isfile(folder / "config.yaml") and any(folder.glob("[0-9]*/config.yaml")):
+        raise UserError(
+            f"resume={text}: this sweep has no sweep.json: it is of an earlier version. Give its own command again, "
+            f"with -m run_dir={text} resume=auto: what is finished is kept."
+        )
     if not os.path.isfile(folder / "config.yaml"):
         raise UserError(
             f"resume={text}: no run found (no config.yaml). "

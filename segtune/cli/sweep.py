@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -83,6 +84,7 @@ def sweep(
         Plugins.instantiate_launcher = instantiate  # type: ignore[method-assign]
         launchers = [launcher for launcher in launchers if launcher.begun]
         for launcher in launchers:
+            launcher.lock.release()
             launcher.show()
     for launcher in launchers:
         launcher.conclude(stopped=stopped is not None)
@@ -113,6 +115,7 @@ class SweepLauncher(Launcher):
         self.folder = Path(os.path.abspath(config.hydra.sweep.dir))
         with open_dict(config.hydra):
             config.hydra.sweep.dir = str(self.folder)  # from here on a plain path, for processes without our resolver
+        self.lock = FileLock(self.folder / ".lock")
         self._jobs = Jobs.found(self.folder, job.command, line, resume=config.get("resume") == AUTO)
         job.sweep = str(self.folder)
         job.share = share_of(config.hydra.launcher)
@@ -132,13 +135,25 @@ class SweepLauncher(Launcher):
         todo = [job for job in dict.fromkeys(wanted) if not self._is_finished(job)]
         if len(todo) == len(words) and not self.begun:
             self._check([words[job.number] for job in todo])
-        self._jobs.write()
-        self.begun = True
+        self._begin()
         self._job.headings |= {str(self.folder / job.folder): self._jobs.heading(job) for job in todo}
         if len(todo) < len(words):
             print(f"{len(words) - len(todo)} of {len(words)} runs are finished already.", flush=True)
         returned = self._run({job: [*words[job.number], *self._place(job.folder)] for job in todo}) if todo else {}
         return [returned.get(job.number) or self._known(job) for job in wanted]
+
+    def _begin(self) -> None:
+        """Lock the sweep's folder for this process, and record the jobs.
+
+        Raises:
+            UserError: Another process runs the sweep.
+        """
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(f"Another process runs the sweep in {from_here(self.folder)}. Wait for it.") from error
+        self._jobs.write()
+        self.begun = True
 
     def _known(self, job: SweepJob) -> JobReturn:
         """Return the value of a job that was not run: it is finished already, or the sweep was stopped."""

@@ -32,6 +32,7 @@ from segtune.runtime.device import Device, resolve_device
 from segtune.runtime.files import read_rows
 from segtune.runtime.memory import memory_advice
 from segtune.runtime.paths import expanded, refuse_data_folder
+from segtune.runtime.sweep_files import remove_failure
 from segtune.training.batch_size import AUTO, with_batch_size
 from segtune.training.loop import fit
 from segtune.training.phase_summary import announce, facts
@@ -66,6 +67,7 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
                 settings = _as_before(settings, resumed, folder)
             if unless_finished and resumed and (done := _finished(settings, folder, resumed)):
                 say(f"The run in {shown(folder)} is finished; there is nothing to do. {_best(done)}")
+                remove_failure(folder)
                 return done
             distributed.on_rank_zero(lambda: look_for_data(settings.data, settings.seed, settings.train.workers))
             torch.manual_seed(settings.seed)
@@ -95,6 +97,8 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
                 raise Interrupted(
                     f"The run is complete except for its report: python -m segtune train resume={shown(folder)}"
                 ) from error
+    if distributed.rank() == 0:
+        remove_failure(folder)  # of an attempt before this one
     say(f"The run is in {shown(folder)}: the model is checkpoints/best.pt, its report is report.html.")
     return summary
 

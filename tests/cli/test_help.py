@@ -69,6 +69,11 @@ def test_the_help_marks_defaults_and_keeps_comments() -> None:
     ("error", "expected"),
     [
         (
+            HydraException("Could not find 'hydra/launcher/joblb'"),
+            "hydra/launcher=joblb: there is no such choice. Did you mean joblib? "
+            "Expected one of: joblib, submitit_local, submitit_slurm; or your own file with --config-dir.",
+        ),
+        (
             HydraException("In 'train': Could not find 'decoder/fcn8'"),
             "decoder=fcn8: there is no such choice. Did you mean fcn8s? "
             "Expected one of: deeplabv3plus, fcn8s; or your own file with --config-dir.",

@@ -430,11 +430,14 @@ def test_one_command_begins_goes_on_and_ends(
         assert main(again) == 130
     resume = f"Stopped; everything is saved. To resume: python -m segtune train resume={run}"
     assert resume in capsys.readouterr().err
+    (run / "failure.json").touch()  # of an attempt before
     assert main(again) == 0
     assert_same_end(run, first)
+    assert not (run / "failure.json").exists()
     for name in EVALUATED:  # which is left out here
         shutil.copy(first / name, run)
     before = everything_in(run)
+    (run / "failure.json").touch()
     capsys.readouterr()
     assert main(again) == 0
     assert f"The run in {run} is finished; there is nothing to do." in capsys.readouterr().out
@@ -442,6 +445,17 @@ def test_one_command_begins_goes_on_and_ends(
     shutil.rmtree(run / "checkpoints")  # as if it had ended before its first save
     assert main(again) == 0
     assert_same_end(run, first)
+
+
+def test_a_sweep_of_an_earlier_version_goes_on_by_its_own_command(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "config.yaml").touch()
+    assert message(capsys, "train", f"resume={tmp_path}") == (
+        f"segtune train: resume={tmp_path}: this sweep has no sweep.json: it is of an earlier version. Give its own "
+        f"command again, with -m run_dir={tmp_path} resume=auto: what is finished is kept."
+    )
 
 
 def test_auto_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from segtune.__main__ import main
 from segtune.cli import sweep
@@ -168,6 +169,15 @@ def test_what_no_job_can_do_is_told_once_and_leaves_nothing(
     assert message(capsys, "train", "-m", *arguments) == f"segtune train: {expected.format(tmp_path)}"
     assert not list(tmp_path.glob("multirun/*"))
     assert (trainings.done, trainings.ranked) == ([], [])
+
+
+def test_a_sweep_that_another_process_runs_is_refused(trainings: Trainings, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("s").mkdir()
+    with FileLock("s/.lock"):
+        assert message(capsys, "train", "-m", "seed=1", "run_dir=s") == (
+            "segtune train: Another process runs the sweep in s. Wait for it."
+        )
+    assert trainings.done == []
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from segtune.cli.compose import OPEN
-from segtune.cli.help import config_folder, settings_help
+from segtune.cli.help import HYDRA_HELP, config_folder, settings_help
 from segtune.config.command_settings import EvaluateSettings, PlanSettings
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
@@ -43,6 +43,15 @@ def test_every_file_composes_and_validates(choice: str) -> None:
             OmegaConf.load(ROOT / "taps" / f"{name}.yaml")
         )
     assert settings.freeze.phases
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "hydra" / "launcher").glob("*.yaml")))
+def test_every_launcher_composes(name: str) -> None:
+    """With the plugin's own settings below, where it is installed: these know the names."""
+    with initialize_config_dir(str(ROOT), version_base="1.3"):
+        config = compose("train", overrides=[f"hydra/launcher={name}"], return_hydra_config=True)
+    assert config.hydra.launcher._target_.startswith(f"hydra_plugins.hydra_{name.partition('_')[0]}_launcher.")
+    assert name in HYDRA_HELP
 
 
 def test_the_eight_pairs_have_tap_maps() -> None:
@@ -120,7 +129,7 @@ def test_every_setting_has_a_comment(path: Path) -> None:
 def test_help_shows_every_group_and_every_default_setting() -> None:
     text = settings_help("train")
     for path in ROOT.glob("*/"):
-        assert f"\n{path.name}=" in text
+        assert path.name == "hydra" or f"\n{path.name}=" in text
     for path in ROOT.glob("*/*.yaml"):
         assert re.search(rf"^{path.parent.name}=.*\b{path.stem}\b", text, flags=re.MULTILINE)
     for name in ("backbone.weights", "taps.low", "train.batch_size", "data.image_size", "optimizer.warmup", "seed"):
