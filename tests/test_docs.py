@@ -231,6 +231,10 @@ SEGTUNE: dict[str, Run] = {
         f"{XCEPTION} {SHORT}", {"seed=0,1,2": "seed=0", "lr=3e-4,1e-3,1e-4": "lr=3e-4,1e-3"}
     ),
     "train resume=multirun/DATE_TIME": Run(),
+    "train -m experiment=first epochs=5 lr=3e-4,3e-3,3e-2 loss=dice,bce seed=0,1": Run(
+        TRAIN,
+        {"epochs=5": "epochs=1", "lr=3e-4,3e-3,3e-2": "lr=3e-4,3e-3", "loss=dice,bce": "loss=bce", "seed=0,1": ""},
+    ),
     "train restore.checkpoint=runs/NAME/checkpoints/best.pt": Run(f"{TRAIN} {SHORT}"),
     "train restore.checkpoint=runs/OLD/checkpoints/best.pt decoder=fcn8s restore.scope=backbone": (
         Run(f"{TRAIN} {SHORT}")
@@ -261,6 +265,10 @@ SEGTUNE: dict[str, Run] = {
     "probe data=folder data.root=DIR": Run(PROBE),
     "probe backbone=xception data=folder data.root=DIR": Run(PROBE),
     "check data=folder data.root=DIR": Run(),
+    "evaluate checkpoint=multirun/DATE_TIME/6/checkpoints/best.pt data.split=test": Run(
+        "data=folder data.root=DIR",
+        {"checkpoint=multirun/DATE_TIME/6/checkpoints/best.pt": "checkpoint=A/checkpoints/best.pt"},
+    ),
     "evaluate checkpoint=runs/slim": Run(instead={"checkpoint=runs/slim": "checkpoint=runs/NAME"}),
     "evaluate checkpoint=RUN/checkpoints/best.pt data=folder data.root=DIR": Run(),
     "evaluate checkpoint=runs/NAME/checkpoints/best.pt data=folder data.root=DIR data.split=test": Run(),

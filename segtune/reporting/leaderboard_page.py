@@ -19,6 +19,7 @@ from segtune.reporting.leaderboard_words import (
 from segtune.reporting.run_results import RunResult, sweeps
 from segtune.reporting.setting_texts import rounded
 from segtune.reporting.wording import Facts, shortened
+from segtune.runtime.console import shown
 from segtune.runtime.files import write_atomically
 from segtune.runtime.versions import versions
 
@@ -48,7 +49,7 @@ def write_leaderboard(path: Path, board: Leaderboard, effects: Effects | None) -
     """
     page = {
         "board": board,
-        "title": board.folder,
+        "folder": shown(board.folder),
         "headings": COSTS,
         "rows": [row for rank, entry in enumerate(board.entries, start=1) for row in _rows(board, rank, entry, path)],
         "best": board.entries[0] if board.entries and board.entries[0].dice is not None else None,
