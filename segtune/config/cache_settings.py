@@ -25,7 +25,7 @@ class CacheSettings:
     """
 
     mode: Annotated[Literal["auto", "off", "memory", "disk"], BeforeValidator(_off)] = "off"
-    views: Count = 8
+    views: Count = 4
     seed: Annotated[int, Field(ge=0)] = 0
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     limit_gb: Positive = 8.0

@@ -16,8 +16,12 @@ from benchmarks.measuring import Figures, Goal, Job, MissingError, Part
 from benchmarks.peers import load_peer, make_loader, make_module, make_trainer, pairs_of
 from benchmarks.steps import common_words
 
-#: Of segtune's documented settings: the deep layer of experiment=skin, and features computed once, in two views.
-_WORDS = (*("freeze=head_only", "taps.high=block13_sepconv1_act", "cache.mode=disk", "cache.views=2", "epochs=12"),)
+#: Of segtune's documented settings: taps and phases of experiment=skin, shorter, with features computed once.
+_WORDS = (
+    *("taps.low=block3_sepconv1_act", "taps.high=block13_sepconv1_act", "cache.mode=disk", "cache.views=1"),
+    *("freeze=head_only", "freeze.phases.head.epochs=1"),
+    "+freeze.phases.deep={backbone: 8, epochs: 2, lr: 1.0e-3, backbone_lr_scale: 0.2}",
+)
 #: Epochs of the peer, as in its example; its learning rate falls along a cosine to their end.
 _PEER_EPOCHS = 10
 
