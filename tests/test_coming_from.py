@@ -199,6 +199,8 @@ TESTS: dict[str, dict[str, str]] = {
             "training/test_step_log.py::test_steps_are_logged_by_number_and_by_time"
         ),
         "`TensorBoardLogger`": "training/test_tensorboard.py::test_epochs_and_steps_have_an_axis_each",
+        "`MLFlowLogger`, `WandbLogger`": "training/test_mlflow.py::test_a_killed_and_resumed_run_is_one_run "
+        "training/test_wandb.py::test_a_killed_and_resumed_run_has_one_id_and_every_step_once",
         "`Trainer(resume …)`, `ckpt_path`": (
             "training/test_loop.py::test_a_stopped_run_goes_on_as_if_it_had_not_stopped"
         ),

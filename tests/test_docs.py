@@ -107,6 +107,7 @@ ENTRIES: dict[str, Run | Tool | NotRun] = {
     "pip install 'segtune[export]'": INSTALLS,
     "pip install 'segtune[joblib]'": INSTALLS,
     "pip install 'segtune[submitit]'": INSTALLS,
+    "pip install 'segtune[mlflow,wandb]'": INSTALLS,
     "pip wheel --no-deps .": NotRun("test_wheel.py builds the wheel"),
     "tensorboard --logdir runs": NotRun("serves until it is stopped"),
     "pip install -e '.[bench]'": INSTALLS,
@@ -240,6 +241,9 @@ SEGTUNE: dict[str, Run] = {
         Run(f"{TRAIN} {SHORT}")
     ),
     "train resume=runs/NAME": Run(),
+    "train 'train.trackers=[mlflow,wandb]'": Run(
+        f"{RANDOM} {SHORT}", {"train.trackers=[mlflow,wandb]": "train.trackers=[]"}
+    ),
     "train resume=runs/NAME freeze.phases.all.epochs=20": Run(
         instead={"freeze.phases.all.epochs=20": "freeze.phases.all.epochs=2"}
     ),

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from segtune.config.schema import Settings
+from segtune.config.training_settings import TrainSettings
 from segtune.data.record import DataRecord
 from segtune.data.sources.base import Pair
 from segtune.data.splits import load_splits, look_for_data
@@ -39,6 +40,7 @@ from segtune.training.phase_summary import announce, facts
 from segtune.training.phases import Phase, plan_phases
 from segtune.training.resume_rules import check_data, check_settings
 from segtune.training.run_folder import EVALUATED, TRAINED, check_run_folder, lock_run_folder, read_command
+from segtune.training.tracking import check_trackers
 
 
 def train(settings: Settings, folder: Path, command: str = "", *, unless_finished: bool = False) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
     """
     set_up_logging()
     gc.collect()  # the network of an earlier job in this process refers to itself and would keep the GPU's memory
-    _check_shares(settings.train.batch_size)
+    _check_train(settings.train)
     compute = resolve_device(settings.train)
     with kept_memory(enabled=compute.device.type == "cpu"), distributed.process_group(compute.device):
         folder = distributed.on_rank_zero(lambda: folder)
@@ -103,12 +105,14 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
     return summary
 
 
-def _check_shares(batch_size: int | str) -> None:
-    """Check that every process gets an image of each batch; with `auto` it does.
+def _check_train(settings: TrainSettings) -> None:
+    """Check that every process gets an image of each batch, with `auto` it does, and what trackers need.
 
     Raises:
-        UserError: It does not.
+        UserError: One gets none, or a tracker is not installed.
     """
+    check_trackers(settings.trackers)
+    batch_size = settings.batch_size
     if isinstance(batch_size, int) and batch_size < distributed.world():
         raise UserError(
             f"train.batch_size={batch_size} is shared by {distributed.world()} processes, "

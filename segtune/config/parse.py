@@ -25,6 +25,15 @@ def parse(schema: type[S], values: Mapping[str, Any], noun: str = "setting") -> 
     raise wrong(problems, noun)
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested settings by their dotted names; an empty mapping is a value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def wrong(problems: Sequence[str], noun: str = "setting") -> UserError:
     """Return the error that lists what is wrong with settings."""
     plural = "entries" if noun == "entry" else f"{noun}s"

@@ -15,6 +15,7 @@ SYNONYMS = {
     **dict.fromkeys(("imgsz", "img_size", "imgsize", "input_size", "resolution", "crop_size", "size"), "image_size"),
     **dict.fromkeys(("num_workers", "n_workers", "j"), "train.workers"),
     **dict.fromkeys(("gpu", "gpus", "cuda"), "train.device"),
+    **dict.fromkeys(("report_to", "log_with", "logger", "loggers", "tracker"), "train.trackers"),
     **dict.fromkeys(("amp", "fp16", "mixed_precision"), "train.precision"),
     **dict.fromkeys(("pretrained", "pretrain"), "backbone.weights"),
     **dict.fromkeys(("arch", "encoder", "encoder_name"), "backbone"),

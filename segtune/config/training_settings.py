@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import field, fields, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from segtune.config.types import (
@@ -43,6 +43,11 @@ def _all_or_list(value: str | list[str]) -> str | list[str]:
 
 
 Increasing = AfterValidator(_increasing)
+
+#: A name alone is a list of one.
+TrackerNames = Annotated[
+    list[Literal["mlflow", "wandb"]], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+]
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -209,7 +214,8 @@ class TrainSettings(DeviceSettings):
 
     `clip` is the largest gradient norm (0: no clipping). After `max_skipped_steps` in a row, whose gradients overflow
     in fp16, the run stops. Every `log_every`-th step is logged (0: none), and one every `log_seconds` (None: no more).
-    With `compile`, PyTorch compiles the network of training steps.
+    `trackers` are told the run's settings and numbers, beside TensorBoard. With `compile`, PyTorch compiles the network
+    of training steps.
     """
 
     accumulate: Count = 1
@@ -219,6 +225,7 @@ class TrainSettings(DeviceSettings):
     empty: EmptyRule = "one"
     log_every: Annotated[int, Field(ge=0)] = 10
     log_seconds: Positive | None = None
+    trackers: TrackerNames = field(default_factory=list)
     samples: Annotated[int, Field(ge=0, le=64)] = 6
     sync_batchnorm: bool = True
     compile: bool = False

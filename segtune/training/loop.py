@@ -37,12 +37,13 @@ from segtune.training.invariants import check_members, check_unchanged, fingerpr
 from segtune.training.optim import build_optimizer
 from segtune.training.phases import Phase, enter
 from segtune.training.photo_cache import reduced_photos
-from segtune.training.run_folder import as_yaml, check_run_folder, write_settings
+from segtune.training.run_folder import check_run_folder, write_settings
 from segtune.training.schedules import build_schedule, check_schedule
 from segtune.training.signals import stop_signals
 from segtune.training.state import OnPhase, OptimState, Run, check_place, is_better, since_best
 from segtune.training.step_log import StepLog
-from segtune.training.tensorboard import TensorBoard
+from segtune.training.tracker import Start, Status
+from segtune.training.tracking import Tracking
 from segtune.training.waiting import Waiting
 from segtune.version import __version__
 
@@ -106,19 +107,31 @@ def fit(
         places = folder, compute, state, loader, batches, evaluator
         run = Run(settings, built, *places, None, phases, facts, on_phase, stopped, waiting)
         _begin(run, splits, command)
-        _fit_phases(run, optim_states)
-    return _conclude(run)
+        return _fit_phases(run, optim_states)
 
 
-def _fit_phases(run: Run, resumed: Mapping[str, Any]) -> None:
-    """Train the phases that are left, the first with the `resumed` state of its optimizer, if there is one."""
+def _fit_phases(run: Run, resumed: Mapping[str, Any]) -> dict[str, Any]:
+    """Train the phases that are left, the first with the `resumed` state of its optimizer, if there is one.
+
+    The summary is returned; the trackers are told how the run ends, however that is.
+    """
+    status: Status = "failed"
+    summary: dict[str, Any] = {}
     try:
         for index in range(run.state.phase, len(run.phases)):
             fit_phase(run, index, resumed)
             resumed = {}
-    finally:
+        summary = _summary(run)
         if run.recorder:  # only the first of several processes has one
-            run.recorder.board.close()
+            write_json(run.folder / "summary.json", summary)
+        status = "finished"
+    except KeyboardInterrupt:
+        status = "killed"
+        raise
+    finally:
+        if run.recorder:
+            run.recorder.tracking.end(status, summary)
+    return summary
 
 
 def _begin(run: Run, splits: Mapping[str, Sequence[Pair]], command: str) -> None:
@@ -140,19 +153,14 @@ def _begin(run: Run, splits: Mapping[str, Sequence[Pair]], command: str) -> None
 
 
 def _logs(run: Run) -> tuple[EpochRecorder, StepLog]:
-    """Return the logs of epochs and steps; model and settings stand in TensorBoard once, however often it resumes."""
-    board = TensorBoard(run.folder, len(run.state.rows), run.step)
-    if board.is_new:
-        settings = f"```yaml\n{as_yaml(asdict(run.settings))}```"
-        board.write("epoch", 0, texts={"model": layer_table(run.model, run.settings.data.size), "settings": settings})
-    return EpochRecorder(run.folder, run.state.rows, board), StepLog(run.settings.train, board)
+    """Return the logs of epochs and steps, which both tell the trackers."""
 
+    def layers() -> str:
+        return layer_table(run.model, run.settings.data.size)
 
-def _conclude(run: Run) -> dict[str, Any]:
-    summary = _summary(run)
-    if run.recorder:
-        write_json(run.folder / "summary.json", summary)
-    return summary
+    start = Start(run.folder, asdict(run.settings), layers, len(run.state.rows), run.step)
+    tracking = Tracking(start, run.settings.train.trackers)
+    return EpochRecorder(run.folder, run.state.rows, tracking), StepLog(run.settings.train, tracking)
 
 
 def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
@@ -215,7 +223,7 @@ def _finish_epoch(run: Run, optim_state: OptimState, phase: Phase, result: Evalu
     row = _row(run, phase.name, result)
     if run.recorder:
         check_run_folder(run.folder)
-        run.recorder.epoch(row, result.samples)
+        run.recorder.epoch(row, run.step, result.samples)
     else:
         state.rows.append(row)
     known = any(map(degenerate, state.rows[len(state.rows) - 1 - state.epoch : -1]))

@@ -1,14 +1,15 @@
 """What may change when a run resumes. These checks need names and plain values only, so they are fast."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from segtune.config.parse import flat
 from segtune.errors import UserError, some
 
 #: Settings that may change when a run resumes; those of phases by their last part.
 MAY_CHANGE = (
     *("data.root", "data.groups", "train.device", "train.workers", "train.log_every", "train.log_seconds"),
-    *("checkpoint.minutes", "cache.mode", "cache.limit_gb", "cache.folder"),
+    *("train.trackers", "checkpoint.minutes", "cache.mode", "cache.limit_gb", "cache.folder"),
 )
 MAY_CHANGE_OF_PHASES = ("epochs", "steps", "patience")
 #: Settings that say where a run is, or follow from data.root: they may differ, though not on the command line.
@@ -74,7 +75,7 @@ def check_settings(had: Mapping[str, Any], now: Mapping[str, Any], path: str) ->
     Raises:
         UserError: Others have changed.
     """
-    before, after = dict(_flat(had)), dict(_flat(now))
+    before, after = dict(flat(had)), dict(flat(now))
     changed = [
         f"  {name}: {before.get(name)!r} in training, {after.get(name)!r} now"
         for name in {**before, **after}
@@ -87,14 +88,6 @@ def check_settings(had: Mapping[str, Any], now: Mapping[str, Any], path: str) ->
             "Put them back, or begin a new run with the new ones (restore.checkpoint=RUN/checkpoints/last.pt starts "
             "from the weights)."
         )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _may_differ(name: str, had: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -180,5 +173,5 @@ def same_run(had: Mapping[str, Any] | None, now: Mapping[str, Any], free: Collec
 
     Unlike in a resume, the length of a phase counts: runs of a sweep may differ in it alone.
     """
-    before, after = dict(_flat(had or {})), dict(_flat(now))
+    before, after = dict(flat(had or {})), dict(flat(now))
     return all(before.get(name) == after.get(name) or name in (*free, *_OF_PLACE) for name in {**before, **after})

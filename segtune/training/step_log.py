@@ -1,11 +1,11 @@
-"""The log of optimizer steps: lines in a log file, and points in TensorBoard."""
+"""The log of optimizer steps: lines in a log file, and what trackers are told."""
 
 import time
 from collections.abc import Mapping
 
 from segtune.config.training_settings import TrainSettings
 from segtune.runtime.console import say_without_bar
-from segtune.training.tensorboard import TensorBoard
+from segtune.training.tracking import Tracking
 
 
 class StepLog:
@@ -15,9 +15,9 @@ class StepLog:
     the run began or was resumed; validation does not count.
     """
 
-    def __init__(self, settings: TrainSettings, board: TensorBoard) -> None:
+    def __init__(self, settings: TrainSettings, tracking: Tracking) -> None:
         self.settings = settings
-        self.board = board
+        self.tracking = tracking
         self._restart()
 
     def _restart(self) -> None:
@@ -58,6 +58,6 @@ class StepLog:
         say_without_bar(
             f"{place}  loss {loss:.4f}  lr {lr}  {speed}  gradient norm {facts['gradient_norm']:.3g}{scale}"
         )
-        values = {"loss": loss, "images_per_second": rate, "waiting": waiting, **facts}
-        self.board.write("step", step, {f"train/{name}": value for name, value in values.items()})
+        values = {"loss": loss, "images_per_second": rate, "waiting": waiting, "wait_seconds": self.waited, **facts}
+        self.tracking.step(step, {f"train/{name}": value for name, value in values.items()})
         self._restart()

@@ -1,74 +1,56 @@
 """The TensorBoard files of a run."""
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from segtune.data.overlays import RGBImage, jpeg
-
-log = logging.getLogger(__name__)
-
-Axis = Literal["epoch", "step"]
-_NONE: Mapping[str, Any] = MappingProxyType({})
+from segtune.training.run_folder import as_yaml
+from segtune.training.tracker import Start, Status
 
 
 class TensorBoard:
     """What a run shows in TensorBoard: by epoch in `tensorboard/`, by optimizer step in `tensorboard/steps/`.
 
-    Two folders, because what a resume takes back counts for all of a folder. If their files cannot be written, a
-    warning says so once, and nothing more is written: the curves of the epochs are in `metrics.csv` too.
+    Two folders, because what a resume takes back counts for all of a folder. What it is told is in the files when a
+    method returns, whatever comes then. Settings and layers stand there once, however often the run resumes.
     """
 
-    def __init__(self, folder: Path, epochs: int, steps: int) -> None:
-        """Begin new files in a run's folder, which take back what earlier ones hold beyond some `epochs` and `steps`.
+    takes_back = True
 
-        `is_new` tells whether there were none.
-        """
-        place = folder / "tensorboard"
-        self.is_new = not any(place.glob("*tfevents*"))
-        self.writers: dict[Axis, SummaryWriter] = {}
-        with self._disabled_on_error():
-            self.writers["epoch"] = SummaryWriter(str(place), purge_step=epochs + 1)
-            self.writers["step"] = SummaryWriter(str(place / "steps"), purge_step=steps + 1)
+    def __init__(self, start: Start) -> None:
+        """Begin new files in a run's folder, which take back what earlier ones hold beyond its epochs and steps."""
+        self.kept: Mapping[str, str] = {}
+        place = start.folder / "tensorboard"
+        is_new = not any(place.glob("*tfevents*"))
+        self.by_epoch = SummaryWriter(str(place), purge_step=start.epochs + 1)
+        self.by_step = SummaryWriter(str(place / "steps"), purge_step=start.steps + 1)
+        if is_new:
+            self.by_epoch.add_text("model", start.layers(), 0)
+            self.by_epoch.add_text("settings", f"```yaml\n{as_yaml(start.settings)}```", 0)
+            self.by_epoch.flush()
 
-    def write(
-        self,
-        axis: Axis,
-        at: int,
-        scalars: Mapping[str, float] = _NONE,
-        images: Mapping[str, RGBImage] = _NONE,
-        texts: Mapping[str, str] = _NONE,
-    ) -> None:
-        """Write values by tag, at an epoch or a step; they are in the file when this returns, whatever comes then."""
-        with self._disabled_on_error():
-            if writer := self.writers.get(axis):
-                for tag, value in scalars.items():
-                    writer.add_scalar(tag, value, at)
-                for tag, image in images.items():
-                    writer._get_file_writer().add_summary(_image(tag, image), at)  # type: ignore[no-untyped-call]
-                for tag, text in texts.items():
-                    writer.add_text(tag, text, at)
-                writer.flush()
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Write the values of an optimizer step."""
+        for tag, value in values.items():
+            self.by_step.add_scalar(tag, value, step)
+        self.by_step.flush()
 
-    def close(self) -> None:
+    def epoch(self, epoch: int, step: int, values: Mapping[str, float], images: Mapping[str, RGBImage]) -> None:
+        """Write the values and the sample images of an epoch."""
+        for tag, value in values.items():
+            self.by_epoch.add_scalar(tag, value, epoch)
+        for name, image in images.items():
+            summary = _image(f"samples/{name}", image)
+            self.by_epoch._get_file_writer().add_summary(summary, epoch)  # type: ignore[no-untyped-call]
+        self.by_epoch.flush()
+
+    def end(self, status: Status, summary: Mapping[str, Any]) -> None:
         """Close the files."""
-        with self._disabled_on_error():
-            for writer in self.writers.values():
-                writer.close()
-
-    @contextmanager
-    def _disabled_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            log.warning("The TensorBoard file cannot be written (%s); metrics.csv is still written.", error)
-            self.writers = {}
+        self.by_epoch.close()
+        self.by_step.close()
 
 
 def _image(tag: str, image: RGBImage) -> Summary:

@@ -114,9 +114,9 @@ def test_a_warm_up_longer_than_its_phase_is_refused_before_anything_is_written(
 
 KEEPS = (
     "a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
-    "data.root, data.groups, train.device, train.workers, train.log_every, train.log_seconds, checkpoint.minutes, "
-    "cache.mode, cache.limit_gb, cache.folder; the epochs, steps, patience of unfinished phases, such as "
-    "freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+    "data.root, data.groups, train.device, train.workers, train.log_every, train.log_seconds, train.trackers, "
+    "checkpoint.minutes, cache.mode, cache.limit_gb, cache.folder; the epochs, steps, patience of unfinished phases, "
+    "such as freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
 )
 
 

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from segtune.config.loss_settings import BCESettings, DiceSettings, LossSettings
 from segtune.config.model_settings import DecoderSettings
-from segtune.config.parse import parse
+from segtune.config.parse import flat, parse
 from segtune.config.schema import Settings
 from segtune.config.types import STRICT, Count
 from segtune.errors import UserError
@@ -124,3 +124,8 @@ def test_the_failing_item_of_a_list_is_named(setting: str, value: Any, expected:
     with pytest.raises(UserError) as error:
         parse(Settings, values)
     assert str(error.value) == f"One setting is wrong:\n  {expected}"
+
+
+def test_flat_settings_have_dotted_names() -> None:
+    nested = {"a": {"b": 1, "c": {"d": [2], "e": {}}}, "f": None}
+    assert dict(flat(nested)) == {"a.b": 1, "a.c.d": [2], "a.c.e": {}, "f": None}

@@ -115,8 +115,13 @@ def test_an_old_name_on_the_command_line_works_and_says_so_once(capsys: pytest.C
 def test_synonyms_are_short_names_or_settings_of_train() -> None:
     assert set(SYNONYMS.values()) <= {
         *(*SHORT, *OF_PHASES, "backbone", "train.workers", "train.device", "train.precision", "backbone.weights"),
-        *("data.root", "run_dir", *(f"optimizer.{name}" for name in ("schedule", "warmup", "epsilon"))),
-        *(f"optimizer.{name}" for name in ("gamma", "decay_epochs", "end_factor")),
+        *(
+            "data.root",
+            "run_dir",
+            "train.trackers",
+            *(f"optimizer.{name}" for name in ("schedule", "warmup", "epsilon")),
+        ),
+        *("train.trackers", *(f"optimizer.{name}" for name in ("gamma", "decay_epochs", "end_factor"))),
     }
     assert SYNONYMS["learning_rate"] == "lr"
 

@@ -8,7 +8,8 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segtune.training.epoch_log import EpochRecorder
-from segtune.training.tensorboard import TensorBoard
+from segtune.training.tracker import Start
+from segtune.training.tracking import Tracking
 from tests.training.conftest import points
 
 
@@ -17,10 +18,10 @@ def row(epoch: int, loss: float) -> dict[str, object]:
 
 
 def test_rows_images_and_curves(tmp_path: Path) -> None:
-    recorder = EpochRecorder(tmp_path, [], TensorBoard(tmp_path, 0, 0))
+    recorder = EpochRecorder(tmp_path, [], Tracking(Start(tmp_path)))
     samples = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), np.uint8)
-    recorder.epoch(row(1, 0.5), {"1 a": samples[0], "3 c": samples[1]})
-    recorder.epoch(row(2, 0.25), {})
+    recorder.epoch(row(1, 0.5), 3, {"1 a": samples[0], "3 c": samples[1]})
+    recorder.epoch(row(2, 0.25), 6, {})
     with (tmp_path / "metrics.csv").open(encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["epoch", "phase", "train_loss"], ["1", "head", "0.5"], ["2", "head", "0.25"]]
     (image,) = (tmp_path / "samples").iterdir()
@@ -34,9 +35,9 @@ def test_rows_images_and_curves(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_goes_on_behind_the_epochs_it_has(tmp_path: Path) -> None:
-    recorder = EpochRecorder(tmp_path, [], TensorBoard(tmp_path, 0, 0))
+    recorder = EpochRecorder(tmp_path, [], Tracking(Start(tmp_path)))
     for epoch in (1, 2):
-        recorder.epoch(row(epoch, 1 / epoch), {})
-    again = EpochRecorder(tmp_path, [row(1, 1.0)], TensorBoard(tmp_path, 1, 0))  # the second is not in the checkpoint
-    again.epoch(row(2, 0.125), {})
+        recorder.epoch(row(epoch, 1 / epoch), epoch, {})
+    again = EpochRecorder(tmp_path, [row(1, 1.0)], Tracking(Start(tmp_path, epochs=1)))  # the second is lost
+    again.epoch(row(2, 0.125), 2, {})
     assert (tmp_path / "metrics.csv").read_text() == "epoch,phase,train_loss\n1,head,1.0\n2,head,0.125\n"

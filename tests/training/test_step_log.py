@@ -20,7 +20,8 @@ from segtune.losses import build_loss
 from segtune.runtime import console
 from segtune.training import epoch, step_log
 from segtune.training.step_log import StepLog
-from segtune.training.tensorboard import TensorBoard
+from segtune.training.tracker import Start
+from segtune.training.tracking import Tracking
 from tests.training.conftest import points, same, settings, weights_of
 
 FACTS = {"lr_min": 1e-5, "lr_max": 1e-3, "gradient_norm": 0.12345}
@@ -28,7 +29,7 @@ FACTS = {"lr_min": 1e-5, "lr_max": 1e-3, "gradient_norm": 0.12345}
 
 @pytest.fixture
 def log(tmp_path: Path) -> Callable[..., StepLog]:
-    return lambda **train: StepLog(TrainSettings(**train), TensorBoard(tmp_path, 0, 0))
+    return lambda **train: StepLog(TrainSettings(**train), Tracking(Start(tmp_path)))
 
 
 def test_a_line_and_points_tell_the_means_since_the_last_ones(
@@ -52,6 +53,7 @@ def test_a_line_and_points_tell_the_means_since_the_last_ones(
         "train/loss": {10: pytest.approx(1.05), 20: 0.25},
         "train/images_per_second": {10: 8.0, 20: 2.0},
         "train/waiting": {10: pytest.approx(0.4), 20: 0.0},
+        "train/wait_seconds": {10: 0.5, 20: 0.0},
         "train/lr_min": {10: pytest.approx(1e-5), 20: pytest.approx(1e-3)},
         "train/lr_max": {10: pytest.approx(1e-3), 20: pytest.approx(1e-3)},
         "train/gradient_norm": {10: pytest.approx(0.12345), 20: pytest.approx(0.12345)},
@@ -152,6 +154,7 @@ def test_a_killed_and_resumed_run_logs_every_step_once(
     rates[6] = 1e-4 * (1 + cos(pi / 2)) / 2
     assert all(rate > 0 for rate in found.pop("train/images_per_second").values())
     assert all(0 < share < 1 for share in found.pop("train/waiting").values())
+    assert all(0 < seconds < 60 for seconds in found.pop("train/wait_seconds").values())
     assert found == {
         "train/loss": pytest.approx({1: means[0], 2: means[1], 3: means[2], 6: means[4]}, rel=1e-6),
         "train/gradient_norm": pytest.approx({step: two[step - 1] for step in (1, 2, 3, 6)}, rel=1e-4),
