@@ -241,6 +241,9 @@ SEGTUNE: dict[str, Run] = {
         Run(f"{TRAIN} {SHORT}")
     ),
     "train resume=runs/NAME": Run(),
+    "train repeat=runs/NAME": Run(),
+    "train repeat=runs/NAME seed=1": Run(),
+    "train repeat=multirun/DATE_TIME/0 seed=1": Run(),
     "train 'train.trackers=[mlflow,wandb]'": Run(
         f"{RANDOM} {SHORT}", {"train.trackers=[mlflow,wandb]": "train.trackers=[]"}
     ),

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from segtune.cli.failures import as_failure
 from segtune.cli.help import config_folder
 from segtune.cli.quoting import as_typed, check_texts, for_hydra
+from segtune.cli.repeat import is_chosen, with_repeated_run
 from segtune.cli.short_names import apply_to_phases, long_name, say_unused
 from segtune.config.command_settings import SETTINGS, EvaluateSettings
 from segtune.config.data_settings import PORTRAITS_ROOT
@@ -115,14 +116,16 @@ def _hydra_raises() -> Iterator[None]:
 def _completed() -> Iterator[None]:
     """Complete settings wherever Hydra composes, inside the block.
 
-    A root without a kind of data means data=folder, and short names mean the settings of every phase. Each job of a
-    sweep has overrides of its own, and --cfg shows what would run: only the loader sees them all.
+    `repeat` means the settings of a run, a root without a kind of data means data=folder, and short names mean the
+    settings of every phase. Each job of a sweep has overrides of its own, and --cfg shows what would run: only the
+    loader sees them all.
     """
     load = ConfigLoaderImpl.load_configuration
 
     def load_configuration(
         self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], run_mode: RunMode, **more: bool
     ) -> DictConfig:
+        overrides = with_repeated_run(overrides)
         config = load(self, config_name, overrides, run_mode, **more)
         if run_mode != RunMode.RUN:
             return config
@@ -233,9 +236,14 @@ def job_folder() -> Path | None:
 
 
 def typed_overrides(command: str) -> list[str]:
-    """Return the overrides of this run as they were typed; of a job of a sweep without the folder and `resume`."""
+    """Return the overrides of this run as they were typed; of a job of a sweep without the folder and `resume`.
+
+    The choices that `repeat` has made are left out: it makes them again.
+    """
     overrides = [
-        as_typed(override.removeprefix("++"), SETTINGS[command]) for override in HydraConfig.get().overrides.task
+        as_typed(override.removeprefix("++"), SETTINGS[command])
+        for override in HydraConfig.get().overrides.task
+        if not is_chosen(override)
     ]
     of_sweep = job_folder() is not None
     return [override for override in overrides if not (of_sweep and override.startswith(("run_dir=", "resume=")))]

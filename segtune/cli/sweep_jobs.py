@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from segtune.cli.quoting import as_typed
+from segtune.cli.repeat import is_chosen
 from segtune.config.command_settings import SETTINGS
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
@@ -80,7 +81,7 @@ class Jobs:
 
     def _of_run(self, overrides: Iterable[str]) -> tuple[str, ...]:
         """Return the overrides of a run among those of a job, as typed."""
-        mine = (self._typed(each) for each in overrides if not each.startswith("hydra"))
+        mine = (self._typed(each) for each in overrides if not each.startswith("hydra") and not is_chosen(each))
         return tuple(each for each in mine if name_of(each) not in _OF_PLACE)
 
     def _recorded(self, job: SweepJob | None, mine: tuple[str, ...]) -> SweepJob:

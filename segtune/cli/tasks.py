@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from segtune.cli.compose import command_line, job_folder, output_folder, to_plain
+from segtune.cli.recorded import run_folder
 from segtune.config.command_settings import (
     CacheCommandSettings,
     CheckSettings,
@@ -56,7 +57,8 @@ def _train(config: DictConfig) -> float:
     with output_folder(settings, f"{settings.backbone.name}_{settings.decoder.name}") as folder:
         may_go_on = settings.resume is not None or job_folder() is not None
         begun = may_go_on and is_file(folder / "config.yaml")
-        settings = replace(settings, resume=str(folder) if begun else None)
+        repeats = str(run_folder(settings.repeat, "repeat")) if settings.repeat else None
+        settings = replace(settings, resume=str(folder) if begun else None, repeat=repeats)
         from segtune.commands.train import train
         from segtune.evaluation.selection import score_of
 
@@ -181,8 +183,8 @@ def task_of(command: str) -> Callable[[DictConfig], Any]:
     """Return the task of a command, which refuses settings of other commands."""
 
     def perform(config: DictConfig) -> Any:
-        if command != "train" and config.get("resume"):
-            raise UserError(f"resume is a setting of train, not of {command}. Leave it out.")
+        if command != "train" and (name := next((n for n in ("resume", "repeat") if config.get(n)), "")):
+            raise UserError(f"{name} is a setting of train, not of {command}. Leave it out.")
         return TASKS[command](config)
 
     return perform

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,13 +35,17 @@ from segtune.runtime.files import read_rows
 from segtune.runtime.memory import memory_advice
 from segtune.runtime.paths import expanded, refuse_data_folder
 from segtune.runtime.sweep_files import remove_failure
+from segtune.runtime.versions import environment
 from segtune.training.batch_size import AUTO, with_batch_size
 from segtune.training.loop import fit
 from segtune.training.phase_summary import announce, facts
 from segtune.training.phases import Phase, plan_phases
+from segtune.training.repeated import differences, outcome
 from segtune.training.resume_rules import check_data, check_settings
 from segtune.training.run_folder import EVALUATED, TRAINED, check_run_folder, lock_run_folder, read_command
 from segtune.training.tracking import check_trackers
+
+log = logging.getLogger(__name__)
 
 
 def train(settings: Settings, folder: Path, command: str = "", *, unless_finished: bool = False) -> dict[str, Any]:
@@ -193,10 +198,14 @@ def _fit(
     resumed: Checkpoint | None,
     command: str,
 ) -> dict[str, Any]:
-    """Describe each phase, and train."""
+    """Describe each phase, and train; of a run that repeats another, say what differs."""
     compute.place(built.model)
-    return fit(
-        replace(settings, resume=None),
+    repeats = Path(settings.repeat) if settings.repeat and distributed.rank() == 0 else None
+    if repeats and not resumed:
+        for line in differences(repeats, splits, environment(compute)):
+            log.warning("%s", line)
+    summary = fit(
+        replace(settings, resume=None, repeat=None),
         built,
         phases,
         lambda phase: facts(built, phase, settings, compute),
@@ -207,6 +216,9 @@ def _fit(
         command,
         partial(announce, phases),
     )
+    if repeats:
+        say(outcome(repeats, folder))
+    return summary
 
 
 def _conclude(

@@ -33,6 +33,7 @@ class RunSettings:
     seed: Annotated[int, Field(ge=0)] = 0
     run_dir: str | None = None
     resume: str | None = None
+    repeat: str | None = None
 
     def __post_init__(self) -> None:
         if self.freeze.decoder not in (None, self.decoder.name):

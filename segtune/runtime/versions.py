@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import torch
 
+from segtune.runtime import distributed
+from segtune.runtime.device import Device
 from segtune.version import __version__
 
 
@@ -19,6 +21,19 @@ def versions() -> dict[str, str]:
         "timm": timm.__version__,
         "numpy": np.__version__,
         "opencv": cv2.__version__,
+    }
+
+
+def environment(compute: Device) -> dict[str, str]:
+    """Return, by name, what the bits of a result may depend on beside settings and data: device, threads, versions."""
+    device = compute.device
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    counts = {"threads": torch.get_num_threads(), "processes": distributed.world()}
+    return {
+        "device": f"{device.type} ({kind})",
+        "precision": compute.precision,
+        **{name: str(number) for name, number in counts.items()},
+        **versions(),
     }
 
 

@@ -28,6 +28,7 @@ from segtune.runtime.cores import worker_count
 from segtune.runtime.device import Device
 from segtune.runtime.files import Row, write_json
 from segtune.runtime.measure import peak_of, reset_peak
+from segtune.runtime.versions import environment
 from segtune.training.compiled import compile_network, uncompile
 from segtune.training.epoch import check_steps, new_scaler, save_and_stop, train_epoch
 from segtune.training.epoch_log import EpochRecorder, dice_text
@@ -147,6 +148,8 @@ def _begin(run: Run, splits: Mapping[str, Sequence[Pair]], command: str) -> None
     if distributed.rank() == 0:  # all settings are checked: from here on the run writes its files
         write_settings(run.folder, asdict(run.settings), command)
         write_json(run.folder / "data.json", run.data)
+        if not run.step:
+            write_json(run.folder / "environment.json", environment(run.compute))
         if run.built.restored:
             write_json(run.folder / "restore.json", asdict(run.built.restored))
         run.recorder, run.step_log = _logs(run)

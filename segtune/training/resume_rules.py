@@ -13,7 +13,7 @@ MAY_CHANGE = (
 )
 MAY_CHANGE_OF_PHASES = ("epochs", "steps", "patience")
 #: Settings that say where a run is, or follow from data.root: they may differ, though not on the command line.
-_OF_PLACE = ("resume", "run_dir", "data.name")
+_OF_PLACE = ("resume", "repeat", "run_dir", "data.name")
 
 _ADD = "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}"
 
@@ -111,13 +111,17 @@ def check_data(had: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[s
     Raises:
         UserError: Some were added, removed or changed.
     """
-    changes = [f"  {split}: {'; '.join(found)}" for split in had if (found := _changes(had[split], now[split]))]
-    if changes:
+    if changes := data_changes(had, now):
         raise UserError(
             "\n".join([f"The data in {root} have changed since the run began:", *changes])
             + "\nA resumed run needs the data that it began with. Put them back, name the folder that holds them "
             "(data.root=…), or begin a new run (restore.checkpoint=RUN/checkpoints/last.pt starts from the weights)."
         )
+
+
+def data_changes(had: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a line for each split whose checksums by name have changed."""
+    return [f"  {split}: {'; '.join(found)}" for split in had if (found := _changes(had[split], now[split]))]
 
 
 def _changes(had: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -329,7 +329,7 @@ def test_a_run_is_one_folder_and_one_voice(outcome: Path) -> None:
     assert len(events) == 2  # by epoch, and by step
     assert files - events == {
         *("config.yaml", "metrics.csv", "summary.json", "checkpoints/best.pt", "checkpoints/last.pt", ".lock"),
-        *("data.json", "report.html", "evaluation.json", "per_image.csv"),
+        *("data.json", "environment.json", "report.html", "evaluation.json", "per_image.csv"),
         *(f"samples/epoch_00{number}.png" for number in (1, 2, 3)),
     }
     assert json.loads((outcome / "calm" / "summary.json").read_text())["processes"] == 3
