@@ -16,7 +16,7 @@ from segtune.data.sources.base import Pair
 from segtune.data.transforms import build_transform
 
 if TYPE_CHECKING:
-    import albumentations as A  # imported only by segtune.data.transforms, which keeps it off the network
+    import albumentations as A  # imported only by segtune.data.transforms
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):

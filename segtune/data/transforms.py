@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -15,8 +14,6 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from segtune.errors import UserError, close_matches
-
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise importing it checks for a newer version online
 
 # Arguments that settings cannot or must not set: code, files, and images passed in the sample.
 _REFUSED = frozenset({"read_fn", "reference_images", "font_path", "metadata_key", "cropping_bbox_key"})

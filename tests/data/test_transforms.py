@@ -1,5 +1,7 @@
 """Augmentation: photo and mask move together, masks stay binary, mistakes in the settings are named."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,18 @@ def seeded(transform: A.Compose, seed: int, photo: np.ndarray, mask: np.ndarray)
     transform.set_random_seed(seed)
     out = transform(image=photo, mask=mask)
     return out["image"], out["mask"]
+
+
+@pytest.mark.slow
+def test_importing_it_does_not_go_to_the_network() -> None:
+    """In a fresh process: here it is imported already."""
+    code = (
+        "import os, socket; os.environ.pop('NO_ALBUMENTATIONS_UPDATE', None)\n"
+        "def refuse(*_): os._exit(3)\n"
+        "socket.getaddrinfo = socket.socket.connect = refuse\n"
+        "import segtune.data.transforms"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
 
 
 def error(*args: Any) -> str:
