@@ -26,6 +26,10 @@ class DivergedError(FailedError):
     """The loss or its gradient is not finite."""
 
 
+class Pruned(FailedError):  # noqa: N818 - it is no fault, like Interrupted
+    """A search has ended a run early, because others were better at that epoch."""
+
+
 class StoppedError(FailedError):
     """What a command needs has failed while it ran: a file, a worker process, memory."""
 

@@ -106,6 +106,7 @@ ENTRIES: dict[str, Run | Tool | NotRun] = {
     "pip install .": INSTALLS,
     "pip install 'segtune[export]'": INSTALLS,
     "pip install 'segtune[joblib]'": INSTALLS,
+    "pip install 'segtune[optuna]'": INSTALLS,
     "pip install 'segtune[submitit]'": INSTALLS,
     "pip install 'segtune[mlflow,wandb]'": INSTALLS,
     "pip wheel --no-deps .": NotRun("test_wheel.py builds the wheel"),
@@ -134,6 +135,18 @@ ENTRIES: dict[str, Run | Tool | NotRun] = {
     "python -m segtune": Run(),
     "python -m segtune train -m seed=0,1,2,3 hydra/launcher=joblib hydra.launcher.n_jobs=4": NotRun(
         "tests/cli/test_real_sweeps.py runs such sweeps where the extra is installed"
+    ),
+    **dict.fromkeys(
+        (
+            "python -m segtune train sweep=rates",
+            "python -m segtune train -m hydra/sweeper=optuna 'lr=tag(log, interval(1e-4, 1e-2))' optimizer=adamw,sgd "
+            "hydra.sweeper.n_trials=30",
+            "python -m segtune train sweep=rates run_dir=sweeps/search hydra.sweeper.n_trials=40 resume=auto",
+            "python -m segtune train sweep=rates '~freeze.phases.head' "
+            "restore.checkpoint=runs/head/checkpoints/last.pt",
+            "python -m segtune train -m sweep=rates",
+        ),
+        NotRun("tests/cli/test_search.py runs such searches where the extra is installed"),
     ),
     "torchrun --nproc-per-node 4 -m segtune train data=folder data.root=DIR train.batch_size=32": Run(
         f"{XCEPTION} {SHORT} data.limit=4 train.batch_size=4", {"4": "2"}
@@ -236,6 +249,7 @@ SEGTUNE: dict[str, Run] = {
         TRAIN,
         {"epochs=5": "epochs=1", "lr=3e-4,3e-3,3e-2": "lr=3e-4,3e-3", "loss=dice,bce": "loss=bce", "seed=0,1": ""},
     ),
+    "train freeze=head_only run_dir=runs/head": Run(f"{XCEPTION} freeze.phases.head.epochs=1"),
     "train restore.checkpoint=runs/NAME/checkpoints/best.pt": Run(f"{TRAIN} {SHORT}"),
     "train restore.checkpoint=runs/OLD/checkpoints/best.pt decoder=fcn8s restore.scope=backbone": (
         Run(f"{TRAIN} {SHORT}")

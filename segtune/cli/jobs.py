@@ -28,7 +28,7 @@ from segtune.cli.failures import message_of
 from segtune.cli.tasks import task_of
 from segtune.errors import UserError
 from segtune.runtime.interrupts import interrupting
-from segtune.runtime.sweep_files import is_finished, remove_failure, write_failure
+from segtune.runtime.sweep_files import is_finished, remove_failure, was_pruned, write_failure
 from segtune.runtime.wrapping import terminal_width, wrap
 
 #: In the folder of a job: what its own process prints, and the lock that this process holds.
@@ -99,9 +99,11 @@ class Job:
         except KeyboardInterrupt as stopped:
             complain(str(stopped) or "Stopped.")
             raise
-        if reason is not None:
+        if reason is not None and not was_pruned(folder):
             self.reasons[str(folder)] = reason
             complain(f"{heading}: failed. {reason}")
+        elif reason is not None:
+            print(wrap(f"{heading}: pruned. {reason}", terminal_width(sys.stdout)), flush=True)
         return value
 
     def _run_apart(self, folder: Path, words: Sequence[str]) -> float:

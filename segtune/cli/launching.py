@@ -17,7 +17,7 @@ from segtune.cli.jobs import HELD, LOG, PAUSE, STOP, Job, Share, complain
 from segtune.errors import UserError
 from segtune.runtime.interrupts import interrupting
 from segtune.runtime.paths import from_here
-from segtune.runtime.sweep_files import FAILURE, SweepJob, is_finished, read_failure, write_failure
+from segtune.runtime.sweep_files import FAILURE, SweepJob, is_finished, read_failure, was_pruned, write_failure
 
 #: The extra that installs a launcher, by the name of its package.
 _EXTRAS = {"joblib": "joblib", "submitit": "submitit"}
@@ -183,7 +183,7 @@ class _Progress:
                 continue
             if self._has_failed(job) and (failure := read_failure(folder)):
                 self._shown[job] = "failed"
-                complain(f"{heading}: failed. {failure['reason']}")
+                complain(f"{heading}: {'pruned' if was_pruned(folder) else 'failed'}. {failure['reason']}")
             elif is_finished(folder) and not _held(folder):
                 self._shown[job] = "finished"
                 print(f"{heading}: finished", flush=True)

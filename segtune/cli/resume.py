@@ -12,6 +12,7 @@ from segtune.cli.tasks import find_data
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError
+from segtune.runtime.sweep_files import remove_failure
 from segtune.training.resume_rules import check_cache_mode, check_change
 
 
@@ -45,6 +46,7 @@ def resume(arguments: list[str]) -> None:
     from segtune.commands.train import train
 
     train(resumed, folder, line)
+    remove_failure(folder)  # of a job of a sweep
 
 
 def _change(settings: dict[str, Any], override: Override) -> None:

@@ -3,11 +3,12 @@
 Hydra's sweeper makes the jobs and its launcher runs them; `SweepLauncher` stands between the two, whichever they are.
 """
 
+import io
 import os
 import re
 import shlex
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,21 +19,27 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from segtune.cli.compose import OVERRIDE, call_hydra, for_composition, own_folders
+from segtune.cli.compose import call_hydra, for_composition, own_folders
 from segtune.cli.jobs import Job, value_of
 from segtune.cli.launching import is_here, launch_apart, share_of, without_plugin
 from segtune.cli.quoting import for_hydra
-from segtune.cli.sweep_jobs import Jobs, name_of
+from segtune.cli.search import SEARCH, Search
+from segtune.cli.sweep_jobs import Jobs, name_of, without
 from segtune.cli.tasks import AUTO, rank, train_settings
 from segtune.config.schema import Settings
 from segtune.errors import FailedError, Interrupted, UserError
 from segtune.runtime.paths import expanded, from_here
-from segtune.runtime.sweep_files import SWEEP, SweepJob, is_finished, read_failure, read_sweep
+from segtune.runtime.sweep_files import SWEEP, SweepJob, is_finished, read_failure, read_sweep, was_pruned
 from segtune.training.resume_rules import MAY_CHANGE
 
 
 def is_multirun(arguments: Sequence[str]) -> bool:
-    """Return whether the arguments ask Hydra for a sweep."""
+    """Return whether the arguments ask for a sweep: by Hydra's flag, or by a space to search."""
+    spaces = [each.partition("=")[2] for each in arguments if name_of(each) == "sweep"]
+    return _has_flag(arguments) or spaces[-1:] not in ([], ["null"])
+
+
+def _has_flag(arguments: Sequence[str]) -> bool:
     flags = ("-m", "hydra.mode=MULTIRUN")
     return any(each in flags or (len(each) > 2 and "--multirun".startswith(each)) for each in arguments)
 
@@ -62,6 +69,7 @@ def sweep(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("A sweep (-m) is not supported under torchrun. Start its runs one after the other.")
     job = Job(command, full_errors)
+    arguments = arguments if _has_flag(arguments) else ["-m", *arguments]
     line = line or shlex.join(["python", "-m", "segtune", command, *arguments])
     launchers: list[SweepLauncher] = []
     instantiate = Plugins.instantiate_launcher
@@ -75,6 +83,7 @@ def sweep(
         return launchers[-1]
 
     Plugins.instantiate_launcher = instantiate_launcher  # type: ignore[method-assign]
+    Plugins.instance().class_name_to_class[SEARCH] = Search  # under a name that Hydra takes for a plugin's
     stopped = None
     try:
         call_hydra(command, arguments, job)
@@ -84,7 +93,7 @@ def sweep(
         Plugins.instantiate_launcher = instantiate  # type: ignore[method-assign]
         launchers = [launcher for launcher in launchers if launcher.begun]
         for launcher in launchers:
-            launcher.lock.release()
+            launcher.lock.release(force=True)  # a search has taken it for each batch
             launcher.show()
     for launcher in launchers:
         launcher.conclude(stopped=stopped is not None)
@@ -115,8 +124,11 @@ class SweepLauncher(Launcher):
         self.folder = Path(os.path.abspath(config.hydra.sweep.dir))
         with open_dict(config.hydra):
             config.hydra.sweep.dir = str(self.folder)  # from here on a plain path, for processes without our resolver
+            of_jobs = [each for each in config.hydra.overrides.hydra if not each.startswith("hydra.sweeper.")]
+            config.hydra.overrides.hydra = of_jobs  # a job may be composed without the sweeper that these are of
         self.lock = FileLock(self.folder / ".lock")
         self._jobs = Jobs.found(self.folder, job.command, line, resume=config.get("resume") == AUTO)
+        self._searches = config.hydra.sweeper.get("_target_") == SEARCH
         job.sweep = str(self.folder)
         job.share = share_of(config.hydra.launcher)
         self.begun = False
@@ -128,7 +140,7 @@ class SweepLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs, and return the value of each: NaN if it has failed or was interrupted."""
         given = [list(each) for each in job_overrides]
-        if self._added is not None:
+        if self._added is not None and not self._searches:
             given = [for_composition(self._job.command, self._jobs.words(job, self._added)) for job in self._jobs.all]
         wanted = self._jobs.take(given, self._settings)
         words = {job.number: each for job, each in zip(wanted, given, strict=True)}
@@ -140,7 +152,30 @@ class SweepLauncher(Launcher):
         if len(todo) < len(words):
             print(f"{len(words) - len(todo)} of {len(words)} runs are finished already.", flush=True)
         returned = self._run({job: [*words[job.number], *self._place(job.folder)] for job in todo}) if todo else {}
-        return [returned.get(job.number) or self._known(job) for job in wanted]
+        found = [returned.get(job.number) or self._known(job) for job in wanted]
+        for job, each in zip(wanted, found, strict=True):
+            each.working_dir = str(self.folder / job.folder)
+        return found
+
+    @property
+    def at_once(self) -> int:
+        """The number of jobs that the launcher runs at a time."""
+        return self._job.share.places or int(self._config.hydra.launcher.get("array_parallelism") or 1)
+
+    def expect(self, samples: Sequence[Sequence[str]], searched: Sequence[str], total: int) -> None:
+        """Prepare for a search, which chooses the settings `searched` of its `total` jobs.
+
+        Raises:
+            UserError: None of the samples, the overrides of some jobs, can begin.
+        """
+        with redirect_stderr(io.StringIO()):  # what composing says of settings is said again of the jobs
+            for each in samples:
+                with suppress(UserError):  # a choice that does not exist is an error of Hydra's, and raised
+                    self._settings(each)
+            self._check(samples)
+        self._jobs.searched, self._jobs.total, self._jobs.mine = tuple(searched), total, list(self._jobs.all)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._begin()
 
     def _begin(self) -> None:
         """Lock the sweep's folder for this process, and record the jobs.
@@ -180,7 +215,8 @@ class SweepLauncher(Launcher):
         return [for_hydra(f"{name}={value}", Settings) for name, value in pairs]
 
     def _is_finished(self, job: SweepJob) -> bool:
-        return self._job.command == "train" and is_finished(self.folder / job.folder)
+        folder = self.folder / job.folder
+        return self._job.command == "train" and (is_finished(folder) or was_pruned(folder))
 
     def _settings(self, overrides: Sequence[str]) -> Settings:
         """Return the settings that a job composes to.
@@ -232,7 +268,8 @@ class SweepLauncher(Launcher):
         """
         states = [(job, *self._state(job)) for job in self._jobs.mine]
         counts = {what: sum(state == what for _, state, _ in states) for what in ("failed", "interrupted", "not begun")}
-        total = len(states)
+        total = max(len(states), self._jobs.total)
+        counts["not begun"] += total - len(states)
         told = ", ".join(f"{count} of {total} {what}" for what, count in counts.items() if count)
         if not told and not stopped:
             return
@@ -240,7 +277,7 @@ class SweepLauncher(Launcher):
         lines = [
             f"  {where}/{job.folder}{f' ({label})' if (label := self._jobs.label(job)) else ''}: {reason}"
             for job, state, reason in states
-            if state != "finished" and reason
+            if reason
         ]
         ways = {"train": [f"To go on: {shlex.join(['python', '-m', 'segtune', 'train', f'resume={where}'])}"]}
         text = "\n".join(
@@ -251,6 +288,8 @@ class SweepLauncher(Launcher):
     def _state(self, job: SweepJob) -> tuple[str, str]:
         """Return how a job has ended, and the first sentence of the reason."""
         folder = self.folder / job.folder
+        if was_pruned(folder):
+            return "pruned", ""
         failure = read_failure(folder)
         if reason := failure["reason"] if failure else self._job.reasons.get(str(folder)):
             first, *others = map(str.strip, reason.split("\n"))
@@ -275,23 +314,14 @@ def resume_sweep(arguments: list[str], *, full_errors: bool) -> None:
     record = read_sweep(expanded(folder, "resume"))
     assert record is not None  # see `holds_sweep`
     for name, argument in named.items():
-        if name not in MAY_CHANGE and not re.match(r"hydra[/.]launcher\b", name):
+        if name not in MAY_CHANGE and not re.match(r"hydra[/.](launcher|sweeper)\b", name):
             raise UserError(
                 f"{argument}: the runs of a sweep keep their settings. Only these may be added: "
                 f"{', '.join(MAY_CHANGE)}, hydra/launcher and its settings. To add runs, give the sweep's command with "
-                f"more values: {_without(record.command, ('run_dir', 'resume'))} run_dir={folder} resume=auto"
+                f"more values: {without(record.command, ('run_dir', 'resume'))} run_dir={folder} resume=auto"
             )
     others = ("hydra.launcher.",) if "hydra/launcher" in named else ()  # another launcher has other settings
-    kept = shlex.split(_without(record.command, ("run_dir", "resume", "hydra.sweep.dir", *named), others))[4:]
+    kept = shlex.split(without(record.command, ("run_dir", "resume", "hydra.sweep.dir", *named), others))[4:]
     given = [*kept, *named.values(), f"run_dir={folder}", "resume=auto"]
     added = [argument for name, argument in named.items() if not name.startswith("hydra")]
     sweep("train", given, full_errors=full_errors, line=record.command, added=added)
-
-
-def _without(line: str, names: Collection[str], prefixes: tuple[str, ...] = ()) -> str:
-    """Return a command line without the overrides of these settings, and of those that begin so."""
-
-    def goes(word: str) -> bool:
-        return bool(OVERRIDE.match(word)) and (name_of(word) in names or name_of(word).startswith(prefixes))
-
-    return shlex.join(word for word in shlex.split(line) if not goes(word))

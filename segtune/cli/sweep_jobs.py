@@ -3,12 +3,14 @@
 A job is known by its overrides, whatever its number, so that a sweep goes on with more values or in another order.
 """
 
+import shlex
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 
+from segtune.cli.compose import OVERRIDE
 from segtune.cli.quoting import as_typed
 from segtune.cli.repeat import is_chosen
 from segtune.config.command_settings import SETTINGS
@@ -28,13 +30,22 @@ def name_of(override: str) -> str:
 
 
 class Jobs:
-    """The jobs in a sweep's folder, and `mine`: those that the command means, in its order."""
+    """The jobs in a sweep's folder.
+
+    Attributes:
+        all: All of them.
+        mine: Those that the command means, in its order.
+        searched: Of a search, the settings that it chooses.
+        total: Of a search, the number of its jobs, most of which are not known yet.
+    """
 
     def __init__(self, folder: Path, command: str, line: str, known: Iterable[SweepJob]) -> None:
         """Take the folder, the command and its line, and the jobs that are known there."""
         self._folder, self._command, self._line = folder, command, line
         self.all: list[SweepJob] = list(known)
         self.mine: list[SweepJob] = []
+        self.searched: tuple[str, ...] = ()
+        self.total = 0
 
     @classmethod
     def found(cls, folder: Path, command: str, line: str, *, resume: bool) -> "Jobs":
@@ -81,7 +92,8 @@ class Jobs:
 
     def _of_run(self, overrides: Iterable[str]) -> tuple[str, ...]:
         """Return the overrides of a run among those of a job, as typed."""
-        mine = (self._typed(each) for each in overrides if not each.startswith("hydra") and not is_chosen(each))
+        given = (each for each in overrides if not each.lstrip("+").startswith("hydra") and not is_chosen(each))
+        mine = map(self._typed, given)
         return tuple(each for each in mine if name_of(each) not in _OF_PLACE)
 
     def _recorded(self, job: SweepJob | None, mine: tuple[str, ...]) -> SweepJob:
@@ -124,13 +136,15 @@ class Jobs:
         write_sweep(self._folder, SweepRecord(self._line, tuple(self.all)))
 
     def label(self, job: SweepJob) -> str:
-        """Return the overrides of a job that not all of them share."""
+        """Return the overrides of a job that not all of them share, or that a search has chosen."""
+        if self.searched:
+            return " ".join(each for each in job.overrides if name_of(each) in self.searched)
         return label(job, self.mine)
 
     def heading(self, job: SweepJob) -> str:
         """Return the heading of a job: its place in the command's order, and what is particular to it."""
         varied = self.label(job)
-        return f"run {self.mine.index(job) + 1} of {len(self.mine)}{f': {varied}' if varied else ''}"
+        return f"run {self.mine.index(job) + 1} of {max(len(self.mine), self.total)}{f': {varied}' if varied else ''}"
 
 
 def _of_same_overrides(jobs: Iterable[SweepJob], mine: Iterable[str], free: Collection[str]) -> SweepJob | None:
@@ -155,3 +169,12 @@ def _settings_of(folder: Path) -> dict[str, object] | None:
         return asdict(parse(Settings, content))
     except (OSError, ValueError, TypeError, yaml.YAMLError, UserError):
         return None
+
+
+def without(line: str, names: Collection[str], prefixes: tuple[str, ...] = ()) -> str:
+    """Return a command line without the overrides of these settings, and of those that begin so."""
+
+    def goes(word: str) -> bool:
+        return bool(OVERRIDE.match(word)) and (name_of(word) in names or name_of(word).startswith(prefixes))
+
+    return shlex.join(word for word in shlex.split(line) if not goes(word))

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from segtune.errors import UserError
+from segtune.errors import Pruned, UserError
 from segtune.runtime.files import write_json
 
 SWEEP, FAILURE = "sweep.json", "failure.json"
@@ -86,6 +86,11 @@ def read_failure(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, LookupError):
         return {"reason": f"unknown: {path} is damaged"}
+
+
+def was_pruned(folder: Path) -> bool:
+    """Return whether a search has ended a job early."""
+    return (read_failure(folder) or {}).get("kind") == Pruned.__name__
 
 
 def remove_failure(folder: Path) -> None:

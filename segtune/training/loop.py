@@ -14,9 +14,9 @@ from segtune.data.dataset import build_dataset
 from segtune.data.loader import EpochBatches, make_loader
 from segtune.data.record import DataRecord
 from segtune.data.sources.base import Pair
-from segtune.errors import Interrupted
+from segtune.errors import Interrupted, Pruned
 from segtune.evaluation.evaluator import Evaluation, Evaluator
-from segtune.evaluation.selection import degenerate, warnings_of
+from segtune.evaluation.selection import degenerate, score_of, warnings_of
 from segtune.losses import build_loss
 from segtune.models.build import BuiltModel
 from segtune.models.checkpoint import Checkpoint
@@ -45,6 +45,7 @@ from segtune.training.state import OnPhase, OptimState, Run, check_place, is_bet
 from segtune.training.step_log import StepLog
 from segtune.training.tracker import Start, Status
 from segtune.training.tracking import Tracking
+from segtune.training.trial import Trial
 from segtune.training.waiting import Waiting
 from segtune.version import __version__
 
@@ -83,6 +84,7 @@ def fit(
     Raises:
         Interrupted: SIGINT or SIGTERM was received; the run is saved.
         DivergedError: The loss is not finite; the last checkpoint is good.
+        Pruned: The run is a trial of a search, which has ended it; it is saved.
         UserError: The run cannot resume with these settings, or an invariant check failed.
     """
     state = replace(resumed.state) if resumed and resumed.state else State()
@@ -126,7 +128,7 @@ def _fit_phases(run: Run, resumed: Mapping[str, Any]) -> dict[str, Any]:
         if run.recorder:  # only the first of several processes has one
             write_json(run.folder / "summary.json", summary)
         status = "finished"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Pruned):
         status = "killed"
         raise
     finally:
@@ -153,6 +155,7 @@ def _begin(run: Run, splits: Mapping[str, Sequence[Pair]], command: str) -> None
         if run.built.restored:
             write_json(run.folder / "restore.json", asdict(run.built.restored))
         run.recorder, run.step_log = _logs(run)
+        run.trial = Trial.of_job()
 
 
 def _logs(run: Run) -> tuple[EpochRecorder, StepLog]:
@@ -170,6 +173,7 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
     """Train one phase, from `run.state` on, with a fresh optimizer or the `resumed` one.
 
     Raises:
+        Pruned: The run is a trial of a search, and others were better at this epoch; it is saved.
         UserError: An invariant check failed: something trains or is frozen against the phase's settings.
     """
     phase, state, settings = run.phases[index], run.state, run.settings
@@ -207,7 +211,11 @@ def fit_phase(run: Run, index: int, resumed: Mapping[str, Any]) -> None:
             save_and_stop(run, optim_state)
         else:
             _finish_epoch(run, optim_state, phase, result)
-        if run.asked_to_stop() and not (index + 1 == len(run.phases) and _over(run, phase)):
+        ended = index + 1 == len(run.phases) and _over(run, phase)
+        stops = run.asked_to_stop() and not ended
+        if run.trial:
+            run.trial.epoch(len(state.rows), score_of(state.rows[-1]), may_end=not (ended or stops))
+        if stops:
             raise Interrupted
     check_steps(run, optim_state, phase)
     check_unchanged(run.model, state.frozen, phase.name)

@@ -30,6 +30,7 @@ from segtune.training.phases import Phase, Span, span_of
 from segtune.training.resume_rules import check_length, check_phases
 from segtune.training.run_folder import check_run_folder
 from segtune.training.step_log import StepLog
+from segtune.training.trial import Trial
 from segtune.training.unread import Unread
 from segtune.training.waiting import Waiting
 
@@ -198,6 +199,7 @@ class Run:
     proven: str = ""  # the phase whose gradients have been checked
     features: FeatureSource | None = None  # in the place of images in the running phase
     data: Mapping[str, Any] | None = None  # the record of its data
+    trial: Trial | None = None  # of a search; only the first process has one
     step_log: StepLog | None = None  # only the first process has one
     started: bool = False  # whether this process has made a step
     last_step: dict[str, float] = field(default_factory=dict)  # what the log tells of the last step

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from segtune.data.overlays import RGBImage
 
-#: How a run has ended; it is killed if somebody has stopped it.
+#: How a run has ended; it is killed if somebody, or a search, has stopped it.
 Status = Literal["finished", "failed", "killed"]
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 import segtune
-from segtune.runtime.sweep_files import is_finished, read_failure
+from segtune.runtime.files import read_rows
+from segtune.runtime.sweep_files import is_finished, read_failure, was_pruned
 from tests.cli.conftest import SMALL, discs
 
 pytestmark = [pytest.mark.slow, pytest.mark.trains]
@@ -165,6 +166,28 @@ def test_a_sweep_in_one_process_that_is_killed_goes_on(home: Path, here: Path) -
     assert ended(start(here, "-m", *TRAINING, "seed=4,3,2,1,0", "run_dir=s", "resume=auto")) == 0
     assert states(here / "s") == [*["finished"] * 5, "not begun"]
     assert all(same_results(home / "one" / str(number), here / "s" / str(number)) for number in range(5))
+
+
+@pytest.mark.skipif(find_spec("optuna") is None, reason="needs the extra segtune[optuna]")
+@pytest.mark.parametrize("words", [pytest.param((), id="basic"), *APART])
+def test_a_search_is_told_every_epoch_by_runs_anywhere(here: Path, words: tuple[str, ...]) -> None:
+    import optuna
+
+    search = ("hydra/sweeper=optuna", "hydra.sweeper.finished_trials=1", "hydra.sweeper.warmup_epochs=0")
+    space = ("seed=range(5)", "run_dir=s")
+    assert ended(start(here, "-m", *TRAINING, *search, *space, *words)) == 0, (here / "screen").read_text()
+    study = optuna.load_study(study_name="segtune", storage=f"sqlite:///{here / 's' / 'study.db'}")
+    assert [trial.params["seed"] for trial in study.trials] == list(range(5))
+    for trial in study.trials:
+        folder = here / "s" / str(trial.number)
+        dices = [float(row["val_dice_object"]) for row in read_rows(folder / "metrics.csv")]
+        assert list(trial.intermediate_values.items()) == list(enumerate(dices, 1))
+        assert trial.state.name == ("PRUNED" if was_pruned(folder) else "COMPLETE")
+        assert len(dices) == 3 or was_pruned(folder)
+    pruned = [trial.number for trial in study.trials if trial.state.name == "PRUNED"]
+    for number in pruned[:1]:  # its user wants to know how it would have ended
+        assert ended(start(here, f"resume=s/{number}")) == 0
+        assert is_finished(here / "s" / str(number))
 
 
 MEASURED = """
