@@ -4,8 +4,11 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from urllib.parse import unquote
 
+from filelock import FileLock
 from mlflow import MlflowClient, get_tracking_uri, is_tracking_uri_set
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -32,10 +35,11 @@ class MLflow:
         """Begin a run, or go on with the one that an earlier process began."""
         given = is_tracking_uri_set()
         uri = get_tracking_uri() if given else start.kept.get("uri", get_tracking_uri())
-        self.client = MlflowClient(uri)
-        run = self._known(start.kept.get("run")) or self.client.create_run(
-            self._experiment(), run_name=start.name, tags=start.place
-        )
+        with _alone(uri):  # whoever comes first makes the tables
+            self.client = MlflowClient(uri)
+            run = self._known(start.kept.get("run")) or self.client.create_run(
+                self._experiment(), run_name=start.name, tags=start.place
+            )
         self.run = run.info.run_id
         # A URI of the user's may hold a password, and says for itself where to go on.
         self.kept: Mapping[str, str] = {"run": self.run} if given else {"run": self.run, "uri": uri}
@@ -89,6 +93,13 @@ class MLflow:
             texts = [RunTag(_name(name), _text(value)) for name, value in known.items() if name not in numbers]
             self.client.log_batch(self.run, tags=texts)
         self.client.set_terminated(self.run, status=status.upper())
+
+
+def _alone(uri: str) -> AbstractContextManager[Any]:
+    """Return a lock for a local database: of several runs that begin at once, each would make its tables."""
+    if not uri.startswith("sqlite:///"):
+        return nullcontext()
+    return FileLock(f"{unquote(uri.removeprefix('sqlite:///'))}.lock", timeout=300)
 
 
 def _name(name: str) -> str:

@@ -1,6 +1,8 @@
 """A run in MLflow without a server, read back from its database with SQLite alone."""
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,16 @@ def test_a_killed_and_resumed_run_is_one_run(home: Path, monkeypatch: pytest.Mon
     assert tags.items() >= {"seed": "1", "summary/device": "cpu", "folder": str(folder)}.items()
     assert tags["checkpoint"] == str(folder / "checkpoints" / "best.pt")
     assert "data.root" not in tags
+
+
+def test_runs_that_begin_at_once_share_a_new_database(home: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from segtune.training.mlflow import MLflow;"
+        "from segtune.training.tracker import Start; MLflow(Start(Path(sys.argv[1]))).end('finished', {})"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code, name]) for name in ("a", "b")]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert rows(home, "SELECT name, status FROM runs ORDER BY name") == [("a", "FINISHED"), ("b", "FINISHED")]
 
 
 @pytest.mark.parametrize(("status", "expected"), [("killed", "KILLED"), ("failed", "FAILED")])
