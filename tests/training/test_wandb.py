@@ -1,6 +1,7 @@
 """A run in Weights & Biases, offline, read back from its file."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ def records(file: Path) -> Iterator[Any]:
         whole = part if kind in (1, 2) else whole + part  # whole, or first
         if kind in (1, 4):  # whole, or last
             yield wandb_internal_pb2.Record.FromString(whole)
+
+
+def wait_for_end(file: Path) -> None:
+    """Wait for the record of the exit: W&B's own process writes it, perhaps a little after `finish` returns."""
+    ends = time.monotonic() + 30
+    while not any(record.HasField("exit") for record in records(file)) and time.monotonic() < ends:
+        time.sleep(0.05)
 
 
 def history(file: Path) -> list[dict[str, float]]:
@@ -63,6 +71,8 @@ def test_a_killed_and_resumed_run_has_one_id_and_every_step_once(
     resumed.end("finished", {"val_dice": 0.75, "phases": {"all": {"trainable": 3}}})
     assert capsys.readouterr().err == ""
     first, second = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+    wait_for_end(first)
+    wait_for_end(second)
     assert history(first) == [{"_step": 10, "train/loss": 2.0}, {"_step": 20, "train/loss": 1.0}]
     assert history(second) == [
         {"_step": 30, "train/loss": 0.5, "epoch": 1, "val_dice": 0.5},
