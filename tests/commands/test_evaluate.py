@@ -451,10 +451,9 @@ def test_twenty_runs_on_one_page(run: Path, tmp_path: Path, browse: Callable[...
     text = (tmp_path / "sweep" / "report.html").read_text(encoding="utf-8")
     order = [int(number) for number in re.findall(r'<a href="(\d+)/report.html">', text)]
     assert order == sorted(range(20), key=lambda number: -(number * 7 % 20))
-    assert "<th>seed</th>" in text
+    assert 'title="cache.seed"' in text  # of two settings that differ, since lines pool the runs' own seeds
     assert "<th>run_dir</th>" not in text
-    assert "Not finished: begun." in text
-    assert "Not readable: a, b, c." in text
-    check(browse(text), 0, 1)
+    assert "24 runs: 20 finished, 3 not readable, 1 interrupted" in " ".join(text.split())
+    check(browse(text), 0, 2)
     assert len(text) < 5e6
     assert all((tmp_path / "sweep" / str(number) / "report.html").stat().st_size < 5e6 for number in range(20))
