@@ -40,7 +40,7 @@ def with_repeated_run(overrides: Sequence[str]) -> list[str]:
     if "experiment" in given and given["experiment"].value() != CHOICE:
         raise UserError(f"{given['experiment'].input_line} sets what repeat sets too. Leave one of them out.")
     settings = _settings_of(str(run.value()), moved="data.root" in given)
-    groups = [group for group in command_groups("train") if group != "experiment"]
+    groups = [group for group in command_groups("train") if group in settings]  # others only choose settings
     store = ConfigStore.instance()
     for group in groups:
         store.store(name=CHOICE, node=settings[group], group=group)
