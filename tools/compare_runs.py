@@ -2,7 +2,7 @@
 
     python tools/compare_runs.py RUN OTHER
 
-Prints every difference, except in times, folders and the number of workers; exits with code 1 if there is one.
+Prints every difference, except in times, memory, folders and the number of workers; exits with code 1 if there is one.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from segtune.runtime.paths import find_checkpoint
 
 TIMES = (
     *("seconds", "train_seconds", "cache_seconds", "wait_seconds", "trained_images", "start_images", "start_seconds"),
-    *("images_per_second", "images_per_second_with_start"),
+    *("images_per_second", "images_per_second_with_start", "peak_memory_bytes"),
 )
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Return the names of all differences between two run folders, except in times."""
+    """Return the names of all differences between two run folders, except in times and memory."""
     found = []
     for name in ("last.pt", "best.pt"):
         contents = [load(folder, name) for folder in (one, other)]
