@@ -80,7 +80,7 @@ def _distribution(name: str, override: Override) -> Any:
             assert value.end is not None
             kind = whole if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
             return kind(value.start, value.end, log="log" in value.tags)
-        choices = list(override.sweep_iterator(transformer=Transformer.encode))
+        choices: list[Any] = list(override.sweep_iterator(transformer=Transformer.encode))
         if isinstance(value, RangeSweep) and choices:
             found = sorted(_numbers(value))
             kind = whole if isinstance(found[0], int) else FloatDistribution
