@@ -72,7 +72,7 @@ class DeepLabV3Plus(nn.Module):
 class _Pooling(ASPPPooling):  # type: ignore[misc]
     """The ASPP's image-level branch, whose one value per channel is repeated.
 
-    To enlarge it bilinearly gives the same values, and took a twentieth of a training step of the decoder on CPUs.
+    To enlarge it bilinearly gives the same values, and takes longer, its gradient most of all.
     """
 
     def forward(self, x: Tensor) -> Tensor:
