@@ -20,7 +20,7 @@ from benchmarks.steps import common_words
 _WORDS = (
     *("taps.low=block3_sepconv1_act", "taps.high=block13_sepconv1_act", "cache.mode=disk", "cache.views=1"),
     *("freeze=head_only", "freeze.phases.head.epochs=1"),
-    "+freeze.phases.deep={backbone: 8, epochs: 2, lr: 1.0e-3, backbone_lr_scale: 0.2}",
+    "+freeze.phases.deep={backbone: 8, epochs: 3, lr: 1.0e-3, backbone_lr_scale: 0.2}",
 )
 #: Epochs of the peer, as in its example; its learning rate falls along a cosine to their end.
 _PEER_EPOCHS = 10

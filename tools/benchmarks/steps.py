@@ -27,8 +27,8 @@ def part(options: argparse.Namespace) -> Part:
     head = Job("segtune train, head_only without cache", trained, (options, ("freeze=head_only", "epochs=1")))
     cached = cached_job(options)
     everything, features = loops["everything"].name, loops["features"].name
-    return Part(
-        jobs=[*loops.values(), full, head, cached],
+    return Part(  # what is compared stands side by side, so that the machine's moods are shared
+        jobs=[loops["everything"], full, loops["features"], cached, head, loops["head"], loops["library"]],
         goals=[
             Goal("full fine-tuning / plain loop", (full.name, _RATE), (everything, _RATE), 0.97, True),
             Goal("head_only, cached / plain loop on features", (cached.name, _RATE), (features, _RATE), 0.95, True),
