@@ -105,6 +105,7 @@ ENTRIES: dict[str, Run | Tool | NotRun] = {
     ". .venv/bin/activate": INSTALLS,
     "pip install .": INSTALLS,
     "pip install 'segtune[export]'": INSTALLS,
+    "pip install 'segtune[heif]'": INSTALLS,
     "pip install 'segtune[joblib]'": INSTALLS,
     "pip install 'segtune[optuna]'": INSTALLS,
     "pip install 'segtune[submitit]'": INSTALLS,

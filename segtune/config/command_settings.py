@@ -18,6 +18,7 @@ from segtune.config.types import (
     DataName,
     EmptyRule,
     Fraction,
+    MaskChannel,
     MaskName,
     MaxValue,
     Picture,
@@ -84,6 +85,7 @@ class EvaluationDataSettings:
     name: DataName | None = None
     root: str | None = None
     mask_name: MaskName | None = None
+    mask_channel: MaskChannel | None = None
     foreground: ForegroundRule | None = None
     invert: bool | None = None
     image_size: Size | None = None

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 
 from segtune.config.foreground_rule import ForegroundRule
-from segtune.config.types import STRICT, Count, DataName, Fraction, MaskName, MaxValue, Size, SplitName
+from segtune.config.types import STRICT, Count, DataName, Fraction, MaskChannel, MaskName, MaxValue, Size, SplitName
 
 #: Where the built-in data are drawn by default, relative to the current folder.
 PORTRAITS_ROOT = "data/portraits"
@@ -21,14 +21,16 @@ class ImageSettings:
     """Settings of images and masks; sizes are a side or [height, width] in pixels.
 
     `image_size` is the network's input size in training, `eval_size` in validation and evaluation, None for the same.
-    `mask_name` is the name of a mask, in which `*` stands for that of its photo, None for the same name. `max_value` is
-    the value that is white in photos of 16 bits, None for 65535. `skin` and `groups` choose the subgroups of an
-    evaluation: by skin tone, by the columns of a CSV file.
+    `mask_name` is the name of a mask, in which `*` stands for that of its photo, None for the same name, and
+    `mask_channel` the channel of its file that counts. `max_value` is the value that is white in photos of 16 bits,
+    None for 65535. `skin` and `groups` choose the subgroups of an evaluation: by skin tone, by the columns of a CSV
+    file.
     """
 
     name: DataName
     root: str | None = None
     mask_name: MaskName | None = None
+    mask_channel: MaskChannel = "all"
     foreground: ForegroundRule = "auto"
     invert: bool = False
     image_size: Size = 256

@@ -20,6 +20,7 @@ HeightWidth = Annotated[list[Side], Field(min_length=2, max_length=2)]
 Size = Side | HeightWidth
 Outputs = Literal[1, 2]
 DataName = Literal["folder", "portraits"]
+MaskChannel = Literal["all", "red", "green", "blue", "alpha"]
 SplitName = Literal["train", "val", "test", "all"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 EmptyRule = Literal["one", "zero", "skip"]

@@ -1,30 +1,35 @@
 """Decode the first image of a file, upright and with all its bits.
 
 Pillow decodes: it reports a truncated file, where OpenCV silently returns what it has read so far. Of colours with 16
-bits it keeps 8; all 16 come from `segtune.data.tiff`, and from OpenCV for PNG, compared with Pillow's.
+bits it keeps 8; all 16 come from `segtune.data.tiff`, and from OpenCV for PNG, compared with Pillow's. HEIC is read by
+pillow-heif, with which Pillow knows the format, and NumPy's files by `segtune.data.npy`.
 """
 
 import math
+import mmap
 import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError, features
 
 from segtune.data import tiff
 from segtune.data.exif import exif_orientation
+from segtune.data.file_formats import FORMATS, NAMES, format_of
+from segtune.data.file_formats import ImageError as ImageError
+from segtune.data.npy import read_array, size_of
 from segtune.data.orientation import SIDEWAYS, as_orientation, upright
+from segtune.data.unread_files import RAW_PHOTO
 from segtune.errors import UserError
 from segtune.runtime.paths import special_kind
 
-# Files are opened with these decoders only, whatever their extension (EPS, say, would start Ghostscript).
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _ORIENTATION = 0x0112
 _MEGAPIXELS = "SEGTUNE_MAX_MEGAPIXELS"
 _EXPECTED = (
@@ -33,24 +38,17 @@ _EXPECTED = (
 )
 _RESAVE = "save it as a plain TIFF, uncompressed or with LZW or deflate"
 _JPEG = ("JPEG", "MPO")
-_HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif")
+#: Formats that Pillow may have been built without, by its name of the feature.
+_FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 
 # Sizes are checked here, and there is a message for them.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Otherwise the decoders are loaded on first use, where threads race.
 Image.init()
-
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are read side by side already
 
 #: Returns of a photo's height and width which size is enough of it, None if no smaller one is.
 Enough = Callable[[int, int], tuple[int, int] | None]
-
-
-class ImageError(UserError):
-    """An image that cannot be used; the message names the file and the reason."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.reason = reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +56,13 @@ class Decoded:
     """The first image of a file, upright.
 
     `content` is an array for the 16-bit types, (H, W) of grey or (H, W, bands) of RGB with perhaps an alpha channel,
-    and for signed 8 and unsigned 32 bits; else Pillow's image. `orientation` is that of the file, EXIF's or TIFF's, 1
-    to 8, which has been applied. `frames` is how many images or pages the file holds, `layout` how a TIFF stores them.
-    A JPEG that was decoded at 1/2, 1/4 or 1/8 of its size has the `scale` 2, 4 or 8.
+    for signed 8 and unsigned 32 bits, and for what NumPy's files hold but uint8; else Pillow's image. `orientation` is
+    that of the file, EXIF's or TIFF's, 1 to 8, which has been applied; HEIC files are turned by their decoder, and
+    have 1. `frames` is how many images or pages the file holds, `layout` how a TIFF stores them. A JPEG that was
+    decoded at 1/2, 1/4 or 1/8 of its size has the `scale` 2, 4 or 8.
     """
 
-    content: Image.Image | NDArray[np.integer[Any]]
+    content: Image.Image | NDArray[Any]
     orientation: int
     frames: int
     layout: tiff.Layout | None = None
@@ -84,14 +83,21 @@ def decode(path: Path, enough: Enough | None = None) -> Decoded:
         raise ImageError(path, f"{kind}, not a file")
     most = _most_pixels()
     Image.MAX_IMAGE_PIXELS = 4 * most  # `_check_size` is stricter, but a file of four bands is decoded as one of grey
-    tags, layout = tiff.read_tags(path), None
+    tags = layout = None
     try:
+        name = format_of(path)
+        if name == "NPY":
+            array = read_array(path, lambda height, width: _check_size(path, width, height, most))
+            return Decoded(Image.fromarray(array) if array.dtype == np.uint8 else array, orientation=1, frames=1)
+        tags = tiff.read_tags(path) if name == "TIFF" else None
+        if tags and tiff.is_raw_photo(tags):
+            raise ImageError(path, RAW_PHOTO.text)
         layout = tiff.Layout.of(tags) if tags else None
         if layout and (layout.bands > 1 or layout.kind == "complex") and not layout.is_image:
             raise ImageError(path, f"it holds {layout}; {_EXPECTED}")
         if tags and layout and layout.is_beyond_pillow:
             return _decode_bands(path, tags, layout, most)
-        with Image.open(path, formats=_FORMATS) as image:
+        with _open(path, name) as image:
             # With a name, Pillow would map plain TIFFs into memory, at the size that they have when turned sideways.
             image.filename = ""
             _check_size(path, *image.size, most)
@@ -104,7 +110,7 @@ def decode(path: Path, enough: Enough | None = None) -> Decoded:
             content = _deep_png(path, image) if deep else _numbers(image, layout)
             return Decoded(content if tags else upright(content, orientation), orientation, frames, layout, scale)
     except UnidentifiedImageError as error:
-        raise ImageError(path, _unidentified(path, layout)) from error
+        raise ImageError(path, _unidentified(path, name, layout)) from error
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -119,7 +125,9 @@ def stored_size(path: Path) -> tuple[int, int] | None:
     """Return the height and width of an image as it is stored, by the head of its file; None if Pillow cannot tell."""
     Image.MAX_IMAGE_PIXELS = 4 * _most_pixels()
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        if (name := format_of(path)) == "NPY":
+            return size_of(path)
+        with _open(path, name) as image:
             return image.height, image.width
     except Exception:  # on damaged files, Pillow's decoders raise nearly anything
         return None
@@ -216,16 +224,63 @@ def _frames(path: Path, image: Image.Image) -> int:
     return 1 if image.format in _JPEG else int(getattr(image, "n_frames", 1))
 
 
-def _unidentified(path: Path, layout: tiff.Layout | None) -> str:
-    """Return why Pillow does not know a file."""
+def _open(path: Path, name: str) -> ImageFile.ImageFile:
+    """Open a file with the decoder of its format alone.
+
+    Raises:
+        ImageError: There is no such decoder, or it would cut the values.
+    """
+    if name == "HEIF" and not _can_read_heif():
+        by_content = "" if path.suffix.lower() in FORMATS[name] else ", whatever its name"
+        advice = "install it with `pip install 'segtune[heif]'`, or convert the photo to JPEG or PNG"
+        raise ImageError(path, f"an HEIC photo{by_content}, for which the package pillow-heif is missing; {advice}")
+    if name in _FEATURES and not features.check(_FEATURES[name]):
+        advice = "install Pillow from PyPI (`pip install --force-reinstall pillow`), or convert the image to PNG"
+        raise ImageError(path, f"{_article(name)} image, which this build of Pillow cannot read; {advice}")
+    if name == "JPEG2000" and (found := _beyond_8_bits(path)):
+        advice = "convert it to TIFF or PNG, as with `gdal_translate FILE.jp2 FILE.tif` (GDAL)"
+        raise ImageError(path, f"a JPEG 2000 image of {found}, which Pillow would change; {advice}")
+    return Image.open(path, formats=(name,))
+
+
+@cache
+def _can_read_heif() -> bool:
+    """Let Pillow read HEIC; return whether that is possible."""
+    try:
+        from pillow_heif import register_heif_opener  # an extra
+    except ImportError:
+        return False
+    register_heif_opener(thumbnails=False, decode_threads=1)  # images are read side by side already
+    return True
+
+
+def _beyond_8_bits(path: Path) -> str:
+    """Return which samples of a JPEG 2000 image Pillow would cut or shift, "" if none: its SIZ marker tells them.
+
+    Pillow keeps all bits of grey images, and has unsigned samples only.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(b"\xff\x4f\xff\x51")
+        bands = int.from_bytes(content[start + 40 : start + 42], "big")
+        depths = content[start + 42 : start + 42 + 3 * bands : 3]
+    if start < 0 or not depths:
+        return ""  # damaged, which Pillow says
+    bits, signed = max(depth & 127 for depth in depths) + 1, any(depth & 128 for depth in depths)
+    kept = not signed and bits <= (16 if bands == 1 else 8)
+    return "" if kept else f"{bands} band{'s' * (bands != 1)} of {'signed' if signed else 'unsigned'} {bits} bits"
+
+
+def _unidentified(path: Path, name: str, layout: tiff.Layout | None) -> str:
+    """Return why Pillow does not know a file that begins as one of a format."""
     with path.open("rb") as file:
-        head = file.read(12)
-    if not head:
-        return "the file is empty"
-    if head[4:8] == b"ftyp" and head[8:] in _HEIF:
-        return "an HEIC or AVIF image, whatever its name; convert it to JPEG or PNG"
-    if head.startswith(b"MM\0+"):
+        head = file.read(4)
+    if head == b"MM\0+":
         return f"a BigTIFF with the highest byte first, which cannot be read; {_RESAVE}"
     if layout:
         return f"it holds {layout}, in a way that cannot be read; {_EXPECTED}"
-    return "not a JPEG, PNG, BMP, TIFF or WebP image, or damaged"
+    return f"{_article(name)} image that is damaged, or of a kind that cannot be read"
+
+
+def _article(name: str) -> str:
+    """Return the name of a format with its article."""
+    return f"{'an' if name in ('AVIF', 'HEIF') else 'a'} {NAMES[name]}"

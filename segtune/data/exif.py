@@ -30,7 +30,7 @@ def exif_orientation(path: Path, image: Image.Image) -> int:
     except Exception as error:  # on damaged EXIF data Pillow raises nearly anything
         _warn(path, f"{type(error).__name__}: {error}")
         return 1
-    if not exif and len(image.info.get("exif", b"")) > _EMPTY:
+    if not exif and len(image.info.get("exif") or b"") > _EMPTY:
         _warn(path, "it holds no entry that is whole")
     return as_orientation(exif.get(_ORIENTATION, 1))
 

@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segtune.config.types import MaskChannel
 from segtune.data.decoding import Decoded, Enough, decode
-from segtune.data.decoding import ImageError as ImageError
+from segtune.data.file_formats import EXTENSIONS as EXTENSIONS
+from segtune.data.file_formats import ImageError as ImageError
 from segtune.data.labels import Mask, Value, as_value
-
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
 #: The largest value of 16-bit samples, which is white unless `data.max_value` says otherwise.
 FULL_RANGE = 65535
+#: The types of samples of photos, and of numbers of masks.
+_SAMPLES = (np.uint8, np.uint16)
+_LABELS = (np.uint8, np.int8, np.uint16, np.int32, np.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ def load_photo(path: Path, enough: Enough | None = None) -> Photo:
     decoded = decode(path, enough)
     content, layout = decoded.content, decoded.layout
     unbounded = layout and (layout.kind != "unsigned" or layout.bits > 16)
-    if unbounded or (isinstance(content, Image.Image) and content.mode in ("F", "I")):
+    if unbounded or (content.mode in ("F", "I") if isinstance(content, Image.Image) else content.dtype not in _SAMPLES):
         raise ImageError(path, _no_range(decoded))
     if isinstance(content, Image.Image):
         samples: NDArray[Any] = _rgb(path, content)
@@ -94,15 +97,19 @@ def load_photo(path: Path, enough: Enough | None = None) -> Photo:
 
 def _no_range(decoded: Decoded) -> str:
     """Return why samples whose black and white no format defines are refused."""
-    values = np.asarray(decoded.content)
-    floats = values.dtype.kind == "f"
-    found = np.isfinite(values)
-    extent = f"{values[found].min():g} to {values[found].max():g}" if found.any() else "no number"
-    layout = decoded.layout
-    kind = "floating-point" if floats else f"{layout.bits if layout else 32}-bit integer"
-    sign = "" if floats or not layout else f"{layout.kind} "
+    values, layout = np.asarray(decoded.content), decoded.layout
+    if values.dtype.kind == "b":
+        return "true and false are no samples of a photo; expected unsigned ones of 8 or 16 bits"
+    bits = layout.bits if layout else 8 * values.dtype.itemsize
+    kind = "floating-point" if values.dtype.kind == "f" else f"{bits}-bit integer"
+    sign = {"i": "signed ", "u": "unsigned "}.get(values.dtype.kind, "")
     advice = "save the photo with 8 or 16 bits a channel, unsigned"
-    return f"{kind} samples have no defined range; {advice} (this file has {sign}{extent})"
+    return f"{kind} samples have no defined range; {advice} (this file has {sign}{_extent(values)})"
+
+
+def _extent(values: NDArray[Any]) -> str:
+    found = values[np.isfinite(values)]
+    return f"{found.min():g} to {found.max():g}" if found.size else "no number"
 
 
 def _rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
@@ -114,9 +121,9 @@ def _rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
         raise ImageError(path, f"{error}; save the photo as RGB") from error
 
 
-def read_mask(path: Path) -> Mask:
+def read_mask(path: Path, channel: MaskChannel = "all") -> Mask:
     """Return a mask as its file holds it, upright; see `load_mask`."""
-    return load_mask(path).mask
+    return load_mask(path, channel).mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +135,16 @@ class LoadedMask:
     frames: int
 
 
-def load_mask(path: Path) -> LoadedMask:
+def load_mask(path: Path, channel: MaskChannel = "all") -> LoadedMask:
     """Return a mask as its file holds it; what is foreground in it is for the whole data set to say.
 
-    Grey masks hold their 8-, 16- or 32-bit values. Palette and 1-bit masks hold indices with their colours, colour
-    masks up to 256 colours; grey among them counts as its grey value. The orientation of the file is applied, as every
-    viewer does.
+    Grey masks hold their 8-, 16- or 32-bit values; so do those of floating-point numbers that are all whole. Palette
+    and 1-bit masks hold indices with their colours, colour masks up to 256 colours; grey among them counts as its grey
+    value. The orientation of the file is applied, as every viewer does.
+
+    Args:
+        path: The file.
+        channel: The only channel that counts, whose values are those of the mask; `all`: colours are colours.
 
     Returns:
         Values of shape `(H, W)`; an array of numbers is uint8, int8, uint16, int32 or uint32.
@@ -142,12 +153,44 @@ def load_mask(path: Path) -> LoadedMask:
         ImageError: The file cannot be read, or holds what cannot be labels.
     """
     decoded = decode(path)
-    content = decoded.content
+    content = decoded.content if channel == "all" else _channel(path, decoded.content, channel)
     if isinstance(content, Image.Image):
-        return LoadedMask(_mask_of(path, content), decoded.orientation, decoded.frames)
-    if content.ndim == 3:
+        mask = _mask_of(path, content)
+    elif content.ndim == 3:
         raise ImageError(path, "a mask cannot have several 16-bit channels; save it as 8-bit or 16-bit grey")
-    return LoadedMask(Mask(content), decoded.orientation, decoded.frames)
+    else:
+        mask = Mask(_labels(path, content))
+    return LoadedMask(mask, decoded.orientation, decoded.frames)
+
+
+def _channel(path: Path, content: Image.Image | NDArray[Any], channel: MaskChannel) -> Image.Image | NDArray[Any]:
+    """Return the values of a channel; grey has them as red, green and blue alike."""
+    number = ("red", "green", "blue", "alpha").index(channel)
+    alpha = content.has_transparency_data if isinstance(content, Image.Image) else content.shape[2:] == (4,)
+    if channel == "alpha" and not alpha:
+        raise ImageError(path, "it has no alpha channel, which data.mask_channel=alpha names")
+    if not isinstance(content, Image.Image):
+        return content[..., number] if content.ndim == 3 else content
+    if content.mode in ("L", "I", "F") and channel != "alpha":
+        return content
+    try:
+        return content.convert("RGBA").getchannel(number)
+    except ValueError as error:
+        raise ImageError(path, f"{error}; save the mask as 8-bit grey") from error
+
+
+def _labels(path: Path, values: NDArray[Any]) -> NDArray[Any]:
+    """Return the numbers of a mask in the first fitting one of `_LABELS`, if they are in another type."""
+    if values.dtype in _LABELS:
+        return values
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        advice = "save where they are the object, as in `numpy.save('FILE.npy', array > 0.5)`"
+        text = f"a mask of fractions ({_extent(values)}), such as probabilities, holds no labels; {advice}"
+        raise ImageError(path, text)
+    for kind in _LABELS:
+        if np.iinfo(kind).min <= values.min() and values.max() <= np.iinfo(kind).max:
+            return values.astype(kind)
+    raise ImageError(path, f"a mask's labels have at most 32 bits; this file has {_extent(values)}")
 
 
 def _mask_of(path: Path, image: Image.Image) -> Mask:
@@ -157,11 +200,10 @@ def _mask_of(path: Path, image: Image.Image) -> Mask:
         return Mask(np.asarray(image).astype(np.uint8), (0, as_value(1, 0xFFFFFF)))
     if image.mode == "P":
         return _palette_mask(path, image)
-    if image.mode in ("L", "I"):
-        return Mask(np.array(image))
+    if image.mode in ("L", "I", "F"):
+        return Mask(_labels(path, np.array(image)))
     if image.mode not in ("LA", "RGB", "RGBA"):
-        kind = "floating-point samples" if image.mode == "F" else f"colour mode {image.mode}"
-        raise ImageError(path, f"a mask cannot have {kind}; save it as 8-bit grey")
+        raise ImageError(path, f"a mask cannot have colour mode {image.mode}; save it as 8-bit grey")
     if image.mode != "RGB":
         _check_alpha(path, image)
     return Mask(np.array(image.convert("L"))) if image.mode == "LA" else _colour_mask(path, image.convert("RGB"))
@@ -185,6 +227,8 @@ def _palette_mask(path: Path, image: Image.Image) -> Mask:
 
 _PACK = np.array([1 << 16, 1 << 8, 1], np.uint32)
 _MOST_COLOURS = 256
+# A photo has more levels of red than this, the colours of a mask hardly.
+_FEW = 16
 
 
 def _colour_mask(path: Path, image: Image.Image) -> Mask:
@@ -208,10 +252,26 @@ def _colour_mask(path: Path, image: Image.Image) -> Mask:
 
 
 def _check_alpha(path: Path, image: Image.Image, *, of_colours: bool = False) -> None:
-    """Refuse alpha that varies; that of single colours is allowed if none, or exactly black, is transparent."""
+    """Refuse alpha that varies, unless all and only black is transparent in a mask of few colours, which say the same.
+
+    With `of_colours` alpha is that of single colours, which may also be partly transparent.
+    """
     alpha, rest = np.asarray(image.getchannel("A")), np.asarray(image)[..., :-1]
-    if np.ptp(alpha) == 0 or (of_colours and (alpha.all() or np.array_equal(alpha > 0, rest.any(axis=2)))):
+    if (levels := _count(alpha)) == 1:
         return
+    only_black = np.array_equal(alpha > 0, rest.any(axis=2))
+    if (only_black or alpha.all()) if of_colours else (only_black and levels == 2 and _count(rest[..., 0]) <= _FEW):
+        return
+    choice = "data.mask_channel=alpha" + (" data.foreground=128" if levels > 2 else "")
     if (np.ptp(rest, axis=(0, 1)) == 0).all():
-        raise ImageError(path, "the mask's alpha channel varies, its colour does not; save the alpha as 8-bit grey")
-    raise ImageError(path, "the mask's alpha channel varies; save it as 8-bit grey without alpha")
+        raise ImageError(path, f"the mask's alpha channel varies, its colour does not: set {choice}")
+    raise ImageError(
+        path,
+        f"the mask's alpha channel varies: if it is the mask, as in a cut-out, set {choice}; if the colours are, save "
+        "them without alpha",
+    )
+
+
+def _count(channel: NDArray[np.uint8]) -> int:
+    """Return the number of distinct values."""
+    return int(np.count_nonzero(np.bincount(channel.ravel())))

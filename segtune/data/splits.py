@@ -4,6 +4,7 @@ import hashlib
 import os
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from segtune.config.data_settings import DataSettings
@@ -36,6 +37,7 @@ def find_splits(
     if settings.name == "portraits":
         make_portraits(root, progress)
     pairs, problems = find_pairs(root, settings.mask_name)
+    pairs = [replace(pair, channel=settings.mask_channel) for pair in pairs]
     splits = {"all": pairs}
     if not whole:
         fractions = settings.val_share, settings.test_share

@@ -22,6 +22,7 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS, _FILL_ORDER = 256, 257, 258, 259
 _BANDS, _ROWS_PER_STRIP, _PLANES, _PREDICTOR, _EXTRA, _KINDS = 277, 278, 284, 317, 338, 339
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _SUBFILE, _SMALLER, _STENCIL = 254, 1, 4
+_SUB_DIRECTORIES, _DNG_VERSION = 330, 50706
 _STRIPS, _TILES = (273, 279), (324, 325)  # offsets and lengths
 
 _COLOUR_NAMES = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
@@ -106,6 +107,11 @@ def read_tags(path: Path) -> dict[int, Any] | None:
             }
     except (OSError, struct.error):
         return None
+
+
+def is_raw_photo(tags: Mapping[int, Any]) -> bool:
+    """Return whether a file is a camera's raw photo, by the tags of its first image: that is a preview of another."""
+    return _DNG_VERSION in tags or (_SUB_DIRECTORIES in tags and bool(tags.get(_SUBFILE, 0) & _SMALLER))
 
 
 def count_pages(path: Path) -> int:

@@ -7,14 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from segtune.data.images import EXTENSIONS
+from segtune.data.file_formats import EXTENSIONS
+from segtune.data.unread_files import VIDEOS, is_junk, told_by_name
 from segtune.errors import UserError
 from segtune.runtime.paths import expanded, special_kind
 
-VIDEOS = frozenset({".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
-
-#: What Windows leaves in folders.
-_JUNK = frozenset({"thumbs.db", "desktop.ini"})
 #: The endings of results; see `unique_names`.
 _RESULTS = (".png", ".jpg")
 
@@ -47,6 +44,8 @@ def find_video(text: str) -> int | Path | None:
 def find_images(text: str, own: Collection[Path] = (), others: Counter[str] | None = None) -> list[Source]:
     """Return the images of a file, a folder (recursively) or a glob pattern, sorted and without hidden ones.
 
+    A GIF among others is an image; alone it is a video, see `find_video`.
+
     Args:
         text: The file, folder or pattern.
         own: Folders of results, which are skipped.
@@ -73,8 +72,7 @@ def find_images(text: str, own: Collection[Path] = (), others: Counter[str] | No
             "Expected a photo, a folder, a pattern such as 'photos/*.jpg', a video, or camera:0."
         )
     images = sorted(each for each in found if each.suffix.lower() in EXTENSIONS)
-    extensions = [each.suffix.lower() for each in found if each.name.lower() not in _JUNK]
-    others.update(extension for extension in extensions if extension not in EXTENSIONS)
+    others.update(extension for each in found if (extension := each.suffix.lower()) not in EXTENSIONS)
     if not images:
         where = "in this folder and its subfolders" if path.is_dir() else "that match"
         raise UserError(
@@ -86,12 +84,11 @@ def find_images(text: str, own: Collection[Path] = (), others: Counter[str] | No
 
 
 def left_out(others: Mapping[str, int]) -> str:
-    """Return how many files of which extensions are left out, in words."""
-    number = sum(others.values())
-    kinds = ", ".join(
-        f"{others[kind]} {kind or 'without extension'}" for kind in sorted(others, key=lambda k: k or "~")
-    )
-    return f"{number} file{'' if number == 1 else 's'} left out: {kinds}."
+    """Return how many files of which extensions are left out, in words, and what to do with those of known kinds."""
+    number, kinds = sum(others.values()), sorted(others, key=lambda kind: kind or "~")
+    counts = ", ".join(f"{others[kind]} {kind or 'without extension'}" for kind in kinds)
+    advice = "".join(f" {kind}: {text}." for kind in kinds if (text := told_by_name(kind)))
+    return f"{number} file{'' if number == 1 else 's'} left out: {counts}.{advice}"
 
 
 def unique_names(paths: Iterable[Path]) -> list[str]:
@@ -129,8 +126,9 @@ def _in_folder(root: Path, results: Collection[str]) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name) for name in files if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        # What iCloud has moved away leaves a hidden placeholder, which counts among those that are left out.
+        yield from (Path(folder, name) for name in files if not is_junk(name) or name.endswith(".icloud"))
 
 
 def _matching(pattern: Path, results: Collection[str]) -> tuple[Path, list[Path]]:
@@ -145,6 +143,6 @@ def _matching(pattern: Path, results: Collection[str]) -> tuple[Path, list[Path]
     return root, [
         path
         for path in found
-        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+        if not any(is_junk(part) for part in path.relative_to(root).parts)
         and not any(Path(os.path.realpath(path)).is_relative_to(folder) for folder in inside)
     ]

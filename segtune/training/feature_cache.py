@@ -79,7 +79,8 @@ def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
 def views_of(settings: Settings, *, validation: bool = False) -> dict[str, Any]:
     """Return as plain values what decides the view of an image beside the image itself and the number of the view."""
     data = settings.data
-    common = {"foreground": data.foreground, "invert": data.invert, "max_value": data.max_value}
+    common: dict[str, Any] = {"foreground": data.foreground, "invert": data.invert, "max_value": data.max_value}
+    common |= {} if data.mask_channel == "all" else {"mask_channel": data.mask_channel}  # as in earlier versions
     if validation:
         return common | {"size": data.evaluation_size}
     return common | {"size": data.size, "augment": asdict(settings.augment), "seed": settings.cache.seed}

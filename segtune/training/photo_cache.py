@@ -70,5 +70,6 @@ def folder_name(settings: Settings, *, validation: bool = False) -> str:
         "foreground": [repr(data.foreground), data.invert],
         "max_value": data.max_value,
         "libraries": installed(*_LIBRARIES),
+        **({} if data.mask_channel == "all" else {"mask_channel": data.mask_channel}),  # as in earlier versions
     }
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -25,6 +25,8 @@ from segtune.commands import check as module
 from segtune.commands.check import check
 from segtune.config.command_settings import CheckSettings
 from segtune.config.parse import parse
+from segtune.data.labels import Foreground
+from segtune.data.sources.base import Pair
 from segtune.data.splits import build_splits
 from segtune.errors import FailedError, UserError
 from segtune.models.layer_info import LayerInfo
@@ -155,9 +157,6 @@ def fault(*says: str, trains: bool = False) -> Callable[[Callable[[Data], None]]
     return keep
 
 
-UNREADABLE = "not a JPEG, PNG, BMP, TIFF or WebP image, or damaged"
-
-
 @fault("error: images/p00.jpg: unreadable: cannot be read: ")
 def truncated_jpeg(data: Data) -> None:
     content = io.BytesIO()
@@ -180,7 +179,7 @@ def empty_file(data: Data) -> None:
     data.photo("p00").write_bytes(b"")
 
 
-@fault(f"error: images/p00.jpg: unreadable: {UNREADABLE}")
+@fault("error: images/p00.jpg: unreadable: an archive, which is not read; unpack it")
 def zip_named_jpg(data: Data) -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
@@ -188,20 +187,59 @@ def zip_named_jpg(data: Data) -> None:
     data.replace(data.photo("p00", "jpg"), content.getvalue())
 
 
-@fault(f"error: masks/p00.png: unreadable: {UNREADABLE}")
+@fault("error: masks/p00.png: unreadable: a text that begins with '0 0 1 1', not an image")
 def text_named_png(data: Data) -> None:
     data.mask("p00").write_text("0 0 1 1")
 
 
-@fault(f"error: images/p00.png: unreadable: {UNREADABLE}")
+@fault("error: images/p00.jpg: unreadable: a web page in place of the image, as failed downloads leave it; download")
+def web_page_named_jpg(data: Data) -> None:
+    data.replace(data.photo("p00", "jpg"), b"<!DOCTYPE html>\n<html><body>404</body></html>")
+
+
+@fault("error: masks/p00.png: unreadable: a pointer of Git LFS in place of the file; fetch the files: `git lfs pull`")
+def pointer_named_png(data: Data) -> None:
+    data.mask("p00").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+
+
+@fault("error: images/p00.jpg: unreadable: a camera's raw photo, which is not read; develop it, as with `darktable-cli")
+def raw_photo_named_jpg(data: Data) -> None:
+    data.replace(data.photo("p00", "jpg"), b"II*\0\x10\0\0\0CR\2\0" + bytes(99))
+
+
+@fault("error: masks/p00.npy: unreadable: an array of Python objects, which are pickled and never loaded, because that")
+def array_of_objects(data: Data) -> None:
+    data.replace(data.mask("p00", "npy"), b"")
+    np.save(data.mask("p00", "npy"), data.labels("p01").astype(object))
+
+
+@fault("error: masks/p00.npy: unreadable: a mask of fractions (0 to 0.9), such as probabilities, holds no labels; save")
+def probabilities(data: Data) -> None:
+    labels = data.labels() / 255
+    data.replace(data.mask("p00", "npy"), b"")
+    np.save(data.mask("p00", "npy"), labels * 0.9)
+
+
+@fault(
+    "error: masks/p00.png: unreadable: the mask's alpha channel varies: if it is the mask, as in a cut-out, set data."
+)
+def cut_out_as_mask(data: Data) -> None:
+    """The whole photo is still in it, but it is no copy of it."""
+    data.replace(data.mask("p00"), np.dstack([data.pixels(), data.labels()]))
+
+
+@fault("warning: images/p00.png: several images in one file: only the first of 2 is used")
 def animated_gif_named_png(data: Data) -> None:
     frames = [Image.fromarray(data.pixels(name)) for name in ("p00", "p01")]
     frames[0].save(data.photo("p00"), format="GIF", save_all=True, append_images=frames[1:])
 
 
-@fault("warning: images/: ignored: 1 that are not images (p00.gif)", "error: masks/p00.png: mask without photo")
-def animated_gif(data: Data) -> None:
-    data.replace(data.photo("p00", "gif"), data.pixels())
+@fault(
+    "warning: images/: ignored: 1 that are not images (p00.psd)",
+    "error: masks/p00.png: mask without photo: images/p00.psd is a Photoshop file, which is not read; flatten it: ",
+)
+def photoshop_file(data: Data) -> None:
+    data.replace(data.photo("p00", "psd"), b"8BPS\0\1")
 
 
 @fault("error: images/p00.png: too small: got 1 x 1 pixels; expected at least 8 on each side")
@@ -215,9 +253,9 @@ def nan_photo(data: Data) -> None:
     data.replace(data.photo("p00", "tiff"), np.full((HEIGHT, WIDTH), np.nan, np.float32))
 
 
-@fault("error: masks/p00.tiff: unreadable: a mask cannot have floating-point samples")
+@fault("error: masks/p00.tiff: unreadable: a mask of fractions (0 to 0.5), such as probabilities, holds no labels")
 def float_mask(data: Data) -> None:
-    data.replace(data.mask("p00", "tiff"), data.labels().astype(np.float32) / 255)
+    data.replace(data.mask("p00", "tiff"), data.labels().astype(np.float32) / 510)
 
 
 @fault("error: images/p00.tiff: unreadable: 32-bit integer samples have no defined range")
@@ -484,7 +522,7 @@ def jpeg_mask_with_grey_edges(data: Data) -> None:
 @fault("error: masks/p00.png: unreadable: the mask's alpha channel varies")
 def alpha_in_a_mask(data: Data) -> None:
     labels = data.labels()
-    data.replace(data.mask("p00"), np.dstack([labels, labels, labels, labels]))
+    data.replace(data.mask("p00"), np.dstack([labels, labels, labels, 255 - labels]))
 
 
 @fault(
@@ -532,6 +570,20 @@ def test_there_are_enough_kinds_of_faults() -> None:
     assert len(FAULTS) > 40
 
 
+def other_formats(data: Data) -> None:
+    """Photos and masks in formats that are rarer, but hold the same."""
+    for name, suffix in {"p00": "avif", "p01": "jp2", "p02": "gif", "p03": "jfif", "p08": "j2k", "p10": "jpe"}.items():
+        data.replace(data.photo(name, suffix), data.pixels(name), **({"quality": 95} if suffix == "avif" else {}))
+    photo = data.pixels("p04")
+    data.replace(data.photo("p04", "npy"), b"")
+    np.save(data.photo("p04", "npy"), photo)
+    for name, suffix in {"p00": "gif", "p01": "jp2", "p02": "npy", "p11": "npy"}.items():
+        labels = data.labels(name)
+        data.replace(data.mask(name, suffix), b"" if suffix == "npy" else labels)
+        if suffix == "npy":
+            np.save(data.mask(name, suffix), labels.astype(np.int64 if name == "p02" else np.float64))
+
+
 SOUND: dict[str, Callable[[Data], Any]] = {
     "nothing": lambda data: None,
     "split by seed": lambda data: [data.list(split).unlink() for split in ("train", "val", "test")],  # type: ignore[func-returns-value]
@@ -541,6 +593,10 @@ SOUND: dict[str, Callable[[Data], Any]] = {
     "16 bits": lambda data: data.replace(data.photo("p00"), data.pixels()[..., 0].astype(np.uint16) * 257),
     "grey": lambda data: data.replace(data.photo("p00"), data.pixels()[..., 1]),
     "masks of 1 bit": lambda data: data.change_masks(lambda mask: mask > 0),
+    "other formats": other_formats,
+    "red on a transparent ground": lambda data: data.change_masks(
+        lambda mask: np.dstack([mask, 0 * mask, 0 * mask, mask])
+    ),
     "a BOM": lambda data: data.list("val").write_text("p08\np09", encoding="utf-8-sig"),
 }
 
@@ -549,6 +605,34 @@ SOUND: dict[str, Callable[[Data], Any]] = {
 def test_sound_data_has_no_problem(kind: str, data: Data, settings: CheckSettings, tmp_path: Path) -> None:
     SOUND[kind](data)
     assert checked(settings, tmp_path / "out") == (0, [])
+
+
+def test_other_formats_hold_the_same_masks_and_nearly_the_same_photos(data: Data, settings: CheckSettings) -> None:
+    before = [(pair.name, pair.read_photo(), pair.read_mask()) for pair in found_pairs(settings)]
+    other_formats(data)
+    rule = Foreground()
+    for pair, (name, photo, mask) in zip(found_pairs(settings), before, strict=True):
+        assert pair.name == name
+        assert np.array_equal(rule(pair.read_mask()), rule(mask))
+        exact = pair.photo.suffix in (".png", ".jp2", ".j2k", ".npy")
+        assert np.abs(pair.read_photo().astype(int) - photo).mean() <= (0 if exact else 12)  # GIF has 256 colours
+
+
+def found_pairs(settings: CheckSettings) -> list[Pair]:
+    return [pair for pairs in build_splits(settings.data, settings.seed, 2).values() for pair in pairs]
+
+
+def test_cut_outs_are_masks_by_their_alpha(data: Data, settings: CheckSettings, tmp_path: Path) -> None:
+    labels = {name: data.labels(name) for name in data.names}
+    for name in data.names:
+        data.replace(data.mask(name), np.dstack([data.pixels(name), labels[name]]))
+    code, lines = checked(settings, tmp_path / "out")
+    assert (code, len(lines)) == (1, 12)
+    assert all("set data.mask_channel=alpha;" in line for line in lines)
+    named = replace(settings, data=replace(settings.data, mask_channel="alpha"))
+    assert checked(named, tmp_path / "named") == (0, [])
+    for pair in found_pairs(named):
+        assert np.array_equal(pair.read_mask().array, labels[pair.name])
 
 
 def test_names_with_spaces_and_accents_of_two_systems(data: Data, settings: CheckSettings, tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_unreadable_files_are_named_and_the_others_done(
     assert err == "segtune predict: 3 of 4 images could not be read: cut.jpg, empty.png, text.png."
     assert "skipped: in/cut.jpg: cannot be read: " in out
     assert "skipped: in/empty.png: the file is empty" in out
-    assert "skipped: in/text.png: not a JPEG, PNG, BMP, TIFF or WebP image, or damaged" in out
+    assert "skipped: in/text.png: a text that begins with 'no image', not an image" in out
     assert files(place / "predictions") == ["masks/good.png", "overlays/good.jpg"]
 
 
@@ -284,16 +284,16 @@ def test_a_model_that_returns_nan_writes_no_black_masks(
 
 def test_files_left_out_are_counted_by_kind(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
     save(place / "in" / "a.png")
-    for name in ("b.HEIC", "sub/c.txt", "d.txt", "README", ".hidden.txt", "Thumbs.db"):
+    for name in ("b.XYZ", "sub/c.txt", "d.txt", "README", ".hidden.txt", "Thumbs.db"):
         (place / "in" / name).parent.mkdir(exist_ok=True)
         (place / "in" / name).touch()
     code, out, err = call(capsys, "input=in")
     assert (code, err) == (0, "")
-    assert out.splitlines()[1] == "4 files left out: 1 .heic, 2 .txt, 1 without extension."
+    assert out.splitlines()[1] == "4 files left out: 2 .txt, 1 .xyz, 1 without extension."
     code, out, _ = call(capsys, "input=in/*.*", "overwrite=true")
-    assert out.splitlines()[1] == "2 files left out: 1 .heic, 1 .txt."
+    assert out.splitlines()[1] == "2 files left out: 1 .txt, 1 .xyz."
     (place / "in" / "a.png").unlink()
-    assert call(capsys, "input=in")[2].endswith("are skipped. 4 files left out: 1 .heic, 2 .txt, 1 without extension.")
+    assert call(capsys, "input=in")[2].endswith("are skipped. 4 files left out: 2 .txt, 1 .xyz, 1 without extension.")
 
 
 def test_a_result_beside_a_folder_of_its_name(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -383,12 +383,14 @@ def test_own_results_are_no_input(place: Path, red: None, capsys: pytest.Capture
         (
             ("input=empty",),
             "input=empty: no images found in this folder and its subfolders. Expected files that end in "
-            ".bmp .jpeg .jpg .png .tif .tiff .webp; hidden files, and results in the output folder, are skipped.",
+            ".avif .bmp .gif .heic .heif .hif .j2k .jfif .jp2 .jpe .jpeg .jpg .npy .png .tif .tiff .webp; hidden "
+            "files, and results in the output folder, are skipped.",
         ),
         (
             ("input=empty/*.jpg",),
             "input=empty/*.jpg: no images found that match. Expected files that end in "
-            ".bmp .jpeg .jpg .png .tif .tiff .webp; hidden files, and results in the output folder, are skipped.",
+            ".avif .bmp .gif .heic .heif .hif .j2k .jfif .jp2 .jpe .jpeg .jpg .npy .png .tif .tiff .webp; hidden "
+            "files, and results in the output folder, are skipped.",
         ),
         (("input=camera:front",), "input=camera:front: expected a camera by its number, such as camera:0."),
         (

@@ -19,6 +19,7 @@ from segtune.errors import UserError
 TRAINED = DataSettings(
     "folder",
     "photos",
+    mask_channel="alpha",
     foreground=[3],
     image_size=[96, 64],
     eval_size=128,
@@ -64,6 +65,8 @@ def test_what_an_evaluation_says_counts() -> None:
     assert (completed.foreground, completed.limit, completed.split) == ("auto", 3, "all")
     assert completed.evaluation_size == (32, 48)
     assert (completed.val_share, completed.max_value) == (0.2, 4095)
+    assert completed.mask_channel == "alpha"
+    assert EvaluationDataSettings("folder", "others", mask_channel="all").completed(TRAINED).mask_channel == "all"
     assert EvaluationDataSettings("folder", "others", max_value=65535).completed(TRAINED).max_value == 65535
 
 

@@ -1,15 +1,19 @@
-"""PNGs of 16 bits, written byte by byte, and JPEGs decoded smaller; the rest is tested with photos and masks."""
+"""PNGs of 16 bits, written byte by byte, JPEGs decoded smaller, and the bits of JPEG 2000 that OpenCV wrote.
+
+The rest is tested with photos and masks, HEIC in `test_heif.py`.
+"""
 
 import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from segtune.data import decoding
-from segtune.data.decoding import ImageError, decode
+from segtune.data.decoding import ImageError, decode, stored_size
 from segtune.data.sources.portraits import draw_scene
 
 RNG = np.random.default_rng(0)
@@ -169,8 +173,81 @@ def test_a_damaged_jpeg_is_refused_at_every_scale(tmp_path: Path, progressive: b
         assert len(set(said)) == 1, (kept, said)
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "bmp", "tif"])
+@pytest.mark.parametrize("kind", ["png", "webp", "bmp", "tif", "gif", "jp2", "avif"])
 def test_other_formats_are_always_decoded_whole(tmp_path: Path, kind: str) -> None:
     scene(64, 64).save(tmp_path / f"a.{kind}")
     found = decode(tmp_path / f"a.{kind}", lambda *_: (8, 8))
-    assert (found.scale, np.asarray(found.content).shape) == (1, (64, 64, 3))
+    assert (found.scale, np.asarray(found.content).shape[:2]) == (1, (64, 64))
+
+
+def test_the_size_is_told_by_the_head_of_a_file(tmp_path: Path) -> None:
+    for kind in ("png", "webp", "bmp", "tif", "gif", "jp2", "avif", "jpg"):
+        scene(48, 64).save(tmp_path / f"a.{kind}")
+        assert stored_size(tmp_path / f"a.{kind}") == (48, 64)
+    np.save(tmp_path / "a.npy", np.zeros((48, 64, 3), np.uint8))
+    assert stored_size(tmp_path / "a.npy") == (48, 64)
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY")
+    assert stored_size(tmp_path / "a.npy") is stored_size(tmp_path / "gone.png") is None
+
+
+LOSSLESS = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+
+
+def test_jpeg_2000_keeps_8_bits_of_colour_and_16_of_grey(tmp_path: Path) -> None:
+    rgb, grey = RNG.integers(0, 256, (40, 56, 3), np.uint8), RNG.integers(0, 65536, (40, 56), np.uint16)
+    for array in (rgb, rgb[..., 0], grey):
+        cv2.imwrite(str(tmp_path / "a.jp2"), array[..., ::-1] if array.ndim == 3 else array, LOSSLESS)
+        found = np.asarray(decode(tmp_path / "a.jp2").content)
+        assert found.dtype == array.dtype
+        assert np.array_equal(found, array)
+
+
+def test_jpeg_2000_of_other_bits_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jp2"
+    cv2.imwrite(str(path), RNG.integers(0, 65536, (40, 56, 3), np.uint16), LOSSLESS)
+    advice = "which Pillow would change; convert it to TIFF or PNG, as with `gdal_translate FILE.jp2 FILE.tif` (GDAL)"
+    with pytest.raises(ImageError) as caught:
+        decode(path)
+    assert caught.value.reason == f"a JPEG 2000 image of 3 bands of unsigned 16 bits, {advice}"
+    assert stored_size(path) is None
+    cv2.imwrite(str(path), RNG.integers(0, 65536, (40, 56), np.uint16), LOSSLESS)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\xff\x4f\xff\x51") + 42] |= 128  # the sign
+    path.write_bytes(content)
+    with pytest.raises(ImageError) as caught:
+        decode(path)
+    assert caught.value.reason == f"a JPEG 2000 image of 1 band of signed 16 bits, {advice}"
+
+
+def test_a_build_of_pillow_without_a_format_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding.features, "check", lambda _: False)
+    for kind, name in (("avif", "an AVIF"), ("jp2", "a JPEG 2000"), ("webp", "a WebP")):
+        scene(32, 32).save(tmp_path / f"a.{kind}")
+        with pytest.raises(ImageError) as caught:
+            decode(tmp_path / f"a.{kind}")
+        assert caught.value.reason == (
+            f"{name} image, which this build of Pillow cannot read; install Pillow from PyPI (`pip install "
+            "--force-reinstall pillow`), or convert the image to PNG"
+        )
+
+
+@pytest.mark.parametrize(
+    ("entries", "raw"),
+    [
+        ({0xC612: (1, bytes((1, 4, 0, 0)))}, True),  # Adobe's digital negative
+        ({254: (4, 1), 330: (4, 99)}, True),  # Nikon's and Sony's first image is a preview of one in directory 330
+        ({254: (4, 0), 330: (4, 99)}, False),  # smaller versions behind the first image
+        ({254: (4, 1)}, False),
+    ],
+)
+def test_raw_photos_by_the_name_of_a_tiff_are_told(tmp_path: Path, entries: dict, raw: bool) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, (kind, value) in entries.items():
+        tags.tagtype[tag] = kind
+        tags[tag] = value
+    scene(32, 32).save(tmp_path / "a.tif", tiffinfo=tags)
+    if raw:
+        with pytest.raises(ImageError, match="a camera's raw photo, which is not read; develop it"):
+            decode(tmp_path / "a.tif")
+    else:
+        assert decode(tmp_path / "a.tif").frames == 1

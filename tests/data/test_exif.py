@@ -18,12 +18,13 @@ def stored() -> np.ndarray:
     return picture
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "jpg", "tif"])
+@pytest.mark.parametrize("kind", ["png", "webp", "jpg", "tif", "avif"])
 @pytest.mark.parametrize("number", range(1, 9))
 def test_photos_are_turned_upright(tmp_path: Path, kind: str, number: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = number
-    options = {"lossless": True} if kind == "webp" else {"quality": 100, "subsampling": 0} if kind == "jpg" else {}
+    best = {"quality": 100, "subsampling": "4:4:4"}
+    options = {"webp": {"lossless": True}, "jpg": best, "avif": best}.get(kind, {})
     Image.fromarray(stored()).save(tmp_path / f"a.{kind}", exif=exif, **options)
     rows = np.flip(stored(), {1: (), 2: 1, 3: (0, 1), 4: 0, 5: (), 6: 0, 7: (0, 1), 8: 1}[number])
     upright = rows.swapaxes(0, 1) if number > 4 else rows

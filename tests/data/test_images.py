@@ -32,7 +32,7 @@ def save(folder: Path, name: str, array: np.ndarray, **options: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", ["png", "PNG", "bmp", "tif", "tiff", "webp"])
+@pytest.mark.parametrize("suffix", ["png", "PNG", "bmp", "tif", "tiff", "webp", "jp2", "j2k"])
 def test_a_lossless_photo_comes_back_exactly(tmp_path: Path, suffix: str) -> None:
     options = {"lossless": True} if suffix == "webp" else {}
     photo = read_photo(save(tmp_path, f"a.{suffix}", RGB, **options))
@@ -40,10 +40,10 @@ def test_a_lossless_photo_comes_back_exactly(tmp_path: Path, suffix: str) -> Non
     assert np.array_equal(photo, RGB)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "jpeg"])
-def test_a_jpeg_photo_comes_back_nearly(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "jpe", "jfif", "avif"])
+def test_a_lossy_photo_comes_back_nearly(tmp_path: Path, suffix: str) -> None:
     smooth = cv2.resize(RGB, (70, 50), interpolation=cv2.INTER_CUBIC)
-    photo = read_photo(save(tmp_path, f"a.{suffix}", smooth, quality=98, subsampling=0))
+    photo = read_photo(save(tmp_path, f"a.{suffix}", smooth, quality=98, subsampling="4:4:4"))
     assert np.abs(photo.astype(int) - smooth).max() < 12
 
 
@@ -146,11 +146,12 @@ def test_other_bands_say_what_was_found(tmp_path: Path) -> None:
     )
 
 
-def test_an_heic_file_by_another_name_is_told(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
-    assert (
-        refusal(read_photo, tmp_path / "a.jpg") == "an HEIC or AVIF image, whatever its name; convert it to JPEG or PNG"
-    )
+def test_photos_by_the_name_of_another_format_are_read(tmp_path: Path) -> None:
+    for kind in ("png", "gif", "webp", "tiff", "avif", "jpeg2000"):
+        Image.fromarray(GREY).save(tmp_path / f"a.{kind}", kind.upper())
+        expected = read_photo(tmp_path / f"a.{kind}")
+        (tmp_path / f"a.{kind}").replace(tmp_path / "a.jpg")
+        assert np.array_equal(read_photo(tmp_path / "a.jpg"), expected)
 
 
 def test_a_cut_sixteen_bit_tiff_is_an_error(tmp_path: Path) -> None:
@@ -212,19 +213,30 @@ def test_the_orientation_of_the_file_turns_photos_and_masks(tmp_path: Path, orie
     assert np.array_equal(read_photo(deep)[..., 0], ORIENTED[orientation](GREY))
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "jp2"])
 def test_grey_masks_give_their_values(tmp_path: Path, suffix: str) -> None:
     assert np.array_equal(numbers(save(tmp_path, f"a.{suffix}", GREY)), GREY)
-    bits = LABELS > 1
-    mask = numbers(save(tmp_path, f"bits.{suffix}", bits))
-    assert np.array_equal(mask, bits)
-    assert mask.dtype == np.uint8
+    if suffix != "jp2":  # of which Pillow writes none
+        bits = LABELS > 1
+        mask = numbers(save(tmp_path, f"bits.{suffix}", bits))
+        assert np.array_equal(mask, bits)
+        assert mask.dtype == np.uint8
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "jp2"])
 def test_wide_masks_give_their_values(tmp_path: Path, suffix: str) -> None:
     wide = GREY.astype(np.uint16) * 200 + 3
     assert np.array_equal(numbers(save(tmp_path, f"a.{suffix}", wide)), wide)
+
+
+def test_whole_floating_point_numbers_are_labels(tmp_path: Path) -> None:
+    """As programs for maps and microscopes save them."""
+    mask = numbers(save(tmp_path, "a.tif", LABELS.astype(np.float32)))
+    assert (mask.dtype, np.array_equal(mask, LABELS)) == (np.uint8, True)
+    assert refusal(read_mask, save(tmp_path, "a.tif", LABELS.astype(np.float32) / 4)) == (
+        "a mask of fractions (0 to 0.75), such as probabilities, holds no labels; save where they are the object, as "
+        "in `numpy.save('FILE.npy', array > 0.5)`"
+    )
 
 
 def test_a_32_bit_integer_mask_gives_its_values(tmp_path: Path) -> None:
@@ -232,11 +244,31 @@ def test_a_32_bit_integer_mask_gives_its_values(tmp_path: Path) -> None:
     assert np.array_equal(numbers(save(tmp_path, "a.tif", ids)), ids)
 
 
-def test_a_palette_mask_gives_indices_not_colours(tmp_path: Path) -> None:
-    palette = Image.fromarray(LABELS, "P")
-    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
-    palette.save(tmp_path / "a.png")
-    assert np.array_equal(numbers(tmp_path / "a.png"), LABELS)
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_a_palette_mask_gives_indices_not_colours(tmp_path: Path, suffix: str) -> None:
+    pages = [Image.fromarray(labels, "P") for labels in (LABELS, LABELS[::-1])]
+    for page in pages:
+        page.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    pages[0].save(tmp_path / f"a.{suffix}")
+    assert np.array_equal(numbers(tmp_path / f"a.{suffix}"), LABELS)
+    assert [str(value) for value in read_mask(tmp_path / f"a.{suffix}").values()] == [
+        "0",
+        "1 (#800000)",
+        "2 (#008000)",
+        "3 (#808000)",
+    ]
+    if suffix == "gif":
+        pages[0].save(tmp_path / "a.gif", save_all=True, append_images=pages[1:])
+        animated = load_mask(tmp_path / "a.gif")
+        assert (animated.frames, np.array_equal(animated.mask.array, LABELS)) == (2, True)
+
+
+@pytest.mark.parametrize("white", [255, 1])
+def test_a_gif_of_black_and_white_is_a_mask(tmp_path: Path, white: int) -> None:
+    truth = LABELS > 1
+    mask = read_mask(save(tmp_path, "a.gif", truth * np.uint8(white)))
+    assert np.array_equal(Foreground()(mask), truth)
+    assert np.array_equal(Foreground()(read_mask(save(tmp_path, "bits.gif", truth))), truth)
 
 
 def test_colour_masks_that_leave_no_doubt(tmp_path: Path) -> None:
@@ -265,20 +297,93 @@ def test_masks_that_would_need_a_guess_are_refused(tmp_path: Path) -> None:
         "expected grey labels, a palette, or a few colours without blurred edges; save the wanted class as white on "
         "black"
     )
-    alpha = np.dstack([GREY] * 3 + [GREY])
-    assert refusal(read_mask, save(tmp_path, "alpha.png", alpha)) == (
-        "the mask's alpha channel varies; save it as 8-bit grey without alpha"
-    )
     for suffix in ("png", "tif"):
         cv2.imwrite(str(tmp_path / f"deep.{suffix}"), np.ones((5, 7, 3), np.uint16))
         assert refusal(read_mask, tmp_path / f"deep.{suffix}") == (
             "a mask cannot have several 16-bit channels; save it as 8-bit or 16-bit grey"
         )
-    assert refusal(read_mask, save(tmp_path, "float.tif", GREY.astype(np.float32))) == (
-        "a mask cannot have floating-point samples; save it as 8-bit grey"
-    )
     Image.new("CMYK", (4, 4)).save(tmp_path / "cmyk.jpg")
     assert refusal(read_mask, tmp_path / "cmyk.jpg") == "a mask cannot have colour mode CMYK; save it as 8-bit grey"
+
+
+CUT = (LABELS > 1) * np.uint8(255)  # the alpha channel of an object that is cut out
+SOFT = LABELS * np.uint8(80)  # one with soft edges
+
+
+VARIES = (
+    "the mask's alpha channel varies: if it is the mask, as in a cut-out, set data.mask_channel=alpha; if the colours "
+    "are, save them without alpha"
+)
+ALONE = "the mask's alpha channel varies, its colour does not: set data.mask_channel=alpha"
+HALF = "data.mask_channel=alpha data.foreground=128"
+
+
+@pytest.mark.parametrize(
+    ("colours", "alpha", "says"),
+    [
+        (255, CUT, ALONE),
+        (0, CUT, ALONE),
+        (7, SOFT, ALONE.replace("data.mask_channel=alpha", HALF)),
+        (RGB, CUT, VARIES),
+        (RGB * np.uint8(SOFT > 0)[..., None], SOFT, VARIES.replace("data.mask_channel=alpha", HALF)),
+    ],
+)
+def test_a_mask_in_the_alpha_channel_names_the_setting_that_reads_it(
+    tmp_path: Path, colours: int | np.ndarray, alpha: np.ndarray, says: str
+) -> None:
+    path = save(tmp_path, "a.png", np.dstack([np.broadcast_to(np.uint8(colours), RGB.shape), alpha]))
+    assert refusal(read_mask, path) == says
+    mask = read_mask(path, "alpha")
+    assert np.array_equal(mask.array, alpha)
+    assert mask.legend is None
+    assert np.array_equal(Foreground(128)(mask), alpha >= 128)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_cut_out_on_transparent_black_names_the_setting_too(tmp_path: Path, grey: bool) -> None:
+    """Black alone is transparent, but a photo has too many colours to be labels."""
+    colours = RNG.integers(1, 256, (20, 30, 1 if grey else 3), np.uint8)
+    alpha = np.zeros((20, 30, 1), np.uint8)
+    alpha[3:18] = 255
+    path = save(tmp_path, "a.png", np.dstack([colours * (alpha > 0), alpha]))
+    assert refusal(read_mask, path) == VARIES
+    assert np.array_equal(read_mask(path, "alpha").array, alpha[..., 0])
+
+
+def test_colours_on_transparent_black_are_the_same_by_colour_and_by_alpha(tmp_path: Path) -> None:
+    colours = np.zeros((5, 7, 3), np.uint8)
+    colours[CUT > 0] = (200, 0, 10)
+    path = save(tmp_path, "a.png", np.dstack([colours, CUT]))
+    assert read_mask(path).values() == [0, Colour(-1, 0xC8000A)]
+    for channel in ("all", "alpha", "red"):
+        assert np.array_equal(Foreground()(read_mask(path, channel)), CUT > 0)
+    grey = save(tmp_path, "la.png", np.dstack([CUT, CUT]))
+    assert np.array_equal(Foreground()(read_mask(grey)), CUT > 0)
+
+
+def test_one_channel_of_a_mask(tmp_path: Path) -> None:
+    path, wide = save(tmp_path, "a.png", RGB), save(tmp_path, "wide.png", GREY.astype(np.uint16) * 200)
+    for number, channel in enumerate(("red", "green", "blue")):
+        assert np.array_equal(read_mask(path, channel).array, RGB[..., number])
+        assert np.array_equal(read_mask(save(tmp_path, "grey.png", GREY), channel).array, GREY)
+        assert np.array_equal(read_mask(wide, channel).array, GREY.astype(np.uint16) * 200)
+    cv2.imwrite(str(tmp_path / "deep.png"), RGB[..., ::-1].astype(np.uint16) * 200)
+    assert np.array_equal(read_mask(tmp_path / "deep.png", "blue").array, RGB[..., 2].astype(np.uint16) * 200)
+    bits = save(tmp_path, "bits.png", LABELS > 1)
+    assert np.array_equal(read_mask(bits, "red").array, CUT)
+    palette = Image.fromarray(LABELS, "P")
+    palette.putpalette([0, 0, 0, 10, 0, 0, 20, 0, 0, 30, 0, 0])
+    palette.save(tmp_path / "p.png", transparency=bytes([0, 99, 255, 255]))
+    assert np.array_equal(read_mask(tmp_path / "p.png", "red").array, LABELS * 10)
+    assert np.array_equal(read_mask(tmp_path / "p.png", "alpha").array, np.uint8([0, 99, 255, 255])[LABELS])
+    for without in (path, bits, tmp_path / "deep.png"):
+        assert refusal(lambda path: read_mask(path, "alpha"), without) == (
+            "it has no alpha channel, which data.mask_channel=alpha names"
+        )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = save(tmp_path, "turned.png", np.dstack([RGB, GREY]), exif=exif)
+    assert np.array_equal(read_mask(turned, "alpha").array, np.rot90(GREY, -1))
 
 
 def test_photos_without_a_known_range_are_refused(tmp_path: Path) -> None:
@@ -303,7 +408,7 @@ def test_signed_and_wide_masks_keep_their_values(tmp_path: Path) -> None:
         assert np.array_equal(numbers(write_tiff(tmp_path / "a.tif", values, colours=1)), values)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp", "gif", "jp2", "avif"])
 def test_damaged_files_are_errors(tmp_path: Path, suffix: str) -> None:
     whole = save(tmp_path, f"whole.{suffix}", RNG.integers(0, 256, (64, 64, 3), np.uint8)).read_bytes()
     cut = tmp_path / f"cut.{suffix}"
@@ -311,15 +416,19 @@ def test_damaged_files_are_errors(tmp_path: Path, suffix: str) -> None:
     assert refusal(read_photo, cut)
     cut.write_bytes(b"")
     assert refusal(read_photo, cut) == "the file is empty"
+    cut.write_bytes(whole[:30])  # hardly more than what tells the format
+    assert refusal(read_mask, cut)
     cut.write_bytes(b"<html>not found</html>" * 9)
-    assert refusal(read_mask, cut) == "not a JPEG, PNG, BMP, TIFF or WebP image, or damaged"
+    assert refusal(read_mask, cut) == (
+        "a web page in place of the image, as failed downloads leave it; download the image itself"
+    )
     cut.unlink()
     assert refusal(read_mask, cut) == "cannot be read: No such file or directory"
 
 
 def test_other_formats_are_not_even_tried(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png", format="EPS")
-    assert refusal(read_photo, tmp_path / "a.png") == "not a JPEG, PNG, BMP, TIFF or WebP image, or damaged"
+    assert refusal(read_photo, tmp_path / "a.png").startswith("an image in a format that is not read; convert it: ")
 
 
 @pytest.mark.filterwarnings("error")
@@ -412,7 +521,7 @@ def test_transparency_is_no_matter_where_black_and_only_black_has_it(tmp_path: P
     for transparent in (0, 255):
         path = save(tmp_path, "grey.png", inside * np.uint8(255), transparency=transparent)
         if transparent:
-            assert refusal(read_mask, path) == "the mask's alpha channel varies; save it as 8-bit grey without alpha"
+            assert refusal(read_mask, path) == VARIES
         else:
             assert np.array_equal(Foreground()(read_mask(path)), inside)
     for alpha in (bytes([0, 255]), bytes([0, 90]), bytes([255, 90])):
@@ -420,12 +529,10 @@ def test_transparency_is_no_matter_where_black_and_only_black_has_it(tmp_path: P
         assert np.array_equal(Foreground()(read_mask(path)), inside)
     for colours in ((0xFFFFFF, 0x000000), (0xFFFFFF, 0xFF0000)):
         path = palette(tmp_path, inside, *colours, transparency=bytes([0, 255]))
-        assert refusal(read_mask, path) == "the mask's alpha channel varies; save it as 8-bit grey without alpha"
+        assert refusal(read_mask, path) == VARIES
     for colours in ((0x000000, 0x000000), (0xFFFFFF, 0xFFFFFF)):
         path = palette(tmp_path, inside, *colours, transparency=bytes([0, 255]))
-        assert refusal(read_mask, path) == (
-            "the mask's alpha channel varies, its colour does not; save the alpha as 8-bit grey"
-        )
+        assert refusal(read_mask, path) == ALONE
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from segtune.data.file_formats import EXTENSIONS
 from segtune.errors import UserError
 from segtune.inference.inputs import find_images, find_video, left_out, unique_names
 
@@ -37,6 +38,17 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
 )
 def test_results_have_names_of_their_own(paths: list[str], names: list[str]) -> None:
     assert unique_names(map(Path, paths)) == names
+
+
+def test_what_systems_leave_in_folders_is_no_image(tmp_path: Path) -> None:
+    junk = ("@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg", "__MACOSX/b.jpg", "Thumbs.db", "a.jpg:Zone.Identifier", ".c.jpg")
+    for name in ("a.jpg", *junk):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for text in (str(tmp_path), f"{tmp_path}/**"):
+        others = Counter[str]()
+        assert [source.name for source in find_images(text, others=others)] == ["a"]
+        assert not others
 
 
 def test_patterns(tmp_path: Path) -> None:
@@ -80,14 +92,39 @@ def test_folders_of_results_are_skipped_unless_asked_for(tmp_path: Path) -> None
 
 
 def test_files_that_are_no_images_are_counted(tmp_path: Path) -> None:
-    for name in ("a.png", "b.HEIC", "c.heic", "d.tar.gz", "README", ".hidden", "desktop.ini", "out/masks/a.txt"):
+    names = ("a.png", "b.XYZ", "c.xyz", "d.txt", "README", ".hidden", "desktop.ini", "out/masks/a.txt", ".e.jpg.icloud")
+    for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     others = Counter[str]()
     find_images(str(tmp_path), own=[tmp_path / "out" / "masks"], others=others)
-    assert others == {".heic": 2, ".gz": 1, "": 1}
-    assert left_out(others) == "4 files left out: 1 .gz, 2 .heic, 1 without extension."
-    assert left_out({".heic": 1}) == "1 file left out: 1 .heic."
+    assert others == {".xyz": 2, ".txt": 1, "": 1, ".icloud": 1}
+    assert left_out(others) == (
+        "5 files left out: 1 .icloud, 1 .txt, 2 .xyz, 1 without extension. .icloud: a placeholder of iCloud for a file "
+        "that is not on this disk; download it in the Finder."
+    )
+    assert left_out({".txt": 1}) == "1 file left out: 1 .txt."
+    assert left_out({".jxl": 1, ".mov": 2}) == (
+        "3 files left out: 1 .jxl, 2 .mov. .jxl: a JPEG XL image, which is not read; convert it: `djxl FILE.jxl "
+        "FILE.png` (libjxl). .mov: a video: `predict` takes it alone, as input=FILE; for other uses save frames: "
+        "`ffmpeg -i FILE NAME_%06d.png`."
+    )
+
+
+def test_every_format_that_is_read_is_found(tmp_path: Path) -> None:
+    for number, ending in enumerate(sorted(EXTENSIONS)):
+        (tmp_path / f"{number:02}{ending.upper()}").touch()
+    found = find_images(str(tmp_path), others=(others := Counter[str]()))
+    assert [source.path.suffix.lower() for source in found] == sorted(EXTENSIONS)
+    assert not others
+
+
+def test_a_gif_is_a_video_alone_and_an_image_among_others(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").touch()
+    assert find_video(str(tmp_path / "a.gif")) == tmp_path / "a.gif"
+    for text in (str(tmp_path), f"{tmp_path}/*.gif"):
+        assert find_video(text) is None
+        assert [source.name for source in find_images(text)] == ["a"]
 
 
 @pytest.mark.parametrize("text", ["", " "])

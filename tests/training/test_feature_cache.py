@@ -27,7 +27,7 @@ from segtune.models.checkpoint import Checkpoint
 from segtune.models.pretrained import LoadedWeights
 from segtune.runtime import distributed
 from segtune.training import epoch, feature_cache, feature_folders, loop
-from segtune.training.feature_cache import choose_store, feature_source, transfer
+from segtune.training.feature_cache import choose_store, feature_source, transfer, views_of
 from segtune.training.feature_form import FeatureForm
 from segtune.training.feature_store import FolderStore, MemoryStore
 from segtune.training.features import FeatureSource
@@ -58,6 +58,13 @@ def chosen(root: Path, folder: Path, mode: str, *, plain: bool = False, batch_si
     given = settings(root, PHASES, precision="fp32", batch_size=batch_size)
     given = replace(given, cache=CacheSettings(mode, 2, folder=str(folder), **cache))
     return replace(given, augment=AugmentSettings()) if plain else given
+
+
+def test_the_channel_of_masks_is_part_of_a_view(tmp_path: Path) -> None:
+    base = chosen(tmp_path, tmp_path, "disk")
+    other = replace(base, data=replace(base.data, mask_channel="alpha"))
+    for validation in (False, True):
+        assert views_of(other, validation=validation) != views_of(base, validation=validation)
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,13 @@ def test_the_name_covers_what_decides_a_reduced_photo(tmp_path: Path) -> None:
     base = chosen(tmp_path)
     others = [
         replace(base, data=replace(base.data, **changes))
-        for changes in ({"image_size": 96}, {"foreground": "nonzero"}, {"invert": True}, {"max_value": 4095})
+        for changes in (
+            {"image_size": 96},
+            {"foreground": "nonzero"},
+            {"invert": True},
+            {"mask_channel": "alpha"},
+            {"max_value": 4095},
+        )
     ]
     others.append(replace(base, augment=replace(base.augment, crop={"scale": [0.5, 1.0]})))
     assert len({folder_name(each) for each in [base, *others]}) == 1 + len(others)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 import numpy as np
 
 from segtune.data.checks.scan import SampleStats
+from segtune.data.file_formats import LOSSY
 from segtune.data.labels import Colour, Foreground, Value, brightness, colour_of, grey_of, is_background, number_of
 from segtune.data.sources.base import Problem
 from segtune.errors import some
@@ -18,7 +19,6 @@ _MOST_LISTED = 8
 _VOID = 255
 # The brightest values of blurred masks of one object, in 8 and 16 bits.
 _WHITES = (*range(250, 256), *range(65000, 65536))
-_LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 
 
 def value_problems(seen: Sequence[SampleStats], foreground: Foreground) -> list[Problem]:
@@ -208,7 +208,7 @@ def _strays(seen: Sequence[SampleStats], others: Counts) -> str:
 
 def _has_edges(seen: Sequence[SampleStats]) -> bool:
     """Return whether the values between the darkest and the brightest lie on slopes, as in blurred or JPEG masks."""
-    lossy = [one for one in seen if len(one.values) > 2 and one.pair.mask.suffix.lower() in _LOSSY]
+    lossy = [one for one in seen if len(one.values) > 2 and one.pair.mask.suffix.lower() in LOSSY]
     if sum(one.edge_values for one in seen) > sum(one.area_values for one in seen):
         return True
     return 2 * sum(one.area_values for one in lossy) < sum(len(one.values) - 2 for one in lossy)

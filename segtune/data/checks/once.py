@@ -25,7 +25,7 @@ from segtune.version import __version__
 
 #: To be raised when a check finds something else than before.
 _FORMAT = 1
-_LIBRARIES = ("pillow", "opencv-python-headless", "numpy")
+_LIBRARIES = ("pillow", "pillow-heif", "opencv-python-headless", "numpy")
 #: How many checks are kept.
 _MOST = 100
 
@@ -63,7 +63,7 @@ def _place(splits: Mapping[str, Sequence[Pair]], foreground: Foreground, max_val
             if type(pair) is not Pair or not pair.stamp:  # another kind may read more than two files
                 return None
             places = os.path.abspath(pair.photo), os.path.abspath(pair.mask)
-            files.setdefault(split, []).append([pair.name, *places, pair.stamp])
+            files.setdefault(split, []).append([pair.name, *places, pair.stamp, pair.channel])
     try:
         facts_of_all = {
             "format": _FORMAT,

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segtune.data.checks.grey_edges import areas_and_edges
-from segtune.data.images import ImageError, read_photo
+from segtune.data.images import ImageError, read_mask, read_photo
 from segtune.data.labels import Foreground, Mask, Value
 from segtune.data.orientation import SIDEWAYS, size_mismatch
 from segtune.data.record import with_checksums
@@ -209,11 +210,14 @@ def _is_grey_copy(photo: NDArray[np.uint8], mask: Mask) -> bool:
 
 
 def _is_copy(photo: NDArray[np.uint8], path: Path, max_value: int | None) -> bool:
-    """Return whether the file of a mask shows the photo, up to JPEG artefacts."""
+    """Return whether the file of a mask shows the photo, up to JPEG artefacts, and all of it: it is no cut-out."""
     try:
         other = read_photo(path, max_value)
     except ImageError:
         return False
+    with suppress(ImageError):  # it has no alpha
+        if np.ptp(read_mask(path, "alpha").array):
+            return False
     return other.shape == photo.shape and bool(cv2.absdiff(photo, other).mean() < _CLOSE)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from segtune.config.types import MaskChannel
 from segtune.data.decoding import Enough
 from segtune.data.images import LoadedMask, Photo, load_mask, load_photo
 from segtune.data.labels import Mask
@@ -17,7 +18,7 @@ class Pair:
     """A photo and its mask; `name` is their common file stem. Their methods hide the file format.
 
     `checksums` are those of the contents, once these have been read, and `stamp` is what the disk said of the files
-    before: see `segtune.data.record`.
+    before: see `segtune.data.record`. `channel` is that of the mask's file which counts: see `load_mask`.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Pair:
     mask: Path
     checksums: str = field(default="", compare=False, repr=False)
     stamp: str = field(default="", compare=False, repr=False)
+    channel: MaskChannel = "all"
 
     def load_photo(self, enough: Enough | None = None) -> Photo:
         """Return the photo with all its bits, and what its file says of it.
@@ -42,7 +44,7 @@ class Pair:
         Raises:
             ImageError: The file is missing, damaged or not a mask.
         """
-        return load_mask(self.mask)
+        return load_mask(self.mask, self.channel)
 
     def read_photo(self, max_value: int | None = None) -> NDArray[np.uint8]:
         """Return the photo as RGB of 8 bits, (H, W, 3); `max_value` is white in 16 bits, None for 65535."""

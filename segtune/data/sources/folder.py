@@ -2,32 +2,16 @@
 
 import os
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 
-from segtune.data.images import EXTENSIONS
+from segtune.data.file_formats import EXTENSIONS
 from segtune.data.sources.base import Pair, Problem
 from segtune.data.sources.mask_names import photo_of, shared_pattern
+from segtune.data.unread_files import Unread, is_junk, unread_by_stem
 from segtune.errors import UserError, some
 from segtune.runtime.paths import find_data_folder
 
-# Formats of images that are not read, to say so.
-_UNREAD = (
-    ".heic",
-    ".heif",
-    ".avif",
-    ".jxl",
-    ".jp2",
-    ".gif",
-    ".dng",
-    ".cr2",
-    ".cr3",
-    ".nef",
-    ".arw",
-    ".npy",
-    ".dcm",
-    ".nii",
-)
-_JUNK = frozenset({"thumbs.db", "desktop.ini"})
 # Names of the two folders in other data sets, to suggest which one to rename.
 _ALIASES = {
     "images": ("image", "imgs", "img", "photos", "pictures", "jpegimages"),
@@ -54,6 +38,7 @@ def find_pairs(root: Path, mask_name: str | None = None) -> tuple[list[Pair], li
     stems, strange = list(masks), [path for mask, path in masks.items() if photo_of(mask, mask_name) is None]
     masks = {photo: path for mask, path in masks.items() if (photo := photo_of(mask, mask_name)) is not None}
     problems += [Problem("error", _where(path), f"data.mask_name={mask_name} does not fit it") for path in strange]
+    unread = {part: unread_by_stem(sorted(os.listdir(root / part))) for part in ("images", "masks")}
     if not photos.keys() & masks.keys():
         if (pattern := shared_pattern(photos, stems)) not in (None, mask_name):
             value = "null" if pattern == "*" else f"'{pattern}'"
@@ -66,13 +51,13 @@ def find_pairs(root: Path, mask_name: str | None = None) -> tuple[list[Pair], li
             f"No photo in {root} has a mask: images/ contains {_contents(root / 'images')}; masks/ contains "
             f"{_contents(root / 'masks')}. Photo and mask must have the same name up to the extension, directly "
             "in these folders, such as images/a.jpg and masks/a.png. "
-            f"Extensions: {' '.join(sorted(EXTENSIONS))}."
+            f"Extensions: {' '.join(sorted(EXTENSIONS))}.{_advice(unread)}"
         )
     for name in sorted(photos.keys() - masks.keys()):
-        text = f"photo without mask: {_missing(root / 'masks', (mask_name or '*').replace('*', name))}"
+        text = f"photo without mask: {_missing('masks', (mask_name or '*').replace('*', name), unread)}"
         problems.append(Problem("error", _where(photos[name]), text))
     for name in sorted(masks.keys() - photos.keys()):
-        text = f"mask without photo: {_missing(root / 'images', name)}"
+        text = f"mask without photo: {_missing('images', name, unread)}"
         problems.append(Problem("error", _where(masks[name]), text))
     pairs = [Pair(name, photos[name], masks[name]) for name in sorted(photos.keys() & masks.keys())]
     return pairs, problems
@@ -88,13 +73,17 @@ def look_for_folders(root: Path) -> None:
         _folder(root, name)
 
 
-def _missing(folder: Path, name: str) -> str:
-    """Return which file a folder lacks; it may have one of another format, such as HEIC."""
-    for suffix in _UNREAD:
-        for path in (folder / f"{name}{suffix}", folder / f"{name}{suffix.upper()}"):
-            if path.is_file():
-                return f"{_where(path)} is of a format that is not read; convert it to JPEG, PNG or TIFF"
-    return f"no {folder.name}/{name}.*"
+def _missing(folder: str, name: str, unread: Mapping[str, Mapping[str, Unread]]) -> str:
+    """Return which file a folder lacks; it may have one that is not read, such as a PDF document."""
+    if file := unread[folder].get(name):
+        return f"{folder}/{file.name} is {file.text}"
+    return f"no {folder}/{name}.*"
+
+
+def _advice(unread: Mapping[str, Mapping[str, Unread]]) -> str:
+    """Return sentences on files that are not read: on one of each kind."""
+    kinds = {file.text: f"{folder}/{file.name}" for folder, files in unread.items() for file in files.values()}
+    return "".join(f" {name} is {text}." for text, name in kinds.items())
 
 
 def _folder(root: Path, name: str) -> Path:
@@ -151,7 +140,7 @@ def _visible(folder: Path) -> list[Path]:
         paths = sorted(folder.iterdir())
     except OSError as error:
         raise UserError(f"The folder {folder} cannot be read: {error.strerror or error}.") from error
-    return [path for path in paths if not path.name.startswith(".") and path.name.lower() not in _JUNK]
+    return [path for path in paths if not is_junk(path.name)]
 
 
 def _contents(folder: Path) -> str:

@@ -68,7 +68,7 @@ def test_unreadable_files_are_all_listed(folder: Folder) -> None:
     found = problems(train=pairs)
     assert found[:2] == [
         "error: images/a.png: unreadable: the file is empty",
-        "error: masks/a.png: unreadable: not a JPEG, PNG, BMP, TIFF or WebP image, or damaged",
+        "error: masks/a.png: unreadable: a text that begins with 'junk', not an image",
     ]
     assert found[2].startswith("error: images/b.png: unreadable: ")
     assert len(found) == 3

@@ -98,7 +98,15 @@ def test_a_change_of_one_file_is_noticed(root: Path, checks: list[int], change, 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"foreground": "nonzero"}, {"invert": True}, {"max_value": 4095}, {"limit": 3}, {"seed": 1}]
+    "changes",
+    [
+        {"foreground": "nonzero"},
+        {"invert": True},
+        {"mask_channel": "red"},
+        {"max_value": 4095},
+        {"limit": 3},
+        {"seed": 1},
+    ],
 )
 def test_settings_that_decide_what_is_found_are_part_of_it(root: Path, checks: list[int], changes: dict) -> None:
     checked(root)

@@ -1,5 +1,6 @@
 """A pair reads its files; a problem is one line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ def test_a_pair_reads_its_files(tmp_path: Path) -> None:
     Image.fromarray(labels).save(pair.mask)
     assert np.array_equal(pair.read_photo(), image)
     assert np.array_equal(pair.read_mask().array, labels)
+    Image.fromarray(image).save(pair.mask)
+    assert np.array_equal(replace(pair, channel="green").read_mask().array, image[..., 1])
     pair.mask.unlink()
     with pytest.raises(ImageError, match=r"mask\.png: cannot be read"):
         pair.read_mask()

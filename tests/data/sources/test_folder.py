@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from segtune.data.file_formats import EXTENSIONS
 from segtune.data.sources.base import Pair
 from segtune.data.sources.folder import find_pairs
 from segtune.errors import UserError
@@ -24,6 +25,7 @@ def error(call: object, *args: object, **named: object) -> str:
 def test_pairs_are_sorted_and_junk_is_passed_over(tmp_path: Path) -> None:
     touch(tmp_path, "images/b.JPG", "images/a.1.png", "masks/a.1.tif", "masks/b.png")
     touch(tmp_path, "images/.DS_Store", "images/._b.JPG", "masks/Thumbs.db", "masks/desktop.ini")
+    touch(tmp_path, "images/@eaDir/b.JPG/SYNOPHOTO_THUMB_XL.jpg", "images/b.JPG:Zone.Identifier", "__MACOSX/x.jpg")
     pairs, problems = find_pairs(tmp_path)
     assert pairs == [
         Pair("a.1", tmp_path / "images/a.1.png", tmp_path / "masks/a.1.tif"),
@@ -51,12 +53,33 @@ def test_every_kind_of_problem_is_listed(tmp_path: Path) -> None:
 
 
 def test_a_partner_of_a_format_that_is_not_read_is_named(tmp_path: Path) -> None:
-    touch(tmp_path, "images/a.jpg", "masks/a.png", "images/b.HEIC", "masks/b.png", "images/c.jpg", "masks/c.npy")
-    convert = "is of a format that is not read; convert it to JPEG, PNG or TIFF"
-    assert [str(problem) for problem in find_pairs(tmp_path)[1]][-2:] == [
-        f"error: images/c.jpg: photo without mask: masks/c.npy {convert}",
-        f"error: masks/b.png: mask without photo: images/b.HEIC {convert}",
+    touch(tmp_path, "images/a.jpg", "masks/a.png", "images/b.JXL", "masks/b.png", "images/c.jpg", "masks/c.nii.gz")
+    touch(tmp_path, "images/.d.jpg.icloud", "masks/d.png")
+    assert [str(problem) for problem in find_pairs(tmp_path)[1]][-3:] == [
+        "error: images/c.jpg: photo without mask: masks/c.nii.gz is a NIfTI volume, which is not read; save its "
+        "slices, photos in 8 or 16 bits, as in `numpy.save('FILE.npy', nibabel.load('FILE.nii.gz').dataobj[:, :, 0])`",
+        "error: masks/b.png: mask without photo: images/b.JXL is a JPEG XL image, which is not read; convert it: "
+        "`djxl FILE.jxl FILE.png` (libjxl)",
+        "error: masks/d.png: mask without photo: images/.d.jpg.icloud is a placeholder of iCloud for a file that is "
+        "not on this disk; download it in the Finder",
     ]
+
+
+def test_folders_of_files_that_are_not_read_say_what_to_do(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.dcm", "images/b.dcm", "masks/a.nrrd", "masks/notes.txt")
+    said = error(find_pairs, tmp_path)
+    assert said.count("a DICOM file, which is not read") == 1
+    assert " images/b.dcm is a DICOM file" in said
+    assert " masks/a.nrrd is a volume (NRRD or MetaImage), which is not read; " in said
+
+
+def test_every_format_that_is_read_makes_a_pair(tmp_path: Path) -> None:
+    endings = sorted(EXTENSIONS)
+    touch(tmp_path, *(f"images/{number}{ending}" for number, ending in enumerate(endings)))
+    touch(tmp_path, *(f"masks/{number}{ending.upper()}" for number, ending in enumerate(reversed(endings))))
+    pairs, problems = find_pairs(tmp_path)
+    assert len(pairs) == len(endings)
+    assert problems == []
 
 
 def test_missing_folders_name_what_is_there(tmp_path: Path) -> None:
@@ -83,7 +106,8 @@ def test_no_pair_at_all_shows_both_folders(tmp_path: Path) -> None:
         f"No photo in {tmp_path} has a mask: images/ contains p0.jpg, p1.jpg, p2.jpg, p3.jpg, p4.jpg and 2 more; "
         "masks/ contains q0.png. Photo and mask must have the same name up to the extension, directly in "
         "these folders, "
-        "such as images/a.jpg and masks/a.png. Extensions: .bmp .jpeg .jpg .png .tif .tiff .webp."
+        "such as images/a.jpg and masks/a.png. Extensions: .avif .bmp .gif .heic .heif .hif .j2k .jfif .jp2 .jpe .jpeg "
+        ".jpg .npy .png .tif .tiff .webp."
     )
 
 
