@@ -18,6 +18,7 @@ def load(
     overlap: float = 0.25,
     flips: bool = False,
     scales: tuple[float, ...] | list[float] = (1.0,),
+    clean: dict[str, float | bool] | None = None,
     device: str = "auto",
     precision: "Precision" = "auto",
 ) -> "Predictor":
@@ -39,6 +40,8 @@ def load(
         overlap: Fraction of a window that its neighbour covers too, 0 to 0.5.
         flips: Test-time augmentation: average over the image and its mirror image.
         scales: Test-time augmentation: average over these multiples of the input size.
+        clean: What is corrected in masks, such as {"min_area": 400, "fill_holes": True, "largest": True}; see
+            docs/predict.md.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`; `auto` is the fastest on the device.
 
@@ -55,6 +58,7 @@ def load(
         overlap=overlap,
         flips=flips,
         scales=scales,
+        clean=clean,
         device=device,
         precision=precision,
     )

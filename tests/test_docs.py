@@ -299,6 +299,10 @@ SEGTUNE: dict[str, Run] = {
     "cache": Run(),
     "cache clear=true days=30": Run(),
     "predict checkpoint=runs/NAME/checkpoints/best.pt input=photos output=predictions": Run(),
+    "predict checkpoint=runs/NAME/checkpoints/best.pt input=photos clean.fill_holes=true clean.min_area=200": Run(
+        "overwrite=true"
+    ),
+    "predict checkpoint=runs/NAME/checkpoints/best.pt input=photos format=labelme category=skin": Run("overwrite=true"),
     "export checkpoint=runs/NAME/checkpoints/best.pt": Run(),
     "export checkpoint=runs/NAME/checkpoints/best.pt format=torch": Run(),
     "export": Run("--help"),
@@ -313,7 +317,7 @@ LEAVES = {
     "check": ("runs/*_check/*.png",),
     "probe": ("runs/*_probe_*/probe.csv",),
     "report": ("multirun/DATE_TIME/report.html",),
-    "predict": ("predictions/masks/**/*.png",),
+    "predict": ("predictions/masks/**/*.png", "predictions/labelme/**/*.json"),
     "export": ("**/*.onnx", "**/*.pt2"),
 }
 HELP = re.compile("--help|--hydra-help|--cfg")

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from segtune.config.data_settings import PORTRAITS_ROOT, DataSettings
 from segtune.config.foreground_rule import ForegroundRule
+from segtune.config.output_settings import CleanSettings, Formats, PolygonSettings
 from segtune.config.parse import parse
 from segtune.config.schema import RunSettings, Settings
 from segtune.config.training_settings import DeviceSettings, TrainSettings
@@ -126,14 +127,16 @@ class EvaluationDataSettings:
 class EvaluateSettings:
     """Everything `evaluate` needs; None means: as in training.
 
-    Two checkpoints are compared. `tolerance` is that of the boundary F-score in pixels, `resamples` the number of
-    bootstrap resamples. With `tune` the validation images are predicted too, to choose a threshold.
+    Two checkpoints are compared. `clean` corrects the masks that are scored. `tolerance` is that of the boundary
+    F-score in pixels, `resamples` the number of bootstrap resamples. With `tune` the validation images are predicted
+    too, to choose a threshold.
     """
 
     checkpoint: Annotated[str | list[str], AfterValidator(_one_or_two)]
     data: EvaluationDataSettings
     train: GroupTrain
     tta: TTASettings = field(default_factory=TTASettings)
+    clean: CleanSettings = field(default_factory=CleanSettings)
     tolerance: Annotated[float, Field(ge=0, le=1000)] = 2.0
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
     tune: bool = True
@@ -145,15 +148,17 @@ class EvaluateSettings:
 class PredictSettings:
     """Everything `predict` needs.
 
-    `input` is a file, a folder, a pattern, a video, or `camera:N`; `frames` limits the frames of a video or camera,
-    None for all. `image_size` None is the validation size of the training run. `tile` is the side of the window for
-    sliding-window inference at the image's own size, None to resize the whole image to `image_size`; `overlap` is the
-    fraction of a window that its neighbour covers too. `max_value` is the value that is white in photos of 16 bits,
-    None as in training.
+    `input` is a file, a folder, a pattern, a list of these as a text file, or several of all that; or a video, or
+    `camera:N`, whose frames `frames` limits, None for all. `image_size` None is the validation size of the training
+    run. `tile` is the side of the window for sliding-window inference at the image's own size, None to resize the whole
+    image to `image_size`; `overlap` is the fraction of a window that its neighbour covers too. `max_value` is the value
+    that is white in photos of 16 bits, None as in training. `clean` corrects masks. `format` is what they are written
+    as, beside images of them (`masks`; None: if `format` says so); `category` is what the objects are called, None as
+    in training.
     """
 
     checkpoint: str
-    input: str
+    input: str | Annotated[list[str], Field(min_length=1)]
     train: GroupTrain
     output: str = "predictions"
     image_size: Size | None = None
@@ -161,11 +166,23 @@ class PredictSettings:
     overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.25
     max_value: MaxValue | None = None
     tta: TTASettings = field(default_factory=TTASettings)
-    masks: bool = True
+    clean: CleanSettings = field(default_factory=CleanSettings)
+    format: Formats = "masks"
+    category: Annotated[str, Field(min_length=1)] | None = None
+    polygons: PolygonSettings = field(default_factory=PolygonSettings)
+    masks: bool | None = None
     probabilities: bool = False
     overlays: bool = True
     overwrite: bool = False
     frames: Count | None = None
+
+    @property
+    def formats(self) -> list[str]:
+        """What masks are written as, each once; "masks" for images of them."""
+        given: list[str] = [self.format] if isinstance(self.format, str) else list(self.format)
+        if self.masks is not None:
+            given = ["masks"] * self.masks + [each for each in given if each != "masks"]
+        return list(dict.fromkeys(given))
 
 
 @dataclass(frozen=True, config=STRICT)

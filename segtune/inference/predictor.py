@@ -1,6 +1,7 @@
 """The predictor: a trained model that maps an image of any size to a mask of the same size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtune.config.command_settings import PredictSettings
+from segtune.config.output_settings import OBJECT, CleanSettings, category_of
 from segtune.config.parse import parse
 from segtune.data.transforms import build_transform
 from segtune.errors import FailedError, UserError
+from segtune.inference.cleaning import cleaned
 from segtune.inference.sliding_window import GRID, predict_tiled
 from segtune.inference.tta import Network, with_tta
 from segtune.metrics.overlap import logit_of
@@ -27,7 +30,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class Prediction(NamedTuple):
-    """The predicted foreground: `mask` (H, W), bool, and `probability` (H, W), float32, 0 to 1."""
+    """The predicted foreground: `mask` (H, W), bool, and `probability` (H, W), float32, 0 to 1, before a clean-up."""
 
     mask: NDArray[np.bool_]
     probability: NDArray[np.float32]
@@ -43,6 +46,8 @@ class Predictor:
         tile: Side of the tiles in which an image is predicted at its own size; None for whole images at `size`.
         overlap: Least fraction of a tile that its neighbour also covers.
         max_value: The value that is white in photos of 16 bits, for `read_photo`; None for 65535.
+        clean: What is corrected in masks.
+        category: What the object is called, as in training.
     """
 
     def __init__(
@@ -55,9 +60,12 @@ class Predictor:
         tile: int | None = None,
         overlap: float = 0.25,
         max_value: int | None = None,
+        clean: CleanSettings | None = None,
+        category: str = OBJECT,
     ) -> None:
         self.network, self.size, self.threshold, self.compute = network, size, threshold, compute
         self.tile, self.overlap, self.max_value = tile, overlap, max_value
+        self.clean, self.category = clean or CleanSettings(), category
         self._resized = build_transform(size, None, {})
         self._threshold_logit = logit_of(threshold)
 
@@ -74,7 +82,10 @@ class Predictor:
             FailedError: The model returns NaN or infinity.
         """
         _check(image, self.max_value)
-        image = np.ascontiguousarray(image)
+        mask, probability = self._predict(np.ascontiguousarray(image))
+        return Prediction(cleaned(mask, self.clean), probability)
+
+    def _predict(self, image: NDArray[np.uint8]) -> Prediction:
         try:
             if self.tile is None:
                 return self._prediction(self._logits(self._resized(image=image)["image"]), image.shape[:2])
@@ -121,6 +132,7 @@ def load(
     overlap: float = 0.25,
     flips: bool = False,
     scales: Sequence[float] = (1.0,),
+    clean: Mapping[str, Any] | None = None,
     device: str = "auto",
     precision: Precision = "auto",
 ) -> Predictor:
@@ -132,6 +144,7 @@ def load(
         "tile": tile,
         "overlap": overlap,
         "tta": {"flips": flips, "scales": list(scales)},
+        "clean": dict(clean or {}),
         "train": {"threshold": threshold, "device": device, "precision": precision},
     }
     return load_as(parse(PredictSettings, plain))
@@ -151,26 +164,37 @@ def load_as(settings: PredictSettings) -> Predictor:
     path = expanded(settings.checkpoint, "checkpoint")
     compute = resolve_device(settings.train)
     exported = path.suffix.lower() == ".onnx"
-    network, size, threshold, max_value = _exported(path) if exported else _trained(path, compute)
+    network, size, threshold, data = _exported(path) if exported else _trained(path, compute)
     if settings.image_size is not None:
         side = settings.image_size
         size = (side, side) if isinstance(side, int) else (side[0], side[1])
     if settings.train.threshold is not None:
         threshold = settings.train.threshold
     network = with_tta(network, flips=settings.tta.flips, scales=settings.tta.scales)
-    max_value = max_value if settings.max_value is None else settings.max_value
     return Predictor(
-        network, size, threshold, compute, tile=settings.tile, overlap=settings.overlap, max_value=max_value
+        network,
+        size,
+        threshold,
+        compute,
+        tile=settings.tile,
+        overlap=settings.overlap,
+        max_value=data.get("max_value") if settings.max_value is None else settings.max_value,
+        clean=settings.clean,
+        category=settings.category or category_of(data),
     )
 
 
-def _trained(path: Path, compute: Device) -> tuple[Network, tuple[int, int], float, int | None]:
+# A network, its input size and threshold, and the settings of data that it was trained on.
+_Loaded = tuple[Network, tuple[int, int], float, Mapping[str, Any]]
+
+
+def _trained(path: Path, compute: Device) -> _Loaded:
     checkpoint = Checkpoint.load(path)
     model, trained = compute.place(checkpoint.rebuild().model).eval(), checkpoint.settings
-    return model, trained.data.evaluation_size, trained.train.threshold, trained.data.max_value
+    return model, trained.data.evaluation_size, trained.train.threshold, asdict(trained.data)
 
 
-def _exported(path: Path) -> tuple[Network, tuple[int, int], float, int | None]:
+def _exported(path: Path) -> _Loaded:
     from segtune.inference.onnx_model import load_onnx  # needs the optional packages of segtune[export]
 
     network, facts = load_onnx(path)
@@ -181,8 +205,8 @@ def _exported(path: Path) -> tuple[Network, tuple[int, int], float, int | None]:
         return torch.logit(probability.where(probability.isfinite(), torch.nan), eps=1e-7)  # eps would hide infinity
 
     height, width = facts["size"]
-    max_value = facts["settings"].get("data", {}).get("max_value")  # files of earlier versions have none
-    return logits, (int(height), int(width)), float(facts["threshold"]), max_value
+    data = facts["settings"].get("data", {})  # files of earlier versions have none, or not all
+    return logits, (int(height), int(width)), float(facts["threshold"]), data
 
 
 def _check(image: Any, max_value: int | None) -> None:

@@ -1,17 +1,20 @@
 """The command predict, with a real checkpoint: what it finds, writes, refuses and leaves."""
 
 import io
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+import yaml
+from PIL import Image, ImageDraw
 
 from segtune.__main__ import main
 from segtune.commands import predict
@@ -70,7 +73,13 @@ def red(monkeypatch: pytest.MonkeyPatch) -> None:
     def network(images: torch.Tensor) -> torch.Tensor:
         return torch.logit(images[:, :1].float() / 255, eps=1e-6)
 
-    monkeypatch.setattr(predict, "load_as", lambda s: predictor.Predictor(network, (32, 32), 0.5, CPU, tile=s.tile))
+    def load_as(settings: PredictSettings) -> predictor.Predictor:
+        category = settings.category or "object"
+        return predictor.Predictor(
+            network, (32, 32), 0.5, CPU, tile=settings.tile, clean=settings.clean, category=category
+        )
+
+    monkeypatch.setattr(predict, "load_as", load_as)
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str, home: Path | None = None) -> tuple[int, str, str]:
@@ -406,6 +415,16 @@ def test_own_results_are_no_input(place: Path, red: None, capsys: pytest.Capture
             "tile=256 predicts an image at its own size, image_size=128 at a fixed one: set only one of them.",
         ),
         (("input=a.png", "tile=9"), "One setting is wrong:\n  tile: got 9; expected: greater than or equal to 128."),
+        (("format=voc", "input=a.png"), "One setting is wrong:\n  format: got 'voc'; expected: 'masks', 'coco', "),
+        (
+            ("input=broken.mp4", "format=[masks,coco]"),
+            "format=coco is for images, but input=broken.mp4 is a video or a camera.",
+        ),
+        (
+            ("input=[a.png,broken.mp4]",),
+            "input: broken.mp4 is a video or a camera, which is predicted alone: input=broken.mp4",
+        ),
+        (("input=[a.png,nowhere]",), "input=nowhere: no such file or folder. Expected a photo, a folder, "),
         (("input=broken.mp4",), "broken.mp4: cannot be opened as a video; it is damaged, or OpenCV has no decoder "),
         ((), "input is required. Set input=…"),
     ],
@@ -553,3 +572,175 @@ def test_ctrl_c_keeps_what_was_written(
         film = cv2.VideoCapture(str(place / "predictions" / "overlays" / f"{name}.mp4"))
         assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     assert not [name for name in files(place / "predictions") if "partial" in name]
+
+
+SQUARES = {"skin": (slice(4, 28), slice(6, 34)), "speck": (slice(30, 36), slice(50, 56))}
+
+
+def squares(hole: bool = False) -> np.ndarray:
+    """Red squares on blue, (40, 60): one of 24 x 28 pixels, perhaps with a hole, one of 6 x 6."""
+    picture = np.full((40, 60, 3), (0, 0, 200), np.uint8)
+    for place in SQUARES.values():
+        picture[place] = (255, 0, 0)
+    if hole:
+        picture[12:18, 14:22] = (0, 0, 200)
+    return picture
+
+
+def masks_of(labelme: Path) -> np.ndarray:
+    """Return the mask of a file, as labelme draws it."""
+    data = json.loads(labelme.read_text(encoding="utf-8"))
+    assert Image.open(labelme.parent / data["imagePath"])
+    canvas = Image.new("L", (data["imageWidth"], data["imageHeight"]))
+    for shape in data["shapes"]:
+        ImageDraw.Draw(canvas).polygon([tuple(point) for point in shape["points"]], fill=1, outline=1)
+    return np.asarray(canvas) > 0
+
+
+def test_predictions_as_annotations_of_every_tool(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    save(place / "in" / "a.png", squares(hole=True))
+    save(place / "in" / "tief" / "b.png", np.full((20, 30, 3), (0, 0, 200), np.uint8))
+    formats = "format=[masks,coco,labelme,yolo,cvat]"
+    code, _, err = call(capsys, "input=in", formats, "overlays=false", "category=skin", "tile=128")
+    assert (code, err) == (0, "")
+    images = ["images/a.png", "images/tief/b.png"]
+    assert files(place / "predictions") == sorted(
+        [
+            *("masks/a.png", "masks/tief/b.png", "labelme/a.json", "labelme/tief/b.json"),
+            *("labelme/a.png", "labelme/tief/b.png"),
+            *("yolo/data.yaml", "yolo/labels/a.txt", "yolo/labels/tief/b.txt"),
+            *("coco/annotations.json", "cvat/annotations.xml"),
+            *(f"{tool}/{image}" for tool in ("coco", "yolo", "cvat") for image in images),
+        ]
+    )
+    mask = np.array(Image.open(place / "predictions" / "masks" / "a.png")) > 0
+    assert mask.sum() == 24 * 28 + 36 - 48
+    assert np.array_equal(masks_of(place / "predictions" / "labelme" / "a.json"), mask)
+    coco = json.loads((place / "predictions" / "coco" / "annotations.json").read_text(encoding="utf-8"))
+    assert [each["file_name"] for each in coco["images"]] == ["a.png", "tief/b.png"]
+    assert sorted(each["area"] for each in coco["annotations"]) == [36, 24 * 28 - 48]
+    assert all(0.99 < each["score"] <= 1 for each in coco["annotations"])
+    for tool in ("coco", "yolo", "cvat"):
+        link = place / "predictions" / tool / "images" / "a.png"
+        assert link.read_bytes() == (place / "in" / "a.png").read_bytes()
+    assert (place / "predictions" / "yolo" / "labels" / "tief" / "b.txt").read_text() == ""
+    named = {
+        "coco": coco["categories"][0]["name"],
+        "labelme": json.loads((place / "predictions/labelme/a.json").read_text())["shapes"][0]["label"],
+        "yolo": yaml.safe_load((place / "predictions/yolo/data.yaml").read_text())["names"][0],
+        "cvat": ET.parse(place / "predictions/cvat/annotations.xml").findtext("meta/task/labels/label/name"),
+    }
+    assert set(named.values()) == {"skin"}
+
+
+def test_a_format_alone_writes_no_images_of_masks(place: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The object is called as in training, which here does not say."""
+    shutil.copytree(home / "photos" / "images", place / "in")
+    code, _, err = call(capsys, "input=in/d3.png", "format=labelme", "overlays=false", home=home)
+    assert (code, err) == (0, "")
+    assert files(place / "predictions") == ["labelme/d3.json", "labelme/d3.png"]
+    data = json.loads((place / "predictions" / "labelme" / "d3.json").read_text(encoding="utf-8"))
+    assert {shape["label"] for shape in data["shapes"]} <= {"object"}
+
+
+def test_corrected_masks_are_written_everywhere(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    save(place / "a.png", squares(hole=True))
+    expected = {
+        "clean.min_area=37": 24 * 28 - 48,
+        "clean.min_area=0.01": 24 * 28 - 48 + 36,  # 24 of 2,400 pixels
+        "clean.largest=true": 24 * 28 - 48,
+        "clean.fill_holes=true": 24 * 28 + 36,
+        "clean.fill_holes=48": 24 * 28 + 36 - 48,
+    }
+    for setting, pixels in expected.items():
+        more = ("input=a.png", "format=[masks,labelme]", "overlays=false", "tile=128", "overwrite=true")
+        assert call(capsys, *more, setting)[0] == 0
+        mask = np.array(Image.open(place / "predictions" / "masks" / "a.png")) > 0
+        assert mask.sum() == pixels, setting
+        assert np.array_equal(masks_of(place / "predictions" / "labelme" / "a.json"), mask)
+
+
+def test_annotations_are_of_the_photo_as_displayed(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (place / "in").mkdir()
+    turned = Image.fromarray(squares()).transpose(Image.Transpose.ROTATE_90)
+    turned.save(place / "in" / "turned.png", exif=exif)
+    save(place / "in" / "upright.png", squares())
+    code, out, _ = call(capsys, "input=in", "format=[labelme,coco]", "overlays=false", "tile=128")
+    assert code == 0
+    assert out.splitlines()[-1] == (
+        "1 photo is turned by its EXIF orientation (turned.png). Annotations are of the photo as displayed, as "
+        "labelme, CVAT and Ultralytics have it; a tool that ignores the orientation shows them turned."
+    )
+    folder = place / "predictions" / "labelme"
+    assert np.array_equal(masks_of(folder / "turned.json"), squares()[..., 0] > 0)
+    coco = json.loads((place / "predictions" / "coco" / "annotations.json").read_text(encoding="utf-8"))
+    assert {(each["height"], each["width"]) for each in coco["images"]} == {(40, 60)}
+
+
+def test_one_file_of_all_images_holds_those_that_are_done(
+    place: Path, red: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        save(place / "in" / f"{name}.png", squares())
+    (place / "in" / "b.png").write_text("no image")
+    file, original, seen = place / "predictions" / "coco" / "annotations.json", predictor.Predictor.predict, []
+
+    def interrupted(self: predictor.Predictor, image: np.ndarray) -> predictor.Prediction:
+        seen.append(image)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return original(self, image)
+
+    def names() -> list[str]:
+        return [each["file_name"] for each in json.loads(file.read_text(encoding="utf-8"))["images"]]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predictor.Predictor, "predict", interrupted)
+        code, _, err = call(capsys, "input=in", "format=coco", "overlays=false")
+    assert (code, err) == (130, "Stopped after 2 of 4 images; finished results are in predictions.")
+    assert names() == ["a.png", "c.png"]
+    code, _, err = call(capsys, "input=in", "format=coco", "overlays=false")
+    assert code == 2
+    assert err.startswith(
+        f"segtune predict: 1 results exist already, such as {Path('predictions/coco/annotations.json')}"
+    )
+    code, _, err = call(capsys, "input=in", "format=coco", "overlays=false", "overwrite=true")
+    assert (code, err) == (1, "segtune predict: 1 of 4 images could not be read: b.png.")
+    assert names() == ["a.png", "c.png", "d.png"]
+    assert not [name for name in files(place / "predictions") if "partial" in name]
+
+
+def test_a_shared_file_that_cannot_be_written_is_said(
+    place: Path, red: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(place / "a.png", squares())
+    (place / "predictions" / "coco" / "annotations.json").mkdir(parents=True)
+    code, out, err = call(capsys, "input=a.png", "format=[masks,coco]", "overlays=false")
+    assert code == 1
+    assert err.startswith(f"segtune predict: Cannot write {Path('predictions/coco/annotations.json')}: ")
+    assert "1 image in predictions: " in out
+    assert (place / "predictions" / "masks" / "a.png").is_file()
+
+
+def test_several_inputs_and_a_list(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("mon/a.png", "mon/b.png", "tue/a.png", "tue/c.png", "tue/d.png"):
+        save(place / name)
+    code, _, err = call(capsys, "input=[mon/a.png,tue,'tue/*.png']", "overlays=false")
+    assert (code, err) == (0, "")
+    assert files(place / "predictions" / "masks") == ["mon/a.png", "tue/a.png", "tue/c.png", "tue/d.png"]
+    (place / "list.txt").write_text("mon/b.png\ntue/c.png\n", encoding="utf-8")
+    code, out, err = call(capsys, "input=list.txt", "overlays=false", "output=two")
+    assert (code, err) == (0, "")
+    assert out.startswith("2 images; ")
+    assert files(place / "two" / "masks") == ["b.png", "c.png"]
+
+
+def test_links_to_photos_are_no_input(place: Path, red: None, capsys: pytest.CaptureFixture[str]) -> None:
+    save(place / "a.png")
+    for _ in range(2):
+        more = ("format=[coco,yolo,cvat,labelme]", "overlays=false", "output=.", "overwrite=true")
+        code, out, err = call(capsys, "input=.", *more)
+        assert (code, err) == (0, "")
+        assert "\n1 image in " in out

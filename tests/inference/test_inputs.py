@@ -8,7 +8,7 @@ import pytest
 
 from segtune.data.file_formats import EXTENSIONS
 from segtune.errors import UserError
-from segtune.inference.inputs import find_images, find_video, left_out, unique_names
+from segtune.inference.inputs import Source, find_images, find_video, left_out, unique_names
 
 
 def test_loops_of_links_end(tmp_path: Path) -> None:
@@ -156,3 +156,85 @@ def test_what_is_no_file_is_named_or_left_to_the_reader(tmp_path: Path) -> None:
         assert str(caught.value) == f"input={tmp_path / name}: it is {kind}, not a file."
     for text in (str(tmp_path), f"{tmp_path}/*.png"):  # which says what is wrong with each
         assert [source.name for source in find_images(text)] == ["link", "pipe"]
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_several_inputs_name_each_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "one.jpg", "photos/b.png", "photos/x/a.jpg", "more/c.png", "more/d.jpg", "more/e.txt")
+    found = find_images(["one.jpg", "photos", "more/*.png", "photos/x/a.jpg", "./more/../photos"])
+    assert [str(source.path) for source in found] == ["one.jpg", "photos/b.png", "photos/x/a.jpg", "more/c.png"]
+    assert [source.name for source in found] == ["one", "b", "x/a", "c"]
+    assert [source.file for source in found] == ["one.jpg", "b.png", "x/a.jpg", "c.png"]
+    others = Counter[str]()
+    find_images(["photos", "more"], others=others)
+    assert others == {".txt": 1}
+    assert Source(Path("photos/b.png"), "b").file == "b.png"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "names"),
+    [
+        (["mon", "tue"], ["mon/a", "mon/b", "tue/a"]),
+        (["mon/a.jpg", "tue/a.jpg"], ["mon/a", "tue/a"]),
+        (["mon", "tue/*.jpg", "wed"], ["mon/a", "mon/b", "tue/a", "wed/A"]),
+        (["mon", "wed"], ["mon/a", "mon/b", "wed/A"]),  # some file systems ignore case
+        (["mon/b.png", "tue"], ["b", "a"]),
+        (["mon/b.png", "thu"], ["b.png", "b.jpg"]),  # as in one folder
+    ],
+)
+def test_names_are_unique_across_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str], names: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "mon/a.jpg", "mon/b.png", "tue/a.jpg", "wed/A.jpg", "thu/b.jpg")
+    assert [source.name for source in find_images(inputs)] == names
+
+
+def test_a_list_names_inputs_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the current folder or else from the list's."""
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "here/a.jpg", "lists/b.jpg", "lists/sub/c.png", "lists/sub/d.jpg")
+    lines = "here/a.jpg\r\n\r\n  b.jpg \nsub/*.png\nsub\n"
+    (tmp_path / "lists" / "new.TXT").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    found = find_images(str(Path("lists", "new.TXT")))
+    assert [source.path.as_posix() for source in found] == [
+        *("here/a.jpg", "lists/b.jpg", "lists/sub/c.png", "lists/sub/d.jpg")
+    ]
+    assert [source.name for source in found] == ["a", "b", "c", "d"]
+    assert len(find_images(["lists/new.TXT", "here"])) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a.jpg\nnowhere.jpg\n", "list.txt, line 2: nowhere.jpg: no such file or folder. Expected a photo, a folder, "),
+        ("\n\n", "input=list.txt: the list is empty. Expected a photo, a folder or a pattern in each line."),
+        ("*.bmp\n", "list.txt, line 1: *.bmp: no images found that match. Expected files that end in "),
+        (b"\xff\xfe", "input=list.txt: the list cannot be read: 'utf-8' codec can't decode byte 0xff in position 0: "),
+    ],
+)
+def test_a_list_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | bytes, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a.jpg")
+    (tmp_path / "list.txt").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as error:
+        find_images("list.txt")
+    assert str(error.value).startswith(message)
+
+
+def test_a_video_is_predicted_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a.mp4", "b.jpg")
+    assert find_video(["a.mp4"]) == Path("a.mp4")
+    assert find_video(["b.jpg", "b.jpg"]) is None
+    with pytest.raises(UserError) as error:
+        find_video(["b.jpg", "a.mp4"])
+    assert str(error.value) == "input: a.mp4 is a video or a camera, which is predicted alone: input=a.mp4"

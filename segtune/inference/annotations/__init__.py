@@ -1,0 +1,1 @@
+"""Predictions as the annotations of other tools, one file per format."""
