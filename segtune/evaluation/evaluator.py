@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from segtune.config.command_settings import TTASettings
 from segtune.config.data_settings import DataSettings
+from segtune.config.output_settings import CleanSettings
 from segtune.config.training_settings import TrainSettings
 from segtune.data.dataset import build_dataset
 from segtune.data.loader import EpochBatches, make_loader
@@ -20,6 +21,7 @@ from segtune.errors import FailedError
 from segtune.evaluation.label_errors import label_error_score
 from segtune.evaluation.predictions import SamplePrediction, as_seen
 from segtune.evaluation.skin_tone import typology_angle
+from segtune.inference.cleaning import cleaned
 from segtune.inference.tta import with_tta
 from segtune.losses import Loss
 from segtune.metrics.boundary import boundary_counts
@@ -69,7 +71,8 @@ class Evaluator:
     """Evaluates models on one split, with workers that stay alive between evaluations.
 
     With `tolerance`, that of the boundary F-score in pixels, the details of every image are collected too. `photos`
-    reads the images, None: from their files.
+    reads the images, None: from their files. `clean` says what is corrected in predicted masks before they are
+    compared; histograms are of probabilities, which it leaves as they are.
     """
 
     def __init__(
@@ -84,8 +87,10 @@ class Evaluator:
         tta: TTASettings | None = None,
         tolerance: float | None = None,
         photos: ReducedPhotos | None = None,
+        clean: CleanSettings | None = None,
     ) -> None:
         self.pairs, self.train, self.loss, self.compute = pairs, train, loss, compute
+        self.clean = clean or CleanSettings()
         self.tta, self.tolerance = tta or TTASettings(), tolerance
         self.threshold_logit = logit_of(train.threshold)
         self.shown = set(evenly_spaced(range(len(pairs)), samples))
@@ -124,7 +129,7 @@ class Evaluator:
                     number = self.mine[int(batch["index"][i])]
                     wanted = self.tolerance is not None or number in self.shown
                     view = (
-                        as_seen(batch["image"][i], batch["mask"][i], truth, logits[i], self.threshold_logit)
+                        as_seen(batch["image"][i], batch["mask"][i], truth, logits[i], self.threshold_logit, self.clean)
                         if wanted
                         else None
                     )
@@ -160,6 +165,9 @@ class Evaluator:
         logits = F.interpolate(logits, size=truth.shape, mode="bilinear", align_corners=False)
         there = truth.to(logits.device, non_blocking=True)
         predicted = logits[:, 0] > self.threshold_logit
+        if self.clean.active:
+            corrected = cleaned(predicted[0].cpu().numpy(), self.clean)
+            predicted = torch.from_numpy(corrected)[None].to(logits.device)
         counted = counts(predicted, there[None].bool())[0]
         if self.tolerance is None or view is None:
             return (counted,)

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from segtune.config.command_settings import TTASettings
 from segtune.config.data_settings import DataSettings
+from segtune.config.output_settings import CleanSettings
 from segtune.config.training_settings import TrainSettings
 from segtune.data.dataset import build_dataset
 from segtune.data.overlays import Mask, RGBImage
 from segtune.data.sources.base import Pair
+from segtune.inference.cleaning import cleaned
 from segtune.inference.tta import with_tta
 from segtune.metrics.overlap import logit_of
 from segtune.runtime.device import Device
@@ -24,7 +26,7 @@ from segtune.runtime.device import Device
 class SamplePrediction:
     """An image (h, w, 3), its true and predicted masks and the probability (h, w), at the network's input size.
 
-    `size` is the original height and width.
+    `size` is the original height and width, `original` the true mask there, (H, W), where 1 is foreground.
     """
 
     size: tuple[int, int]
@@ -32,6 +34,7 @@ class SamplePrediction:
     truth: Mask
     predicted: Mask
     probability: NDArray[np.float32]
+    original: NDArray[np.uint8] | None = None
 
 
 SamplePredictions = Iterable[tuple[Pair, SamplePrediction]]
@@ -44,6 +47,7 @@ def predict_samples(
     train: TrainSettings,
     compute: Device,
     tta: TTASettings,
+    clean: CleanSettings | None = None,
 ) -> Iterator[SamplePrediction]:
     """Yield predictions of some images, computed as by the evaluator."""
     dataset = build_dataset(pairs, data, None)
@@ -53,15 +57,27 @@ def predict_samples(
         sample: dict[str, Any] = dataset[0, index]
         with torch.inference_mode(), compute.autocast():
             logits = network(sample["image"][None].to(compute.device))
-        yield as_seen(sample["image"], sample["mask"], sample["truth"], logits[0], threshold_logit)
+        yield as_seen(sample["image"], sample["mask"], sample["truth"], logits[0], threshold_logit, clean)
 
 
-def as_seen(image: Tensor, mask: Tensor, truth: Tensor, logits: Tensor, threshold_logit: float) -> SamplePrediction:
-    """Return the prediction of an image at the network's input size; `threshold_logit` is the threshold as a logit."""
+def as_seen(
+    image: Tensor,
+    mask: Tensor,
+    truth: Tensor,
+    logits: Tensor,
+    threshold_logit: float,
+    clean: CleanSettings | None = None,
+) -> SamplePrediction:
+    """Return the prediction of an image at the network's input size.
+
+    `threshold_logit` is the threshold as a logit; `clean` says what is corrected in the predicted mask.
+    """
+    predicted = (logits[0] > threshold_logit).cpu().numpy()
     return SamplePrediction(
         (truth.shape[0], truth.shape[1]),
         image.permute(1, 2, 0).numpy(),
         mask[0].numpy() > 0,
-        (logits[0] > threshold_logit).cpu().numpy(),
+        cleaned(predicted, clean or CleanSettings(), predicted.size / truth.numel()),
         logits[0].float().sigmoid().cpu().numpy(),
+        original=truth.numpy(),
     )

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from segtune.config.command_settings import EvaluateSettings, TTASettings
 from segtune.config.data_settings import DataSettings
 from segtune.config.loss_settings import LossSettings
+from segtune.config.output_settings import CleanSettings
 from segtune.config.training_settings import TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.evaluation.evaluator import Evaluation, Evaluator
@@ -46,17 +47,18 @@ class EvaluatedModel:
     tta: TTASettings = field(default_factory=TTASettings)
     tolerance: float = 2.0
     resamples: int = 2000
+    clean: CleanSettings = field(default_factory=CleanSettings)
 
     def evaluate(self, pairs: Sequence[Pair]) -> Evaluation:
         """Return an evaluation with all details."""
-        loss, more = build_loss(self.loss), {"tta": self.tta, "tolerance": self.tolerance}
+        loss, more = build_loss(self.loss), {"tta": self.tta, "tolerance": self.tolerance, "clean": self.clean}
         result = Evaluator(pairs, self.data, self.options, loss, self.compute, **more)(self.model)  # type: ignore[arg-type]
         assert result is not None  # it was not asked to stop
         return result
 
     def predict_samples(self, pairs: Sequence[Pair]) -> SamplePredictions:
         """Return predictions of some images for display."""
-        views = predict_samples(self.model, pairs, self.data, self.options, self.compute, self.tta)
+        views = predict_samples(self.model, pairs, self.data, self.options, self.compute, self.tta, self.clean)
         return zip(pairs, views, strict=True)
 
 
@@ -73,6 +75,7 @@ def evaluated_model(settings: EvaluateSettings, checkpoint: Checkpoint, compute:
         settings.tta,
         settings.tolerance,
         settings.resamples,
+        settings.clean,
     )
 
 
@@ -136,6 +139,7 @@ def _settings_of(evaluated: EvaluatedModel, result: Evaluation) -> Facts:
         "empty": evaluated.options.empty,
         "tolerance": evaluated.tolerance,
         "tta": asdict(evaluated.tta),
+        "clean": asdict(evaluated.clean),
         "resamples": evaluated.resamples,
     }
 
@@ -161,11 +165,16 @@ def _groups(data: DataSettings, result: Evaluation) -> dict[str, Labels]:
 
 
 def _tuned(tuned: Evaluation, result: Evaluation, empty: Empty, evaluated: EvaluatedModel, on: str) -> Facts | None:
-    """Return a threshold chosen on `tuned` and its scores on `result`; None if no image of `tuned` has a Dice."""
+    """Return a threshold chosen on `tuned` and its scores on `result`; None if no image of `tuned` has a Dice.
+
+    Those are of masks before a clean-up, and compared with such.
+    """
     if not (chosen := choose_threshold(tuned, empty)):
         return None
     threshold, there = chosen
     here, usual = dice_at(result, threshold, empty), scores_per_image(result, empty)["dice"]
+    if evaluated.clean.active:
+        usual = dice_at(result, evaluated.options.threshold, empty)
     return {
         "threshold": threshold,
         "chosen_on": on or "the same images",

@@ -26,6 +26,11 @@ def sentences(facts: Facts) -> list[str]:
         + (f"are {empty['images']}, {empty['with_false_alarm']} with a false alarm" if empty["images"] else "are none")
         + (f"; the others have a mean Dice of {number(empty['dice_mean_of_others'])}." if empty["images"] else ".")
     ]
+    if cleaned := _cleaned(facts.get("clean", {})):
+        said.append(
+            f"In predicted masks {cleaned} before they are scored, as predict does with the same settings (clean.*). "
+            "The curves, and what is said of other thresholds, are of masks before that."
+        )
     if not tuned:
         return [*said, f"Threshold {facts['threshold']:g}. No better one can be chosen: no object is found at any."]
     against = tuned["against_usual"]
@@ -42,6 +47,22 @@ def sentences(facts: Facts) -> list[str]:
             f"image; better in {compared['better']}, worse in {compared['worse']} of {compared['images']}."
         )
     return said
+
+
+def _cleaned(clean: Facts) -> str:
+    """Return what is corrected in predicted masks, in words; an empty text if nothing is."""
+
+    def area(value: float) -> str:
+        return f"{value:g} pixels" if value >= 1 else f"{100 * value:g} % of the image"
+
+    done = []
+    if holes := clean.get("fill_holes"):
+        done.append("holes are filled" if holes is True else f"holes of less than {area(holes)} are filled")
+    if least := clean.get("min_area"):
+        done.append(f"objects of less than {area(least)} are removed")
+    if clean.get("largest"):
+        done.append("the largest object alone is kept")
+    return ", ".join(done)
 
 
 def number(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """The evaluator against a model whose logits are known, counted again with NumPy."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segtune.config.data_settings import DataSettings
+from segtune.config.output_settings import CleanSettings
 from segtune.config.training_settings import TrainSettings
 from segtune.data.dataset import build_dataset
 from segtune.data.record import with_checksums
@@ -22,6 +25,7 @@ from segtune.errors import FailedError
 from segtune.evaluation.evaluator import Evaluation, Evaluator
 from segtune.evaluation.skin_tone import typology_angle
 from segtune.losses import bce_loss
+from segtune.metrics.boundary import boundary_counts
 from segtune.metrics.curves import BINS
 from segtune.runtime.device import Device
 from segtune.training.feature_store import FolderStore
@@ -38,7 +42,9 @@ def evaluate(pairs: list[Pair], model: nn.Module | None = None, batch_size: int 
     return found
 
 
-def by_hand(pairs: list[Pair]) -> tuple[list[list[int]], float]:
+def by_hand(
+    pairs: list[Pair], correct: Callable[[np.ndarray], np.ndarray] = lambda mask: mask
+) -> tuple[list[list[int]], float]:
     """Counts of every image at its own size, and the mean cross-entropy at 64 x 64."""
     counts, losses = [], []
     for index, pair in enumerate(pairs):
@@ -46,7 +52,7 @@ def by_hand(pairs: list[Pair]) -> tuple[list[list[int]], float]:
         truth, target = pair.read_mask().array > 0, sample["mask"].numpy().astype(float)
         logits = (sample["image"][:1].float() - 127.5) / 32
         resized = F.interpolate(logits[None], size=truth.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
-        predicted = 1 / (1 + np.exp(-resized)) > 0.6
+        predicted = correct(1 / (1 + np.exp(-resized)) > 0.6)
         counts.append([int((predicted == p)[truth == t].sum()) for p, t in ((1, 1), (1, 0), (0, 1), (0, 0))])
         losses.append(np.mean(np.log1p(np.exp(logits.numpy())) - target * logits.numpy()))
     return counts, float(np.mean(losses))
@@ -98,6 +104,27 @@ def test_details_are_collected_with_a_tolerance(pairs: list[Pair]) -> None:
     same_size = typology_angle(pairs[0].read_photo(), pairs[0].read_mask().array > 0)
     assert details.tones[0].item() == pytest.approx(same_size)
     assert details.tones.isnan().tolist() == [False] * 4 + [True]
+
+
+def test_corrected_masks_are_what_is_scored(pairs: list[Pair]) -> None:
+    """Holes, small objects and all but the largest, by SciPy; probabilities, and what follows from them, stay."""
+    masks = []
+
+    def correct(mask: np.ndarray) -> np.ndarray:
+        labels, _ = ndimage.label(ndimage.binary_fill_holes(mask), np.ones((3, 3)))
+        areas = np.bincount(labels.ravel())
+        areas[0] = 0
+        masks.append(labels == areas.argmax() if areas.max() >= 100 else np.zeros_like(mask))
+        return masks[-1]
+
+    plain = evaluate(pairs, tolerance=1.0)
+    found = evaluate(pairs, tolerance=1.0, clean=CleanSettings(fill_holes=True, min_area=100, largest=True))
+    assert found.counts.tolist() == by_hand(pairs, correct)[0] != plain.counts.tolist()
+    assert torch.equal(found.detailed.histograms, plain.detailed.histograms)
+    assert found.loss == plain.loss
+    truths = [pair.read_mask().array > 0 for pair in pairs]
+    boundaries = [boundary_counts(mask, truth, 1.0) for mask, truth in zip(masks, truths, strict=True)]
+    assert found.detailed.boundaries.tolist() == np.array(boundaries).tolist()
 
 
 def test_large_photos_are_evaluated_as_they_are_without_being_read_again(

@@ -6,6 +6,7 @@ import torch
 
 from segtune.config.command_settings import TTASettings
 from segtune.config.data_settings import DataSettings
+from segtune.config.output_settings import CleanSettings
 from segtune.config.training_settings import TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.evaluation.predictions import as_seen, predict_samples
@@ -39,6 +40,19 @@ def test_samples_are_predicted_at_the_networks_size(pairs: list[Pair], threshold
         if each.size == (64, 64):
             assert np.array_equal(each.photo, pair.read_photo())
             assert np.array_equal(each.truth, pair.read_mask().array > 0)
+
+
+def test_shown_masks_are_corrected_as_at_the_original_size() -> None:
+    """Seen at half the size in both directions, an object has a quarter of its pixels."""
+    logits = torch.full((1, 10, 10), -2.0)
+    logits[0, :3, :3] = logits[0, 6:8, 6:8] = 2.0
+    mask, truth = torch.zeros(1, 10, 10), torch.zeros(20, 20, dtype=torch.uint8)
+    image = torch.zeros(3, 10, 10, dtype=torch.uint8)
+    for area, left in ((0, 13), (16, 13), (17, 9), (36, 9), (37, 0)):
+        found = as_seen(image, mask, truth, logits, 0.0, CleanSettings(min_area=area))
+        assert found.predicted.sum() == left
+    assert found.original is not None
+    assert found.original.shape == (20, 20)
 
 
 def test_flips_are_averaged(pairs: list[Pair]) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from segtune.config.data_settings import DataSettings
 from segtune.config.loss_settings import BCESettings
+from segtune.config.output_settings import CleanSettings
 from segtune.config.training_settings import TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.errors import UserError
@@ -58,6 +59,22 @@ def test_a_threshold_is_tuned_on_other_images(evaluated: EvaluatedModel, pairs: 
     at_threshold = replace(evaluated, options=replace(evaluated.options, threshold=tuned["threshold"]))
     assert tuned["dice_mean"] == pytest.approx(scored(at_threshold, pairs[:2]).facts["dice_mean"], abs=0.002)
     assert tuned["dice_mean_there"] == pytest.approx(scored(at_threshold, pairs[2:4]).facts["dice_mean"], abs=0.002)
+
+
+def test_corrected_masks_are_scored_and_thresholds_compared_before_that(
+    evaluated: EvaluatedModel, pairs: list[Pair]
+) -> None:
+    options = replace(evaluated.options, threshold=0.3)  # many small objects
+    plain = scored(replace(evaluated, options=options), pairs)
+    clean = CleanSettings(min_area=0.5)
+    found = scored(replace(evaluated, options=options, clean=clean), pairs)
+    assert found.facts["clean"] == {"fill_holes": False, "min_area": 0.5, "largest": False}
+    assert plain.facts["clean"]["min_area"] == 0
+    assert found.facts["dice_mean"] != plain.facts["dice_mean"]
+    assert found.facts["curves"] == plain.facts["curves"]
+    ours, theirs = (each.facts["tuned"] for each in (found, plain))
+    assert (ours["threshold"], ours["dice_mean"]) == (theirs["threshold"], theirs["dice_mean"])
+    assert ours["against_usual"]["difference"] == pytest.approx(theirs["against_usual"]["difference"], abs=0.002)
 
 
 def test_two_models_are_compared_image_by_image(evaluated: EvaluatedModel, pairs: list[Pair]) -> None:

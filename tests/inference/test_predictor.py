@@ -20,6 +20,7 @@ from torch.nn import functional as F
 import segtune
 from segtune.cli.help import config_folder
 from segtune.config.command_settings import PredictSettings
+from segtune.config.output_settings import CleanSettings
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.data.images import read_photo
@@ -88,12 +89,17 @@ def image_of(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def test_masks_are_the_evaluations_bit_for_bit(trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "clean"), [(SIZES, {}), (SIZES[2:4], {"fill_holes": True, "min_area": 30, "largest": True})]
+)
+def test_masks_are_the_evaluations_bit_for_bit(
+    trained, tmp_path: Path, sizes: list[tuple[int, int]], clean: dict[str, float]
+) -> None:
     """Each mask is saved as the truth: the evaluation then finds no false pixel and misses none."""
     path, chosen, model = trained
-    predictor = segtune.load(path, device="cpu", precision="fp32")
+    predictor = segtune.load(path, device="cpu", precision="fp32", clean=clean)
     pairs, shares = [], []
-    for number, size in enumerate(SIZES):
+    for number, size in enumerate(sizes):
         pair = Pair(f"p{number}", tmp_path / f"p{number}.png", tmp_path / f"m{number}.png")
         Image.fromarray(image_of(*size, seed=number)).save(pair.photo)
         mask, _ = predictor.predict(image_of(*size, seed=number))
@@ -101,12 +107,13 @@ def test_masks_are_the_evaluations_bit_for_bit(trained, tmp_path: Path) -> None:
         pairs.append(pair)
         shares.append(mask.mean())
     assert 0.1 < np.mean(shares) < 0.9
-    found = Evaluator(pairs, chosen.data, chosen.train, build_loss(chosen.loss), CPU)(
+    corrected = CleanSettings(**clean)
+    found = Evaluator(pairs, chosen.data, chosen.train, build_loss(chosen.loss), CPU, clean=corrected)(
         model.to(memory_format=torch.channels_last)
     )
     assert found is not None
     assert found.counts[:, 1:3].sum() == 0
-    assert found.counts.sum(1).tolist() == [height * width for height, width in SIZES]
+    assert found.counts.sum(1).tolist() == [height * width for height, width in sizes]
 
 
 def test_what_is_returned(trained) -> None:
@@ -234,6 +241,7 @@ def test_the_advice_for_bgra_is_right() -> None:
         ({"threshold": 1.5}, "One setting is wrong:\n  train.threshold: got 1.5; expected: less than 1."),
         ({"tile": 64}, "One setting is wrong:\n  tile: got 64; expected: greater than or equal to 128."),
         ({"device": "tpu7"}, "train.device=tpu7 cannot be used here: "),
+        ({"clean": {"holes": True}}, "One setting is wrong:\n  clean.holes: there is no such setting."),
         (
             {"tile": 256, "size": 64},
             "tile=256 predicts an image at its own size, image_size=64 at a fixed one: set only one ",
@@ -272,6 +280,10 @@ def test_an_exported_file(monkeypatch: pytest.MonkeyPatch) -> None:
     saved: dict[str, dict[str, int]] = {"data": {"max_value": 4095}}
     monkeypatch.setitem(sys.modules, "segtune.inference.onnx_model", SimpleNamespace(load_onnx=load_onnx))
     assert segtune.load("best.onnx", device="cpu").max_value == 4095
+    assert segtune.load("best.onnx", device="cpu").category == "object"
+    assert segtune.load("best.onnx", device="cpu", clean={"largest": True}).clean.largest
+    saved["data"]["category"] = "skin"  # type: ignore[assignment]
+    assert segtune.load("best.onnx", device="cpu").category == "skin"
     saved.clear()  # as earlier versions wrote it
     loaded = segtune.load("best.onnx", device="cpu")
     assert (loaded.size, loaded.threshold, loaded.max_value) == ((40, 48), 0.25, None)

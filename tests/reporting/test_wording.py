@@ -39,6 +39,28 @@ def test_a_threshold_chosen_on_the_scored_images_is_called_biased() -> None:
 
 
 @pytest.mark.parametrize(
+    ("clean", "what"),
+    [
+        ({"fill_holes": True, "min_area": 0.0, "largest": False}, "holes are filled"),
+        (
+            {"fill_holes": 20.0, "min_area": 0.0, "largest": True},
+            "holes of less than 20 pixels are filled, the largest object alone is kept",
+        ),
+        (
+            {"fill_holes": False, "min_area": 0.005, "largest": False},
+            "objects of less than 0.5 % of the image are removed",
+        ),
+    ],
+)
+def test_what_is_corrected_before_scoring_is_said(clean: dict[str, Any], what: str) -> None:
+    assert sentences(FACTS | {"clean": clean})[1] == (
+        f"In predicted masks {what} before they are scored, as predict does with the same settings (clean.*). The "
+        "curves, and what is said of other thresholds, are of masks before that."
+    )
+    assert len(sentences(FACTS | {"clean": {"fill_holes": False, "min_area": 0.0, "largest": False}})) == 2
+
+
+@pytest.mark.parametrize(
     ("empty", "rule"), [("one", "1 if nothing is predicted, else 0"), ("zero", "0"), ("skip", "not at all")]
 )
 def test_the_rule_for_empty_images_is_always_stated(empty: str, rule: str) -> None:
