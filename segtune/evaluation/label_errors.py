@@ -15,11 +15,17 @@ def contradicted(view: SamplePrediction) -> NDArray[np.bool_]:
     return np.asarray(np.where(view.truth, 1 - view.probability, view.probability) >= CONFIDENT)
 
 
-def label_error_score(view: SamplePrediction) -> float:
-    """Return the fraction of the image in the largest region that the network confidently contradicts.
+def contradicted_regions(view: SamplePrediction) -> NDArray[np.bool_]:
+    """Return the regions (h, w) that the network confidently contradicts, without strips of one or two pixels.
 
-    Strips of one or two pixels, as along edges, do not count.
+    Such strips are along edges.
     """
-    regions = cv2.morphologyEx(contradicted(view).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    _, _, facts, _ = cv2.connectedComponentsWithStats(regions, connectivity=4)
+    where = contradicted(view).astype(np.uint8)
+    return np.asarray(cv2.morphologyEx(where, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), bool)
+
+
+def label_error_score(view: SamplePrediction) -> float:
+    """Return the fraction of the image in the largest region that the network confidently contradicts."""
+    regions = contradicted_regions(view)
+    _, _, facts, _ = cv2.connectedComponentsWithStats(regions.view(np.uint8), connectivity=4)
     return float(facts[1:, cv2.CC_STAT_AREA].max() / regions.size) if len(facts) > 1 else 0.0

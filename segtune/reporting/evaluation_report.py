@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import yaml
 
+from segtune.config.output_settings import category_of
 from segtune.data.overlays import error_overlay, jpeg, outlined
 from segtune.data.sources.base import Pair
 from segtune.evaluation.label_errors import CONFIDENT, contradicted
@@ -21,7 +22,9 @@ from segtune.evaluation.summary import compare_paired
 from segtune.models.taps import FeatureInfo
 from segtune.reporting import charts
 from segtune.reporting.html import render
+from segtune.reporting.label_error_files import FOLDER, LIST, MOST_FILES, suspects, write_label_errors
 from segtune.reporting.wording import Facts, score_names, sentences
+from segtune.runtime.console import say
 from segtune.runtime.files import read_rows, write_atomically, write_csv, write_json
 from segtune.runtime.versions import versions
 
@@ -30,8 +33,6 @@ _PER_KIND = 3
 _LABEL_ERRORS = 6
 #: The longest side of an image on the page, in pixels.
 _SIDE = 360
-#: The least label-error score, a fraction of the image, for a mask to be shown.
-_LEAST_SCORE = 0.002
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def publish(
     source: Source,
     predict: Callable[[Sequence[int]], SamplePredictions],
 ) -> None:
-    """Write `evaluation.json`, `per_image.csv` and `report.html`.
+    """Write `evaluation.json`, `per_image.csv`, `report.html` and, if there are any, the likely label errors.
 
     Args:
         folder: The output folder.
@@ -106,7 +107,10 @@ def publish(
     before = earlier(folder, facts, rows, partial(compare_paired, resamples=facts["resamples"]))
     write_json(folder / "evaluation.json", facts)
     write_csv(folder / "per_image.csv", rows)
+    listed = write_label_errors(folder, rows, category_of(source.settings.get("data", {})), predict)
     write_report(folder / "report.html", facts, rows, source, before, predict)
+    if listed:
+        say(f"Masks that may be wrong: {LIST} lists {listed}, the likeliest first; {FOLDER}/ has files for labelme.")
 
 
 def write_report(
@@ -155,6 +159,8 @@ def write_report(
         "phases": _phases(summary) if summary else None,
         "kinds": {kind: [shown[index] for index in indices] for kind, indices in kinds.items()},
         "confident": CONFIDENT,
+        "listed": len(suspects(rows)),
+        "files": min(len(suspects(rows)), MOST_FILES),
         "settings_text": yaml.safe_dump(dict(source.settings), sort_keys=False, allow_unicode=True),
         "versions": versions(),
     }
@@ -169,8 +175,7 @@ def _chosen(rows: Sequence[Facts]) -> dict[str, list[int]]:
     kinds["best"], rest = rest[::-1][:_PER_KIND], rest[: max(0, len(rest) - _PER_KIND)]
     middle = max(0, len(rest) // 2 - _PER_KIND // 2)
     kinds["median"] = rest[middle : middle + _PER_KIND]
-    suspects = sorted(range(len(rows)), key=lambda i: -rows[i]["contradicted"])[:_LABEL_ERRORS]
-    kinds["label_errors"] = [i for i in suspects if rows[i]["contradicted"] >= _LEAST_SCORE]
+    kinds["label_errors"] = suspects(rows)[:_LABEL_ERRORS]
     return {kind: kinds[kind] for kind in ("worst", "median", "best", "label_errors")}
 
 

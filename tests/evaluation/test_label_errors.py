@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segtune.evaluation.label_errors import CONFIDENT, contradicted, label_error_score
+from segtune.evaluation.label_errors import CONFIDENT, contradicted, contradicted_regions, label_error_score
 from segtune.evaluation.predictions import SamplePrediction
 
 
@@ -33,5 +33,6 @@ def test_strips_along_edges_are_not_label_errors() -> None:
     probability = np.full((20, 30), 0.02)
     probability[:, 4:6] = 0.99
     assert label_error_score(prediction(truth, probability)) == 0
+    assert not contradicted_regions(prediction(truth, probability)).any()
     probability[:, 4:7] = 0.99
     assert label_error_score(prediction(truth, probability)) == pytest.approx(60 / 600)
