@@ -15,7 +15,7 @@ def load(
     size: int | tuple[int, int] | list[int] | None = None,
     threshold: float | None = None,
     tile: int | None = None,
-    overlap: float = 0.25,
+    overlap: float | None = None,
     flips: bool = False,
     scales: tuple[float, ...] | list[float] = (1.0,),
     clean: dict[str, float | bool] | None = None,
@@ -33,11 +33,11 @@ def load(
 
     Args:
         path: A checkpoint, or an ONNX file that `python -m segtune export` made of it.
-        size: The network's input size, a side or (height, width); None: the validation size of its training run.
+        size: Height and width to which a whole image is resized for the network, or the side of a square.
         threshold: Probability above which a pixel is foreground; None: as in training.
-        tile: Side in pixels of the window for sliding-window inference at the image's own size; None: resize the
-            whole image to `size`.
-        overlap: Fraction of a window that its neighbour covers too, 0 to 0.5.
+        tile: Side in pixels of the window for sliding-window inference at the image's own size. With neither `size`
+            nor `tile` images are predicted as in the validation of the training run.
+        overlap: Fraction of a window that its neighbour covers too, 0 to 0.5; None: as in validation.
         flips: Test-time augmentation: average over the image and its mirror image.
         scales: Test-time augmentation: average over these multiples of the input size.
         clean: What is corrected in masks, such as {"min_area": 400, "fill_holes": True, "largest": True}; see

@@ -204,6 +204,12 @@ SEGTUNE: dict[str, Run] = {
     "train backbone=xception": Run(f"{XCEPTION} {SHORT}"),
     "train backbone=xception decoder=deeplabv3plus": Run(f"{XCEPTION} {SHORT}"),
     "train backbone=xception decoder=deeplabv3plus data=folder data.root=DIR": Run(f"{XCEPTION} {SHORT}"),
+    "train data=folder data.root=DIR augment=crops data.image_size=512 data.eval_tile=1024": Run(
+        f"{XCEPTION} {SHORT}", {"data.image_size=512": "", "data.eval_tile=1024": "data.eval_tile=128"}
+    ),
+    "train data=folder data.root=DIR augment=crops augment.crop.object_fraction=0.5 augment.crop.per_image=20": Run(
+        f"{XCEPTION} {SHORT}", {"augment.crop.per_image=20": "augment.crop.per_image=2"}
+    ),
     "train data=folder data.root=DIR": Run(f"{XCEPTION} {SHORT}"),
     "train backbone=vgg16 decoder=fcn8s": Run(f"{RANDOM} {SHORT} freeze.phases.head.lr=1e-5"),
     "train backbone=vgg16 decoder=fcn8s freeze=staged": Run(f"{RANDOM} epochs=1 lr=1e-5"),
@@ -294,6 +300,7 @@ SEGTUNE: dict[str, Run] = {
     "evaluate checkpoint=runs/slim": Run(instead={"checkpoint=runs/slim": "checkpoint=runs/NAME"}),
     "evaluate checkpoint=RUN/checkpoints/best.pt data=folder data.root=DIR": Run(),
     "evaluate checkpoint=runs/NAME/checkpoints/best.pt data=folder data.root=DIR data.split=test": Run(),
+    "evaluate checkpoint=runs/NAME/checkpoints/best.pt data=folder data.root=DIR tile=512 overlap=0.5": Run(),
     "evaluate checkpoint='[A/checkpoints/best.pt,B/checkpoints/best.pt]' data=folder data.root=DIR": Run(),
     "report folder=multirun/DATE_TIME": Run(),
     "cache": Run(),

@@ -122,7 +122,8 @@ def numbers_of(command: str, chosen: list[str]) -> list[str]:
 
     with initialize_config_dir(str(config_folder()), version_base=None):
         settings = OmegaConf.to_container(compose(command, chosen), resolve=False)
-    unset = ("data.limit", "data.eval_size", "backbone.output_stride", "image_size", "tile", "input_size")
+    unset = ("data.limit", "data.eval_size", "data.eval_tile", "data.eval_overlap", "backbone.output_stride")
+    unset += ("image_size", "tile", "overlap", "input_size")
     found: list[str] = []
 
     def walk(place: Any, path: str) -> None:

@@ -57,7 +57,7 @@ def settings_help(command: str) -> str:
         "groups, --cfg job shows the settings without running, --hydra-help lists the others.",
     ]
     if "freeze" in command_groups(command):
-        lines += ["", "Short names: epochs and lr (of every phase), batch_size, image_size."]
+        lines += ["", "Short names: epochs and lr (of every phase), batch_size, image_size, tile, overlap."]
     chosen = command_groups(command)
     if chosen:
         lines += ["", "Groups (the choice marked * is the default), then their settings:"]

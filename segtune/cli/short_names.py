@@ -1,4 +1,4 @@
-"""Short names of settings on the command line: epochs, lr, batch_size, image_size."""
+"""Short names of settings on the command line: epochs, lr, batch_size, image_size, tile, overlap."""
 
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from typing import Any
@@ -13,7 +13,15 @@ from segtune.errors import UserError
 from segtune.runtime.paths import notice
 
 #: Short name to setting.
-SHORT = {"batch_size": "train.batch_size", "image_size": "data.image_size"}
+SHORT = {
+    "batch_size": "train.batch_size",
+    "image_size": "data.image_size",
+    "tile": "data.eval_tile",
+    "overlap": "data.eval_overlap",
+}
+
+#: Those that `predict` has itself.
+_OF_PREDICT = ("image_size", "tile", "overlap")
 
 #: Short names of what every phase has.
 OF_PHASES = ("epochs", "lr")
@@ -42,7 +50,7 @@ def long_name(override: str, command: str, given: Collection[str]) -> str:
         if "freeze" not in groups:
             raise UserError(f"{plain} is a setting of training; {command} has none of this name. Leave it out.")
         return f"++{plain}{equals}{value}"  # it is applied to the phases when these are composed
-    if plain not in SHORT or (command == "predict" and plain == "image_size"):
+    if plain not in SHORT or (command == "predict" and plain in _OF_PREDICT):
         return override
     long = SHORT[plain]
     if command == "predict":

@@ -51,7 +51,7 @@ def check(settings: CheckSettings, folder: Path) -> Facts:
     with counting("reading the data") as progress:
         splits, problems = _find(settings, root, progress)
         say(data_line(settings.data, splits))
-        sizes = {name: settings.data.size if name == "train" else settings.data.evaluation_size for name in splits}
+        sizes = {name: _input_size(settings, name) for name in splits}
         rule, workers = foreground(settings.data), worker_count(settings.train.workers)
         white = settings.data.max_value
         stats, wrong = scan(splits, rule, workers=workers, max_value=white, sizes=sizes, progress=progress)
@@ -74,6 +74,14 @@ def _deepest(settings: CheckSettings) -> LayerInfo:
     with torch.device("meta"):
         tapped = build_tapped(settings, settings.data.size)
     return max(tapped.layers.values(), key=lambda layer: layer.stride)
+
+
+def _input_size(settings: CheckSettings, split: str) -> tuple[int, int] | None:
+    """Return the height and width to which images of a split are resized for the network; None for their own."""
+    data = settings.data
+    if split == "train":
+        return None if settings.augment.at_own_scale else data.size
+    return None if data.eval_tile is not None else data.evaluation_size
 
 
 def _find(settings: CheckSettings, root: Path, progress: Callable[[int, int], None]) -> tuple[Splits, list[Problem]]:

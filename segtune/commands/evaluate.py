@@ -64,7 +64,9 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
         tune = splits.get("val", []) if settings.tune and first.data.split != "val" else []
         source = Source(command, asdict(checkpoints[0].settings), first.model.features, None, [])
         device = replace(settings.train, batch_size=first.options.batch_size)
-        with memory_advice(device, first.data.evaluation_size, compute):
+        _say_tiles(models, given=settings.data.eval_tile is not None)
+        tiles = first.data.eval_tile is not None
+        with memory_advice(device, first.data.evaluation_size, compute, tiles=tiles):
             scored = score(first, pairs, tune=tune, other=others[0] if others else None)
         if scored is None:
             return {}
@@ -74,6 +76,14 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
         show(scored.facts)
         say(f"Wrote evaluation.json, per_image.csv and report.html to {shown(folder)}.")
         return scored.facts
+
+
+def _say_tiles(models: Sequence[EvaluatedModel], *, given: bool) -> None:
+    """Say which models see the images in tiles: those validated so, or with a `given` tile all."""
+    for each in models:
+        if each.data.tiles:
+            origin = "" if given else ", as in its validation"
+            say(f"{each.name} sees the images at their own size, {each.data.tiles}{origin}.")
 
 
 def _data_of_training(given: EvaluationDataSettings, checkpoints: Sequence[Checkpoint]) -> EvaluationDataSettings:

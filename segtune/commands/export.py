@@ -42,7 +42,9 @@ def export(settings: ExportSettings) -> Path:
     program = trace(network)
     with replacing(target) as temporary:
         write(program, temporary, describe(checkpoint))
-        compare_outputs(network, load(temporary), trained.data.evaluation_size)
+        # A tile may be much larger than what training sees, and nothing is learned from that here.
+        seen = trained.data.evaluation_size if trained.data.eval_tile is None else trained.data.size
+        compare_outputs(network, load(temporary), seen)
         size = temporary.stat().st_size
     say(
         f"Wrote {target} ({size / 1e6:.1f} MB). Input: RGB images, uint8, (N, 3, H, W), sides of at least 32 pixels. "

@@ -19,7 +19,16 @@ from segtune.runtime.files import write_json
 from segtune.runtime.paths import expanded
 from segtune.training.batch_size import with_batch_size
 from segtune.training.feature_plan import feature_facts, feature_line
-from segtune.training.phase_summary import Facts, announce, cost_of, estimated, everything, facts, measured
+from segtune.training.phase_summary import (
+    Facts,
+    announce,
+    cost_of,
+    estimated,
+    everything,
+    facts,
+    measured,
+    own_scale_lines,
+)
 from segtune.training.phases import Phase, plan_phases
 from segtune.training.tensor_facts import tensor_facts, trained
 
@@ -47,6 +56,8 @@ def plan(settings: PlanSettings) -> list[Facts]:
         f"{settings.backbone.name} + {settings.decoder.name} on {compute}, "
         f"batches of {settings.train.images_per_batch} images of {height} x {width} pixels"
     )
+    for line in own_scale_lines(settings):
+        say(line)
     shown, wholes = [], dict[str, Facts]()
     whole_model = show_model(settings, built, phases)
     for number, phase in enumerate(phases, start=1):

@@ -1,14 +1,16 @@
 """The command `probe`: score each layer with a linear classifier, and recommend a tap map."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.table import Table
 
 from segtune.config.command_settings import ProbeSettings
-from segtune.data.dataset import build_dataset
+from segtune.config.data_settings import AugmentSettings, DataSettings
+from segtune.data.dataset import SegmentationDataset, build_dataset
 from segtune.data.sources.base import Pair
 from segtune.data.splits import build_splits, look_for_data
 from segtune.errors import UserError
@@ -47,7 +49,8 @@ def probe(settings: ProbeSettings, folder: Path) -> Findings:
     refuse_data_folder(folder, settings.data.root)
     look_for_data(settings.data, settings.seed, settings.train.workers)
     compute = resolve_device(settings.train)
-    size = settings.data.evaluation_size
+    data, augment = _images(settings)
+    size = data.evaluation_size
     tapped = build_tapped(settings, size)
     tapped.check_size(size)
     summary = tapped.summary
@@ -59,11 +62,13 @@ def probe(settings: ProbeSettings, folder: Path) -> Findings:
     # Evenly spaced, so that all parts of a sorted split are represented.
     train, val = (evenly_spaced(splits[name], most or len(splits[name])) for name, most in wanted.items())
     _check_counts(train, val)
-    names, job = _make_probe(settings, tapped, also, (train, val), compute)
+    seen = partial(build_dataset, data=data, augment=augment, seed=settings.seed, by_content=True)
+    names, job = _make_probe(settings, tapped, also, (seen(train), seen(val)), compute)
     roles = len(DECODERS[settings.decoder.name].roles)
     say(
         f"{summary.spec.name} on {compute}: {len(names)} candidates, each with a linear classifier fitted on "
         f"{len(train)} training images of {size[0]} x {size[1]} pixels and scored on {len(val)} validation images"
+        f"{', all as crops of this size (augment.crop)' * bool(augment)}"
     )
     with bar(f"probing {len(names)} layers", roles * job.images) as show:
         done = [0]
@@ -77,6 +82,14 @@ def probe(settings: ProbeSettings, folder: Path) -> Findings:
             found = search(job, names, roles, list(also.values()), summary)
     _report(settings, summary, found, also, folder)
     return found
+
+
+def _images(settings: ProbeSettings) -> tuple[DataSettings, AugmentSettings | None]:
+    """Return how images are seen: whole and resized, or where training sees them at their own size as a crop each."""
+    data = replace(settings.data, eval_tile=None)
+    if not settings.augment.at_own_scale:
+        return data, None
+    return replace(data, eval_size=None), AugmentSettings(settings.augment.crop)
 
 
 def _check_counts(train: list[Pair], val: list[Pair]) -> None:
@@ -97,7 +110,7 @@ def _make_probe(
     settings: ProbeSettings,
     tapped: TappedBackbone,
     also: dict[str, Group],
-    pairs: tuple[list[Pair], list[Pair]],
+    datasets: tuple[SegmentationDataset, SegmentationDataset],
     compute: Device,
 ) -> tuple[list[str], Probe]:
     """Return the candidates and the probe, whose backbone is cut at them and at the layers to compare.
@@ -120,15 +133,13 @@ def _make_probe(
     nodes = {name: name for name in cuts}
     trunk = cut(network, nodes, spec, found=nodes)[0]
     trunk = compute.place(trunk.eval().requires_grad_(False))
-    training, validation = (build_dataset(each, settings.data, None, settings.seed) for each in pairs)
     train = settings.train
     return names, Probe(
         trunk,
         torch.tensor(spec.mean),
         torch.tensor(spec.std),
         compute,
-        training,
-        validation,
+        *datasets,
         train.images_per_batch,
         worker_count(train.workers, compute.device),
         settings.pixels,

@@ -38,7 +38,7 @@ from segtune.runtime.sweep_files import remove_failure
 from segtune.runtime.versions import environment
 from segtune.training.batch_size import AUTO, with_batch_size
 from segtune.training.loop import fit
-from segtune.training.phase_summary import announce, facts
+from segtune.training.phase_summary import announce, facts, own_scale_lines
 from segtune.training.phases import Phase, plan_phases
 from segtune.training.repeated import differences, outcome
 from segtune.training.resume_rules import check_data, check_settings
@@ -84,8 +84,9 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
                 _check_same_data(resumed, splits, settings.data.root)
             read_groups(settings.data, splits["val"])  # finds its errors before training
             phases = plan_phases(settings, built)
-            settings = with_batch_size(settings, built, phases, compute, len(splits["train"]))
-            say(_first_line(settings, compute, splits, folder))
+            of_epoch = len(splits["train"]) * settings.augment.crops_per_image
+            settings = with_batch_size(settings, built, phases, compute, of_epoch)
+            say("\n".join([_first_line(settings, compute, splits, folder), *own_scale_lines(settings)]))
             try:
                 with memory_advice(settings.train, settings.data.size, compute, "fewer blocks that train (plan)"):
                     summary = _fit(settings, built, phases, splits, folder, compute, resumed, command)
@@ -98,8 +99,7 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
                 raise type(error)(f"{error}\n{_saved(folder)}") from error
             say(_best(summary))
             try:
-                with memory_advice(settings.train, settings.data.evaluation_size, compute):
-                    _conclude(settings, folder, splits["val"], compute, summary)
+                _conclude(settings, folder, splits["val"], compute, summary)
             except KeyboardInterrupt as error:
                 raise Interrupted(
                     f"The run is complete except for its report: python -m segtune train resume={shown(folder)}"
@@ -233,12 +233,14 @@ def _conclude(
 
     check_run_folder(folder, TRAINED)
     best = folder / "checkpoints" / "best.pt"
-    model = compute.place(Checkpoint.load(best).rebuild().model)
     data = replace(settings.data, split="val")
-    evaluated = EvaluatedModel(str(best), model, data, settings.train, settings.loss, compute)
-    rows = distributed.on_rank_zero(lambda: read_rows(folder / "metrics.csv"))
-    command = distributed.on_rank_zero(lambda: read_command(folder))
-    if (scored := score(evaluated, pairs)) is None:
+    with memory_advice(settings.train, data.evaluation_size, compute, tiles=data.eval_tile is not None):
+        model = compute.place(Checkpoint.load(best).rebuild().model)
+        evaluated = EvaluatedModel(str(best), model, data, settings.train, settings.loss, compute)
+        rows = distributed.on_rank_zero(lambda: read_rows(folder / "metrics.csv"))
+        command = distributed.on_rank_zero(lambda: read_command(folder))
+        scored = score(evaluated, pairs)
+    if scored is None:
         return
     source = Source(command, asdict(settings), model.features, summary, rows)
     publish(

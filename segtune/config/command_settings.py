@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from segtune.config.data_settings import PORTRAITS_ROOT, DataSettings
+from segtune.config.data_settings import PORTRAITS_ROOT, DataSettings, only_one
 from segtune.config.foreground_rule import ForegroundRule
 from segtune.config.output_settings import CleanSettings, Formats, PolygonSettings
 from segtune.config.parse import parse
@@ -22,13 +22,16 @@ from segtune.config.types import (
     MaskChannel,
     MaskName,
     MaxValue,
+    Overlap,
     Picture,
     Positive,
     Scale,
     Size,
     SplitName,
+    Tile,
     without_fields_of,
 )
+from segtune.errors import UserError
 
 
 def _one_or_two(value: str | list[str]) -> str | list[str]:
@@ -78,9 +81,9 @@ GroupTrain = Annotated[ScoringSettings, BeforeValidator(_without_steps)]
 
 @dataclass(frozen=True, config=STRICT)
 class EvaluationDataSettings:
-    """The images to evaluate on; None: as in training, and `image_size` as in its validation.
+    """The images to evaluate on; None: as in training, and `image_size` and `eval_tile` as in its validation.
 
-    A `root` without `name` is a folder of data.
+    A `root` without `name` is a folder of data. A size means whole images, whatever the validation was.
     """
 
     name: DataName | None = None
@@ -91,6 +94,8 @@ class EvaluationDataSettings:
     invert: bool | None = None
     image_size: Size | None = None
     eval_size: Size | None = None
+    eval_tile: Tile | None = None
+    eval_overlap: Overlap | None = None
     val_share: Fraction | None = None
     test_share: Fraction | None = None
     limit: Count | None = None
@@ -114,11 +119,15 @@ class EvaluationDataSettings:
         """Return these settings with those of a training run where they are None.
 
         Raises:
-            UserError: val_share and test_share together leave nothing to train on.
+            UserError: val_share and test_share together leave nothing to train on, or a size and a tile are given.
         """
         given = {each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) is not None}
         if self.named:
             given = {"name": "folder", "root": PORTRAITS_ROOT} | given
+        if sizes := [f"data.{name}={given[name]}" for name in ("image_size", "eval_size") if name in given]:
+            if self.eval_tile is not None:
+                raise UserError(f"{only_one(f'data.eval_tile={self.eval_tile}', sizes[0])}.")
+            given["eval_tile"] = None
         size = {"image_size": trained.eval_size or trained.image_size, "eval_size": None, "limit": None, "groups": None}
         return parse(DataSettings, asdict(trained) | size | given)
 
@@ -149,12 +158,12 @@ class PredictSettings:
     """Everything `predict` needs.
 
     `input` is a file, a folder, a pattern, a list of these as a text file, or several of all that; or a video, or
-    `camera:N`, whose frames `frames` limits, None for all. `image_size` None is the validation size of the training
-    run. `tile` is the side of the window for sliding-window inference at the image's own size, None to resize the whole
-    image to `image_size`; `overlap` is the fraction of a window that its neighbour covers too. `max_value` is the value
-    that is white in photos of 16 bits, None as in training. `clean` corrects masks. `format` is what they are written
-    as, beside images of them (`masks`; None: if `format` says so); `category` is what the objects are called, None as
-    in training.
+    `camera:N`, whose frames `frames` limits, None for all. `image_size` is the size to which whole images are resized;
+    `tile` is the side of the window for sliding-window inference at the image's own size, and `overlap` the fraction of
+    a window that its neighbour covers too. Where neither size nor tile is given, images are predicted as in the
+    validation of the training run. `max_value` is the value that is white in photos of 16 bits, None as in training.
+    `clean` corrects masks. `format` is what they are written as, beside images of them (`masks`; None: if `format` says
+    so); `category` is what the objects are called, None as in training.
     """
 
     checkpoint: str
@@ -162,8 +171,8 @@ class PredictSettings:
     train: GroupTrain
     output: str = "predictions"
     image_size: Size | None = None
-    tile: Annotated[int, Field(ge=128, le=8192)] | None = None
-    overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+    tile: Tile | None = None
+    overlap: Overlap | None = None
     max_value: MaxValue | None = None
     tta: TTASettings = field(default_factory=TTASettings)
     clean: CleanSettings = field(default_factory=CleanSettings)

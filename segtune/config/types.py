@@ -18,6 +18,8 @@ Scale = Annotated[float, Field(ge=0.25, le=4)]
 Side = Annotated[int, Field(ge=32, le=8192)]
 HeightWidth = Annotated[list[Side], Field(min_length=2, max_length=2)]
 Size = Side | HeightWidth
+Tile = Annotated[int, Field(ge=128, le=8192)]
+Overlap = Annotated[float, Field(ge=0, le=0.5)]
 Outputs = Literal[1, 2]
 DataName = Literal["folder", "portraits"]
 MaskChannel = Literal["all", "red", "green", "blue", "alpha"]

@@ -16,7 +16,7 @@ from segtune.data.sources.base import Pair
 from segtune.data.transforms import build_transform
 
 if TYPE_CHECKING:
-    import albumentations as A  # imported only by segtune.data.transforms
+    import albumentations as A  # imported only by segtune.data.transforms and object_crop
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
@@ -107,9 +107,12 @@ def build_dataset(
     by_content: bool = False,
     photos: ReducedPhotos | None = None,
 ) -> SegmentationDataset:
-    """Return a data set for training or, without augmentation, for evaluation (with masks at their original size)."""
+    """Return a data set for training or, without augmentation, for evaluation (with masks at their original size).
+
+    In tiles (`data.eval_tile`) evaluation has the images at their original size too, so they fit into no common batch.
+    """
     if augment is None:
-        transform = build_transform(data.evaluation_size, None, {})
+        transform = build_transform(data.evaluation_size if data.eval_tile is None else None, None, {})
     else:
         transform = build_transform(data.size, augment.crop, augment.transforms)
     return SegmentationDataset(

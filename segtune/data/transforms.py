@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from segtune.config.data_settings import OBJECT_FRACTION
+from segtune.data.object_crop import ObjectCrop
 from segtune.errors import UserError, close_matches
 
 # Arguments that settings cannot or must not set: code, files, and images passed in the sample.
@@ -27,14 +29,15 @@ _RESIZING = {
 
 
 def build_transform(
-    size: tuple[int, int], crop: Mapping[str, Any] | None, transforms: Mapping[str, Mapping[str, Any]]
+    size: tuple[int, int] | None, crop: Mapping[str, Any] | None, transforms: Mapping[str, Mapping[str, Any]]
 ) -> A.Compose:
     """Return the transform from a photo and mask of any size to a sample.
 
     Args:
-        size: Height and width of the output, in pixels.
+        size: Height and width of the output, in pixels; `None` for those of the photo, without crop and transforms.
         crop: `scale` (fraction of the photo's area, 0 to 1) and `ratio` (width / height) of a random crop, which is
-            resized; `None` resizes the whole photo.
+            resized; or `object_fraction` (0 to 1) of one that has the output's size, see `ObjectCrop`; `None` resizes
+            the whole photo.
         transforms: albumentations class names with their arguments, applied in this order after the crop.
 
     Returns:
@@ -44,24 +47,29 @@ def build_transform(
     Raises:
         UserError: Unknown names or arguments, wrong values, or a transform that changes size or type.
     """
+    if size is None:
+        return A.Compose([A.NoOp()])
     first = A.Resize(*size, **_RESIZING) if crop is None else _random_crop(size, crop)
     steps = [_step(name, arguments) for name, arguments in transforms.items()]
     for name, step in zip(transforms, steps, strict=True):
         _check_step(name, step, size)
     whole = A.Compose([first, *steps], mask_interpolation=cv2.INTER_NEAREST)
-    # INTER_NEAREST takes a cell's corner, half a cell off the image; INTER_NEAREST_EXACT takes its centre, but only
-    # resizing supports it.
-    first.mask_interpolation = cv2.INTER_NEAREST_EXACT
+    if not isinstance(first, ObjectCrop):
+        # INTER_NEAREST takes a cell's corner, half a cell off the image; INTER_NEAREST_EXACT takes its centre, but only
+        # resizing supports it.
+        first.mask_interpolation = cv2.INTER_NEAREST_EXACT
     return whole
 
 
 def _random_crop(size: tuple[int, int], crop: Mapping[str, Any]) -> A.BasicTransform:
-    _check_arguments("augment.crop", crop, ["scale", "ratio"])
+    if OBJECT_FRACTION in crop:  # a number from 0 to 1, without others: the settings have been checked
+        return ObjectCrop(*size, crop[OBJECT_FRACTION])
+    _check_arguments("augment.crop", crop, ["scale", "ratio", f"or {OBJECT_FRACTION} without these"])
     return _construct("augment.crop", A.RandomResizedCrop, {**crop, "size": size, **_RESIZING})
 
 
 def crop_ranges(size: tuple[int, int], crop: Mapping[str, Any]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the ranges of a random crop's share of the photo's area, and of its width / height."""
+    """Return the ranges of a resized random crop's share of the photo's area, and of its width / height."""
     made: Any = _random_crop(size, crop)
     return made.scale, made.ratio
 

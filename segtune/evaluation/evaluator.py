@@ -1,6 +1,7 @@
 """The evaluator: predictions at the images' original size, compared with the masks pixel by pixel."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,9 @@ from segtune.data.reduced import ReducedPhotos
 from segtune.data.sources.base import Pair
 from segtune.errors import FailedError
 from segtune.evaluation.label_errors import label_error_score
-from segtune.evaluation.predictions import SamplePrediction, as_seen
+from segtune.evaluation.predictions import GivenUpError, SamplePrediction, as_seen, predicting
 from segtune.evaluation.skin_tone import typology_angle
 from segtune.inference.cleaning import cleaned
-from segtune.inference.tta import with_tta
 from segtune.losses import Loss
 from segtune.metrics.boundary import boundary_counts
 from segtune.metrics.curves import histogram
@@ -32,6 +32,9 @@ from segtune.runtime.console import bar
 from segtune.runtime.cores import worker_count
 from segtune.runtime.device import Device
 from segtune.runtime.sampling import evenly_spaced
+
+#: The most worker processes that read images for tiles.
+_WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ class Evaluator:
     """Evaluates models on one split, with workers that stay alive between evaluations.
 
     With `tolerance`, that of the boundary F-score in pixels, the details of every image are collected too. `photos`
-    reads the images, None: from their files. `clean` says what is corrected in predicted masks before they are
-    compared; histograms are of probabilities, which it leaves as they are.
+    reads the images, None: from their files. In tiles (`data.eval_tile`) images come one by one, at their own size.
+    `clean` says what is corrected in predicted masks before they are compared; histograms are of probabilities, which
+    it leaves as they are.
     """
 
     def __init__(
@@ -89,15 +93,18 @@ class Evaluator:
         photos: ReducedPhotos | None = None,
         clean: CleanSettings | None = None,
     ) -> None:
-        self.pairs, self.train, self.loss, self.compute = pairs, train, loss, compute
+        self.pairs, self.data, self.train, self.loss, self.compute = pairs, data, train, loss, compute
         self.clean = clean or CleanSettings()
         self.tta, self.tolerance = tta or TTASettings(), tolerance
         self.threshold_logit = logit_of(train.threshold)
         self.shown = set(evenly_spaced(range(len(pairs)), samples))
         self.mine = range(distributed.rank(), len(pairs), distributed.world())  # the images of this process
         dataset = build_dataset([pairs[index] for index in self.mine], data, None, photos=photos)
-        batches = EpochBatches(len(self.mine), train.images_per_batch, seed=0, shuffle=False)
+        of_batch = train.images_per_batch if data.eval_tile is None else 1
+        batches = EpochBatches(len(self.mine), of_batch, seed=0, shuffle=False)
         workers = worker_count(train.workers, compute.device)
+        if data.eval_tile is not None:  # the network takes most of the time, and each worker holds whole images
+            workers = min(workers, _WORKERS)
         self.loader = make_loader(dataset, batches, workers, compute.device.type == "cuda")
 
     @torch.inference_mode()
@@ -109,20 +116,20 @@ class Evaluator:
     ) -> Evaluation | None:
         """Return an evaluation of a model, over the images of all processes; None if `stop()` in one of them.
 
-        The loss is computed at the network's input size; all else at the original size, to which the logits are
-        resized bilinearly. `features`, if given, returns of a batch what the model gets instead of its images.
+        The loss is computed at the network's input size, in tiles at the original one; all else at the original size,
+        to which the logits are resized bilinearly. `features`, if given, returns of a batch what the model gets instead
+        of its images.
 
         Raises:
             FailedError: The model returns NaN or infinity, and details are collected.
         """
-        network = with_tta(model.eval(), flips=self.tta.flips, scales=self.tta.scales)
+        network = predicting(model, self.data, self.compute, self.tta, stop)
         rows, losses, drawings = list[tuple[Tensor, ...]](), list[tuple[Tensor, int]](), {}
         stopped = False
-        with bar("validation", len(self.mine)) as progress:
+        with bar("validation", len(self.mine)) as progress, suppress(GivenUpError):
             for batch in self.loader.until(lambda _: stop()):
-                images = (features(batch) if features else batch["image"]).to(self.compute.device, non_blocking=True)
                 with self.compute.autocast():
-                    logits = network(images)
+                    logits = network(features(batch) if features else batch["image"])
                 losses.append((self.loss(logits, batch["mask"]), len(logits)))
                 facts = []
                 for i, truth in enumerate(batch["truth"]):
@@ -141,7 +148,7 @@ class Evaluator:
                 progress(len(rows), "")
                 if stopped := stop():
                     break
-        stopped = stopped or len(rows) < len(self.mine)  # asked to stop while the next batch did not come
+        stopped = stopped or len(rows) < len(self.mine)  # asked to stop while the next batch or a tile did not come
         means = torch.stack([mean for mean, _ in losses]).tolist() if losses else []
         sums = [mean * images for mean, (_, images) in zip(means, losses, strict=True)]
         parts = distributed.gather((stopped, _stacked(rows), sums, drawings))
@@ -162,7 +169,8 @@ class Evaluator:
 
         The first, TP, FP, FN and TN (4,), is still on the logits' device.
         """
-        logits = F.interpolate(logits, size=truth.shape, mode="bilinear", align_corners=False)
+        if logits.shape[-2:] != truth.shape:
+            logits = F.interpolate(logits, size=truth.shape, mode="bilinear", align_corners=False)
         there = truth.to(logits.device, non_blocking=True)
         predicted = logits[:, 0] > self.threshold_logit
         if self.clean.active:

@@ -1,6 +1,6 @@
-"""Predictions of single images for display, at the network's input size."""
+"""The network as it predicts, and predictions of single images for display."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +17,18 @@ from segtune.data.dataset import build_dataset
 from segtune.data.overlays import Mask, RGBImage
 from segtune.data.sources.base import Pair
 from segtune.inference.cleaning import cleaned
-from segtune.inference.tta import with_tta
+from segtune.inference.sliding_window import with_tiles
+from segtune.inference.tta import Network, with_tta
 from segtune.metrics.overlap import logit_of
 from segtune.runtime.device import Device
 
 
 @dataclass(frozen=True)
 class SamplePrediction:
-    """An image (h, w, 3), its true and predicted masks and the probability (h, w), at the network's input size.
+    """An image (h, w, 3), its true and predicted masks and the probability (h, w), as the network gets it.
 
-    `size` is the original height and width, `original` the true mask there, (H, W), where 1 is foreground.
+    That is the network's input size; with tiles the original size, which `size` is in any case. `original` is the true
+    mask there, (H, W), where 1 is foreground.
     """
 
     size: tuple[int, int]
@@ -40,6 +42,40 @@ class SamplePrediction:
 SamplePredictions = Iterable[tuple[Pair, SamplePrediction]]
 
 
+class GivenUpError(Exception):
+    """A prediction was given up, as asked."""
+
+
+def predicting(
+    model: nn.Module,
+    data: DataSettings,
+    compute: Device,
+    tta: TTASettings,
+    stop: Callable[[], bool] = lambda: False,
+) -> Network:
+    """Return a model as it predicts, with test-time augmentation and in tiles, as `predict` does.
+
+    Args:
+        model: The model, on its device.
+        data: Says whether images are predicted in tiles.
+        compute: The device.
+        tta: The test-time augmentation.
+        stop: Asked before each batch or tile, it says whether to give up.
+
+    Returns:
+        A function from images (N, 3, H, W) on any device to logits (N, 1, H, W): with tiles on the images' device, else
+        on that of the model. It raises `GivenUpError` if it was asked to stop.
+    """
+    network = with_tta(model.eval(), flips=tta.flips, scales=tta.scales)
+
+    def on_device(images: Tensor) -> Tensor:
+        if stop():
+            raise GivenUpError
+        return network(images.to(compute.device, non_blocking=True))
+
+    return on_device if data.eval_tile is None else with_tiles(on_device, data.eval_tile, data.eval_overlap)
+
+
 def predict_samples(
     model: nn.Module,
     pairs: Sequence[Pair],
@@ -51,12 +87,12 @@ def predict_samples(
 ) -> Iterator[SamplePrediction]:
     """Yield predictions of some images, computed as by the evaluator."""
     dataset = build_dataset(pairs, data, None)
-    network = with_tta(model.eval(), flips=tta.flips, scales=tta.scales)
+    network = predicting(model, data, compute, tta)
     threshold_logit = logit_of(train.threshold)
     for index in range(len(pairs)):
         sample: dict[str, Any] = dataset[0, index]
         with torch.inference_mode(), compute.autocast():
-            logits = network(sample["image"][None].to(compute.device))
+            logits = network(sample["image"][None])
         yield as_seen(sample["image"], sample["mask"], sample["truth"], logits[0], threshold_logit, clean)
 
 
@@ -68,7 +104,7 @@ def as_seen(
     threshold_logit: float,
     clean: CleanSettings | None = None,
 ) -> SamplePrediction:
-    """Return the prediction of an image at the network's input size.
+    """Return the prediction of an image as the network gets it.
 
     `threshold_logit` is the threshold as a logit; `clean` says what is corrected in the predicted mask.
     """

@@ -135,6 +135,8 @@ def _settings_of(evaluated: EvaluatedModel, result: Evaluation) -> Facts:
         "invert": evaluated.data.invert,
         "max_value": evaluated.data.max_value,
         "image_size": list(evaluated.data.evaluation_size),
+        "tile": evaluated.data.eval_tile,
+        "overlap": evaluated.data.eval_overlap if evaluated.data.eval_tile else None,
         "threshold": evaluated.options.threshold,
         "empty": evaluated.options.empty,
         "tolerance": evaluated.tolerance,

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segtune.config.command_settings import PredictSettings
+from segtune.config.data_settings import only_one
 from segtune.config.output_settings import OBJECT, CleanSettings, category_of
 from segtune.config.parse import parse
 from segtune.data.transforms import build_transform
 from segtune.errors import FailedError, UserError
 from segtune.inference.cleaning import cleaned
-from segtune.inference.sliding_window import GRID, predict_tiled
+from segtune.inference.sliding_window import with_tiles
 from segtune.inference.tta import Network, with_tta
 from segtune.metrics.overlap import logit_of
 from segtune.models.checkpoint import Checkpoint
@@ -82,29 +83,29 @@ class Predictor:
             FailedError: The model returns NaN or infinity.
         """
         _check(image, self.max_value)
-        mask, probability = self._predict(np.ascontiguousarray(image))
+        # PyTorch warns of an array that it may not write to.
+        mask, probability = self._predict(np.require(image, requirements=["C", "W"]))
         return Prediction(cleaned(mask, self.clean), probability)
 
     def _predict(self, image: NDArray[np.uint8]) -> Prediction:
         try:
             if self.tile is None:
-                return self._prediction(self._logits(self._resized(image=image)["image"]), image.shape[:2])
-            height, width = image.shape[:2]
-            padded = _at_least(GRID, image)
-            if max(height, width) <= self.tile:
-                return self._prediction(self._logits(padded)[..., :height, :width], (height, width))
-            blended = predict_tiled(self._probability, padded, self.tile, self.overlap)[:height, :width]
+                logits = self._logits(_batch_of(self._resized(image=image)["image"]))
+            else:
+                logits = with_tiles(self._logits, self.tile, self.overlap)(_batch_of(image))
+            if logits.shape[-2:] != image.shape[:2]:
+                logits = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
+            mask = (logits > self._threshold_logit)[0, 0].cpu().numpy()
+            return Prediction(mask, logits.sigmoid_()[0, 0].cpu().numpy())
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{self.compute.device} ran out of memory on an image of {image.shape[0]} x {image.shape[1]} pixels. "
                 "Set a smaller tile or size."
             ) from error
-        return Prediction(blended > self.threshold, blended)
 
-    def _logits(self, image: NDArray[np.uint8]) -> Tensor:
-        images = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    def _logits(self, images: Tensor) -> Tensor:
         with self.compute.autocast():
-            logits = self.network(images.to(self.compute.device))
+            logits = self.network(images.contiguous().to(self.compute.device))
         if not torch.isfinite(logits).all():
             broken = "its weights are broken."
             if self.compute.dtype != torch.float32:
@@ -113,14 +114,9 @@ class Predictor:
             raise FailedError(f"The model returns {what} in {self.compute.precision}: {broken}")
         return logits
 
-    def _probability(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._logits(image)[0, 0].sigmoid().cpu().numpy()
 
-    def _prediction(self, logits: Tensor, size: tuple[int, ...]) -> Prediction:
-        if logits.shape[-2:] != size:
-            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        mask = (logits > self._threshold_logit)[0, 0].cpu().numpy()
-        return Prediction(mask, logits.sigmoid_()[0, 0].cpu().numpy())
+def _batch_of(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
 
 
 def load(
@@ -129,7 +125,7 @@ def load(
     size: int | Sequence[int] | None = None,
     threshold: float | None = None,
     tile: int | None = None,
-    overlap: float = 0.25,
+    overlap: float | None = None,
     flips: bool = False,
     scales: Sequence[float] = (1.0,),
     clean: Mapping[str, Any] | None = None,
@@ -157,17 +153,15 @@ def load_as(settings: PredictSettings) -> Predictor:
         UserError: The file cannot be used, or the settings contradict each other.
     """
     if settings.tile is not None and settings.image_size is not None:
-        raise UserError(
-            f"tile={settings.tile} predicts an image at its own size, image_size={settings.image_size} at a fixed one: "
-            "set only one of them."
-        )
+        raise UserError(f"{only_one(f'tile={settings.tile}', f'image_size={settings.image_size}')}.")
     path = expanded(settings.checkpoint, "checkpoint")
     compute = resolve_device(settings.train)
     exported = path.suffix.lower() == ".onnx"
     network, size, threshold, data = _exported(path) if exported else _trained(path, compute)
+    tile = data.get("eval_tile") if settings.tile is None else settings.tile
     if settings.image_size is not None:
         side = settings.image_size
-        size = (side, side) if isinstance(side, int) else (side[0], side[1])
+        size, tile = (side, side) if isinstance(side, int) else (side[0], side[1]), None
     if settings.train.threshold is not None:
         threshold = settings.train.threshold
     network = with_tta(network, flips=settings.tta.flips, scales=settings.tta.scales)
@@ -176,8 +170,8 @@ def load_as(settings: PredictSettings) -> Predictor:
         size,
         threshold,
         compute,
-        tile=settings.tile,
-        overlap=settings.overlap,
+        tile=tile,
+        overlap=data.get("eval_overlap", 0.25) if settings.overlap is None else settings.overlap,
         max_value=data.get("max_value") if settings.max_value is None else settings.max_value,
         clean=settings.clean,
         category=settings.category or category_of(data),
@@ -228,9 +222,3 @@ def _check(image: Any, max_value: int | None) -> None:
             f"{expected}; {got}. Convert it: (image * 255).round().astype(np.uint8) for floats from 0 to 1, "
             f"{convert} for 16 bits."
         )
-
-
-def _at_least(side: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image padded by reflection, below and to the right, to the least size that the network accepts."""
-    missing = [(0, max(0, side - length)) for length in image.shape[:2]]
-    return np.pad(image, [*missing, (0, 0)], mode="symmetric") if any(extra for _, extra in missing) else image

@@ -6,11 +6,15 @@ would outweigh the neighbour's although it hardly changes the probability. The w
 tiles are added straight into the result, and no second array of the image's size is needed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from segtune.inference.tta import Network
 
 GRID = 32  # tiles start at multiples of the network's stride, so its grid is the same as on the whole image
 _STEPS = 4096  # weights are multiples of a power of two, so w + (1 - w) is exactly 1
@@ -53,21 +57,57 @@ def _ramp(length: int, this: Span, following: Span) -> NDArray[np.float64]:
     return np.round(np.clip((offset / common - 0.25) * 2, 0, 1) * _STEPS) / _STEPS
 
 
-def predict_tiled(
-    predict: Callable[[NDArray[np.uint8]], Floats], image: NDArray[np.uint8], tile: int, overlap: float
-) -> Floats:
-    """Return the probabilities (H, W) of an image, predicted in tiles.
+def with_tiles(network: Network, tile: int, overlap: float) -> Network:
+    """Return a network that predicts images of any size, at that size, in tiles.
 
     Args:
-        predict: Maps a tile (h, w, 3) of the image to its probabilities (h, w).
-        image: RGB, (H, W, 3).
+        network: Maps images (N, 3, H, W), 0 to 255, with sides of at least 32 pixels, to logits (N, 1, H, W).
         tile: See `spans`.
         overlap: See `spans`.
+
+    Returns:
+        A function from images (N, 3, H, W) to logits (N, 1, H, W) on their device. Of images that fit into one tile
+        they are the network's; of others those of the blended probability, within ±16, and NaN where the network
+        returned NaN or infinity.
     """
-    rows, columns = (spans(length, tile, overlap) for length in image.shape[:2])
-    whole = np.zeros(image.shape[:2], np.float32)
+
+    def predict(images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        padded = _at_least(GRID, images)
+        if max(height, width) <= tile:
+            logits = network(padded.contiguous()).to(images.device)
+        else:
+            logits = predict_tiled(network, padded, tile, overlap).logit_(eps=1e-7)
+        return logits[..., :height, :width]
+
+    return predict
+
+
+def predict_tiled(network: Network, images: Tensor, tile: int, overlap: float) -> Tensor:
+    """Return the probabilities (N, 1, H, W) of images, predicted in tiles; the arguments are those of `with_tiles`."""
+    rows, columns = (spans(length, tile, overlap) for length in images.shape[-2:])
+    whole = torch.zeros(len(images), 1, *images.shape[-2:], device=images.device)
     for (top, bottom), of_row in zip(rows, weights(rows), strict=True):
         for (left, right), of_column in zip(columns, weights(columns), strict=True):
-            part = predict(image[top:bottom, left:right])
-            whole[top:bottom, left:right] += part * of_row[:, None] * of_column
+            logits = network(images[..., top:bottom, left:right].contiguous()).to(whole.device)
+            part = torch.where(logits.isfinite(), logits.float().sigmoid(), torch.nan)  # of infinity it would be 0 or 1
+            weight = torch.from_numpy(of_row[:, None] * of_column).to(whole.device)
+            whole[..., top:bottom, left:right] += part * weight
     return whole
+
+
+def _at_least(side: int, images: Tensor) -> Tensor:
+    """Return images (N, 3, H, W) padded by reflection, below and to the right, to the least size of a network's input.
+
+    The outermost pixels are repeated, as by NumPy's padding mode `symmetric`.
+    """
+    if min(images.shape[-2:]) >= side:
+        return images
+    rows, columns = (_reflected(length, side).to(images.device) for length in images.shape[-2:])
+    return images[..., rows[:, None], columns]
+
+
+def _reflected(length: int, side: int) -> Tensor:
+    """Return the places 0, 1, …, length - 1, length - 1, …, 1, 0, 0, 1, …; at least `side` of them."""
+    places = torch.arange(max(length, side)) % (2 * length)
+    return places.minimum(2 * length - 1 - places)

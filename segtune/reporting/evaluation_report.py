@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from segtune.config.output_settings import category_of
-from segtune.data.overlays import error_overlay, jpeg, outlined
+from segtune.data.overlays import error_overlay, for_display, jpeg, outlined
 from segtune.data.sources.base import Pair
 from segtune.evaluation.label_errors import CONFIDENT, contradicted
 from segtune.evaluation.predictions import SamplePrediction, SamplePredictions
@@ -181,12 +181,14 @@ def _chosen(rows: Sequence[Facts]) -> dict[str, list[int]]:
 
 def _figure(row: Facts, pair: Pair, sample: SamplePrediction) -> Facts:
     """Return an image drawn four ways: as it is, its true outline, the errors, and the confident contradictions."""
-    wrong = contradicted(sample)
+    photo, truth, predicted, wrong = sample.photo, sample.truth, sample.predicted, contradicted(sample)
+    if max(photo.shape) > 2 * _SIDE:  # drawn at this size, an outline of one pixel would vanish
+        photo, truth, predicted, wrong = for_display(photo, truth, predicted, wrong)
     drawn = {
-        "image": sample.photo,
-        "truth": outlined(sample.photo, sample.truth),
-        "errors": error_overlay(sample.photo, sample.truth, sample.predicted),
-        "contradicted": error_overlay(sample.photo // 2, sample.truth & wrong, ~sample.truth & wrong),
+        "image": photo,
+        "truth": outlined(photo, truth),
+        "errors": error_overlay(photo, truth, predicted),
+        "contradicted": error_overlay(photo // 2, truth & wrong, ~truth & wrong),
     }
     shrink = min(1.0, _SIDE / max(sample.size))
     size = max(1, round(sample.size[1] * shrink)), max(1, round(sample.size[0] * shrink))

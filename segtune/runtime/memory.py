@@ -12,7 +12,9 @@ from segtune.runtime.distributed import world
 
 
 @contextmanager
-def memory_advice(settings: DeviceSettings, size: tuple[int, int], compute: Device, *more: str) -> Iterator[None]:
+def memory_advice(
+    settings: DeviceSettings, size: tuple[int, int], compute: Device, *more: str, tiles: bool = False
+) -> Iterator[None]:
     """Turn an error of the block that memory has run out into one message, with numbers and what to do.
 
     Args:
@@ -20,6 +22,7 @@ def memory_advice(settings: DeviceSettings, size: tuple[int, int], compute: Devi
         size: Height and width of the network's input, in pixels.
         compute: Device and precision.
         more: Further advice.
+        tiles: The input is the tiles of images, one by one.
 
     Raises:
         StoppedError: Memory has run out.
@@ -29,15 +32,16 @@ def memory_advice(settings: DeviceSettings, size: tuple[int, int], compute: Devi
     except Exception as error:
         if isinstance(error, UserError | FailedError) or not out_of_memory(error):
             raise
-        used = settings.images_per_batch
+        used = 1 if tiles else settings.images_per_batch
+        what = "Tiles" if tiles else f"Batches of {used} image{'s' * (used > 1)}"
         half = used // 2
         steps = " train.accumulate=2 (the same steps)" if type(settings) is TrainSettings and world() == 1 else ""
         advice = [f"train.batch_size={half}{steps}"] if half else []
-        advice += ["a smaller data.image_size"]
+        advice += ["a smaller data.eval_tile" if tiles else "a smaller data.image_size"]
         advice += ["train.precision=bf16"] if compute.device.type == "cuda" and compute.precision == "float32" else []
         raise StoppedError(
             f"Out of memory: {reason_of(error)}.\n"
-            f"Batches of {used} image{'s' * (used > 1)} of {size[0]} x {size[1]} pixels, on {compute}. "
+            f"{what} of {size[0]} x {size[1]} pixels, on {compute}. "
             f"Try {', or '.join([*advice, *more])}."
         ) from error
 

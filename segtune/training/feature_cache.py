@@ -52,10 +52,11 @@ def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
     photos = run.loader.dataset.photos
     reduced = {"photos": f"reduced {FORMAT}"} if photos else {}
     stores, texts = list[Store | None](), list[str]()
-    for of, count, uses, size, given in (
-        ("training", len(pairs), min(views, epochs), data.size, views_of(settings) | reduced),
-        ("validation", len(val_pairs), 1, data.evaluation_size, views_of(settings, validation=True)),
-    ):
+    splits = [("training", len(pairs), min(views, epochs), data.size, views_of(settings) | reduced)]
+    if data.eval_tile is None:  # the features of tiles are not kept
+        of_images = views_of(settings, validation=True)
+        splits.append(("validation", len(val_pairs), 1, data.evaluation_size, of_images))
+    for of, count, uses, size, given in splits:
         scale = math.prod(size) / math.prod(data.size)
         needed = round(count * uses * bytes_each * scale)
         facts = describe(settings, model.split, form, of, size)
@@ -69,11 +70,13 @@ def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
         texts.append(_line(phase.name, count, uses, needed, anew - taken, store, why))
     dataset = build_dataset(pairs, data, settings.augment, cache.seed, by_content=True, photos=photos)
     workers = worker_count(settings.train.workers, compute.device)
-    loader = FeatureLoader(model, dataset, run.batches, views, stores[0], form, data.size, workers)
+    times = settings.augment.crops_per_image
+    loader = FeatureLoader(model, dataset, run.batches, views, stores[0], form, data.size, workers, times)
     trunk: Any = model.backbone
     same = not trunk.training or str(trunk.train_graph) == str(trunk.eval_graph)
     mine = [val_pairs[index] for index in run.evaluator.mine]
-    return FeatureSource(loader, KeptValidation(model, mine, stores[1], form) if same else None, texts[0])
+    validation = KeptValidation(model, mine, stores[1], form) if same and stores[1:] else None
+    return FeatureSource(loader, validation, texts[0])
 
 
 def views_of(settings: Settings, *, validation: bool = False) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class FeatureLoader:
     """Batches as of a `BatchLoader`, whose `image` is a `Crossing`: what the split model's frozen part computes.
 
     Epoch e has view e mod `views` of every image. What the store lacks is computed, and written, when the turn of its
-    batch comes.
+    batch comes. An image that the data set holds `times` times, one round after the other, has other views each time.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class FeatureLoader:
         form: FeatureForm,
         size: tuple[int, int],
         workers: int,
+        times: int = 1,
     ) -> None:
         self.model, self.dataset, self.batches, self.form = model, dataset, batches, form
         self.views, self.store, self.writes = views, store, True
@@ -65,7 +66,7 @@ class FeatureLoader:
         pin_memory = form.compute.device.type == "cuda"
         self.images = BatchLoader(dataset, self.given, workers, pin_memory)
         self.lost_images = BatchLoader(dataset, self.lost, 0, pin_memory)
-        self.size = size
+        self.size, self.distinct = size, len(dataset) // times
 
     def until(self, give_up: Callable[[float], bool]) -> Iterator[Batch]:
         """Yield the batches, and end early if `give_up(seconds)` while this process has waited so long for the next.
@@ -75,7 +76,7 @@ class FeatureLoader:
             MemoryError: A batch is too large for the memory.
         """
         view = (self.batches.epoch - 1) % self.views
-        wanted = [[(view, index) for _, index in batch] for batch in self.batches]
+        wanted = [[(view + self.views * (i // self.distinct), i) for _, i in batch] for batch in self.batches]
         groups = self.given.keys = self._groups(wanted)
         pending, made = {key for group in groups for key in group}, dict[Key, Record]()
         with closing(self.images.until(give_up)) as images:

@@ -95,7 +95,8 @@ def fit(
     val_photos, of_validation = reduced_photos(settings, splits["val"], validation=True)
     for line in filter(None, (of_training, of_validation)):
         say(line)
-    dataset = build_dataset(splits["train"], data, settings.augment, settings.seed, photos=photos)
+    drawn = list(splits["train"]) * settings.augment.crops_per_image
+    dataset = build_dataset(drawn, data, settings.augment, settings.seed, photos=photos)
     batches = EpochBatches(
         len(dataset), train.images_per_batch, settings.seed, rank=distributed.rank(), world=distributed.world()
     )

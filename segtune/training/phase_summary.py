@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segtune.config.data_settings import OBJECT_FRACTION
 from segtune.config.schema import RunSettings
 from segtune.config.training_settings import PhaseSettings
 from segtune.errors import some
@@ -48,6 +49,25 @@ def facts(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Devic
         "optimizer_bytes": cost.optimizer_state,
         **estimated(cost),
     }
+
+
+def own_scale_lines(settings: RunSettings) -> list[str]:
+    """Return lines on what sees the images at their own size: training in crops of fixed size, validation in tiles."""
+    data, augment, lines = settings.data, settings.augment, list[str]()
+    size, of_validation = (f"{height} x {width} pixels" for height, width in (data.size, data.evaluation_size))
+    if augment.crop is not None and augment.at_own_scale:
+        share = f"{augment.crop[OBJECT_FRACTION]:.0%} of them centred on the object"
+        if augment.crops_per_image > 1:
+            share += f", {augment.crops_per_image} of each image in an epoch"
+        lines.append(f"Training sees the images at their own size, in crops of {size}, {share}.")
+        if not data.tiles:
+            lines.append(
+                f"Validation resizes whole images to {of_validation}, where objects have another size than in those "
+                f"crops. To validate at their own size: data.eval_tile={max(128, *data.size)}."
+            )
+    if data.tiles:
+        lines.append(f"Validation sees the images at their own size, {data.tiles}.")
+    return lines
 
 
 def cost_of(built: BuiltModel, phase: Phase, settings: RunSettings, compute: Device) -> StepCost:
@@ -108,9 +128,10 @@ class Trial:
 
     @torch.inference_mode()
     def validate(self, images: int) -> None:
-        """Take a batch through the model as in validation."""
+        """Take a batch through the model as in validation, which takes tiles one by one."""
+        data = self.settings.data
         with self.compute.autocast():
-            self.model.eval()(self._noise(images, self.settings.data.evaluation_size))
+            self.model.eval()(self._noise(images if data.eval_tile is None else 1, data.evaluation_size))
         train_mode(self.model, self.phase.scope)
 
     def _noise(self, images: int, size: tuple[int, int]) -> Tensor:

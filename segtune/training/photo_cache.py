@@ -21,7 +21,9 @@ _GB = 10**9
 def reduced_photos(
     settings: Settings, pairs: Sequence[Pair], *, validation: bool = False
 ) -> tuple[ReducedPhotos | None, str]:
-    """Return what reads the photos of a split, None if none of them is large enough to be reduced, and a line on it.
+    """Return what reads the photos of a split, None if none of them is to be reduced, and a line on it.
+
+    They are not where the network sees them at their own scale: in crops of fixed size, in tiles.
 
     Args:
         settings: The run's settings.
@@ -29,7 +31,8 @@ def reduced_photos(
         validation: They are for validation, which needs no crop, but masks at their original size too.
     """
     cache, split = settings.cache, "validation" if validation else "training"
-    if cache.photos == "off":
+    at_own_scale = settings.data.eval_tile is not None if validation else settings.augment.at_own_scale
+    if cache.photos == "off" or at_own_scale:
         return None, ""
     given = _form(settings, validation=validation)
     photos = ReducedPhotos(given["size"], given["crop"], truth=validation)

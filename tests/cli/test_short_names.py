@@ -61,6 +61,15 @@ def test_batch_size_and_image_size(capsys: pytest.CaptureFixture[str]) -> None:
     assert settings["image_size"] == 64  # predict has one of its own
 
 
+def test_tile_and_overlap(capsys: pytest.CaptureFixture[str]) -> None:
+    settings, _ = composed(capsys, "evaluate", "checkpoint=a.pt", "data=folder", "data.root=b", "tile=256", "overlap=0")
+    assert (settings["data"]["eval_tile"], settings["data"]["eval_overlap"]) == (256, 0)
+    settings, _ = composed(capsys, "evaluate", "checkpoint=a.pt", "data=folder", "data.root=b")
+    assert (settings["data"]["eval_tile"], settings["data"]["eval_overlap"]) == (None, None)  # as in training
+    settings, _ = composed(capsys, "predict", "checkpoint=a.pt", "input=b", "tile=256", "overlap=0.5")
+    assert (settings["tile"], settings["overlap"]) == (256, 0.5)  # predict has its own
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -61,7 +61,7 @@ def test_every_way_to_ask_for_help(capsys: pytest.CaptureFixture[str], typed: st
     assert main(["train", typed]) == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: python -m segtune train ")
-    assert "\nShort names: epochs and lr (of every phase), batch_size, image_size.\n" in out
+    assert "\nShort names: epochs and lr (of every phase), batch_size, image_size, tile, overlap.\n" in out
 
 
 def test_the_command_line_says_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from segtune.__main__ import main
 from segtune.commands import check as module
 from segtune.commands.check import check
 from segtune.config.command_settings import CheckSettings
+from segtune.config.data_settings import AugmentSettings
 from segtune.config.parse import parse
 from segtune.data.labels import Foreground
 from segtune.data.sources.base import Pair
@@ -729,6 +730,16 @@ def test_the_facts(data: Data, settings: CheckSettings, tmp_path: Path) -> None:
     assert found["objects"]["cell"] == 16
     assert found["objects"]["objects"] == 12
     assert found["objects"]["small_objects"] == 0
+
+
+def test_objects_are_measured_at_the_size_at_which_the_network_sees_them(settings: CheckSettings) -> None:
+    def sizes(**data: Any) -> list[tuple[int, int] | None]:
+        given = replace(settings, data=replace(settings.data, image_size=64, **data))
+        crops = replace(given, augment=AugmentSettings({"object_fraction": 0.5}))
+        return [module._input_size(each, split) for each in (given, crops) for split in ("train", "val")]
+
+    assert sizes(eval_size=[96, 128]) == [(64, 64), (96, 128), None, (96, 128)]
+    assert sizes(eval_tile=256) == [(64, 64), None, None, None]
 
 
 def test_the_contact_sheet_shows_suspects_and_all_splits(data: Data, settings: CheckSettings, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     def load(path: Path) -> Any:
         paths.append(path)
         names = SimpleNamespace(name="net")
-        data = SimpleNamespace(evaluation_size=(64, 64))
+        data = SimpleNamespace(evaluation_size=(64, 64), eval_tile=None)
         settings = SimpleNamespace(backbone=names, decoder=names, data=data)
         return SimpleNamespace(rebuild=lambda: SimpleNamespace(model=path.read_bytes()), settings=settings)
 

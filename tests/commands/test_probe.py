@@ -180,8 +180,10 @@ def test_layers_without_weights_are_not_probed(
     kept = {n: v for n, v in spec_of(SMALL).build().state_dict().items() if not n.startswith(("blocks.4", "blocks.5"))}
     save_file(kept, tmp_path / "part.safetensors")
     arguments = ("run_dir=run", "layers=[bn1,blocks.2,blocks.3]", "taps.high=blocks.4", "taps.low=blocks.1")
+    arguments += ("augment=crops", "data.image_size=48", "data.eval_tile=128")
     out = run(capsys, "probe", *of(images, tmp_path / "part.safetensors"), *arguments)
     assert "not measured: the weights file lacks some of its weights." in out
+    assert "images of 48 x 48 pixels and scored on 2 validation images, all as crops of this size (augment.crop)" in out
     assert "current taps" not in (tmp_path / "run" / "probe.csv").read_text(encoding="utf-8")
     assert refused(capsys, "probe", *of(images, tmp_path / "part.safetensors"), "layers=[bn1,blocks.4]").startswith(
         "segtune probe: layers: blocks.4."

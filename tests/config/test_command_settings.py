@@ -70,6 +70,36 @@ def test_what_an_evaluation_says_counts() -> None:
     assert EvaluationDataSettings("folder", "others", max_value=65535).completed(TRAINED).max_value == 65535
 
 
+TILED = DataSettings("folder", "photos", image_size=64, eval_tile=256, eval_overlap=0.5)
+
+
+@pytest.mark.parametrize(
+    ("trained", "given", "tile", "overlap", "size"),
+    [
+        (TILED, {}, 256, 0.5, (256, 256)),
+        (TILED, {"eval_tile": 512}, 512, 0.5, (512, 512)),
+        (TILED, {"eval_overlap": 0.0}, 256, 0.0, (256, 256)),
+        (TILED, {"image_size": 96}, None, 0.5, (96, 96)),  # whole images
+        (TILED, {"eval_size": [32, 48]}, None, 0.5, (32, 48)),
+        (TRAINED, {}, None, 0.25, (128, 128)),
+        (TRAINED, {"eval_tile": 256}, 256, 0.25, (256, 256)),
+    ],
+)
+def test_an_evaluation_is_in_tiles_if_the_validation_was_unless_it_says_otherwise(
+    trained: DataSettings, given: dict[str, Any], tile: int | None, overlap: float, size: tuple[int, int]
+) -> None:
+    completed = EvaluationDataSettings("folder", "others", **given).completed(trained)
+    assert (completed.eval_tile, completed.eval_overlap, completed.evaluation_size) == (tile, overlap, size)
+
+
+def test_an_evaluation_has_a_size_or_a_tile() -> None:
+    with pytest.raises(UserError) as error:
+        EvaluationDataSettings("folder", "others", eval_tile=512, image_size=96).completed(TILED)
+    assert str(error.value) == (
+        "data.eval_tile=512 predicts an image at its own size, data.image_size=96 at a fixed one: set only one of them."
+    )
+
+
 def test_together_they_must_leave_something_to_train_on() -> None:
     with pytest.raises(UserError, match="val_share and test_share together leave nothing to train on"):
         EvaluationDataSettings("folder", "others", test_share=0.85).completed(TRAINED)

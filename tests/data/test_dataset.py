@@ -73,6 +73,16 @@ def test_without_augmentation_the_sample_is_the_file(pairs: list[Pair]) -> None:
     assert np.array_equal(sample["mask"][0].numpy(), np.asarray(Image.open(pairs[2].mask)) == 0)
 
 
+def test_in_tiles_a_sample_is_the_file_at_its_own_size(pairs: list[Pair]) -> None:
+    settings = DataSettings("folder", ".", image_size=32, eval_tile=128)
+    for index, pair in enumerate(pairs):
+        sample = build_dataset(pairs, settings, None)[0, index]
+        assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), np.asarray(Image.open(pair.photo)))
+        assert np.array_equal(sample["mask"][0].numpy(), sample["truth"].numpy())
+        assert np.array_equal(sample["truth"].numpy() * 255, np.asarray(Image.open(pair.mask)))
+    assert build_dataset(pairs, settings, AugmentSettings())[0, 0]["image"].shape == (3, 32, 32)
+
+
 def test_augmentation_depends_on_seed_epoch_and_index_alone(pairs: list[Pair]) -> None:
     first, second = dataset(pairs), dataset(pairs)
     wanted = {index: first[1, index] for index in range(7)}

@@ -19,7 +19,7 @@ EVERY = {
     for group, settings in GROUPS.items()
     for name, arguments in settings["transforms"].items()
 }
-GEOMETRIC = {"HorizontalFlip", "Affine", "GridDistortion"}
+GEOMETRIC = {"HorizontalFlip", "VerticalFlip", "Affine", "GridDistortion"}
 
 
 def disc(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,8 +53,8 @@ def error(*args: Any) -> str:
     return str(caught.value)
 
 
-def test_the_four_groups_are_there() -> None:
-    assert list(GROUPS) == ["heavy", "light", "medium", "none"]
+def test_the_five_groups_are_there() -> None:
+    assert list(GROUPS) == ["crops", "heavy", "light", "medium", "none"]
     assert all(settings.keys() == {"crop", "transforms"} for settings in GROUPS.values())
     assert set(GROUPS["light"]["transforms"]) < set(GROUPS["medium"]["transforms"]) < set(GROUPS["heavy"]["transforms"])
 
@@ -156,7 +156,9 @@ def test_wrong_arguments_are_named() -> None:
     assert error((64, 64), None, {"RandomGamma": {"gamma": 3}}) == (
         "augment.transforms.RandomGamma: got the argument 'gamma'; expected gamma_limit, p."
     )
-    assert error((64, 64), {"size": 3}, {}) == "augment.crop: got the argument 'size'; expected scale, ratio."
+    assert error((64, 64), {"size": 3}, {}) == (
+        "augment.crop: got the argument 'size'; expected scale, ratio, or object_fraction without these."
+    )
     assert error((64, 64), None, {"HorizontalFlip": 0.5}) == (
         "augment.transforms.HorizontalFlip: got 0.5; expected a mapping of arguments, such as {p: 0.5}."
     )

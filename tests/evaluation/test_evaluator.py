@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segtune.config.command_settings import TTASettings
 from segtune.config.data_settings import DataSettings
 from segtune.config.output_settings import CleanSettings
 from segtune.config.training_settings import TrainSettings
@@ -24,12 +25,14 @@ from segtune.data.sources.base import Pair
 from segtune.errors import FailedError
 from segtune.evaluation.evaluator import Evaluation, Evaluator
 from segtune.evaluation.skin_tone import typology_angle
+from segtune.inference.predictor import Predictor
+from segtune.inference.tta import with_tta
 from segtune.losses import bce_loss
 from segtune.metrics.boundary import boundary_counts
 from segtune.metrics.curves import BINS
 from segtune.runtime.device import Device
 from segtune.training.feature_store import FolderStore
-from tests.evaluation.conftest import SIZES, Red
+from tests.evaluation.conftest import SIZES, Blurred, Red, wide_pair
 
 CPU = Device(torch.device("cpu"), torch.float32)
 DATA = DataSettings("folder", root=".", image_size=64)
@@ -146,6 +149,72 @@ def test_large_photos_are_evaluated_as_they_are_without_being_read_again(
     assert (found.loss, found.scores) == (expected.loss, expected.scores)
     assert all(np.array_equal(found.samples[name], drawn) for name, drawn in expected.samples.items())
     torch.testing.assert_close(vars(found.detailed), vars(expected.detailed), rtol=0, atol=0, equal_nan=True)
+
+
+TILED = replace(DATA, eval_tile=128)
+
+
+def test_tiles_are_those_of_predict_and_their_scores_are_counted_by_hand(wide_pairs: list[Pair]) -> None:
+    train = TrainSettings(batch_size=4, workers=0, threshold=0.55)
+    found = Evaluator(wide_pairs, TILED, train, bce_loss, CPU, tolerance=2.0, samples=1)(Blurred())
+    assert found is not None
+    losses, differs = [], 0
+    predictor, whole = (Predictor(Blurred(), (64, 64), 0.55, CPU, tile=tile) for tile in (128, 8192))
+    for number, pair in enumerate(wide_pairs):
+        photo, truth = pair.read_photo(), pair.read_mask().array > 0
+        mask, probability = predictor.predict(photo)
+        differs += int((mask != whole.predict(photo).mask).sum())
+        cells = [int((mask == p)[truth == t].sum()) for p, t in ((1, 1), (1, 0), (0, 1), (0, 0))]
+        assert found.counts[number].tolist() == cells
+        bins = np.clip(probability * np.float32(BINS), 0, BINS - 1).astype(int)
+        expected = [np.bincount(bins[truth == label], minlength=BINS) for label in (False, True)]
+        assert np.array_equal(found.detailed.histograms[number], expected)
+        assert found.detailed.boundaries[number].tolist() == list(boundary_counts(mask, truth, 2.0))
+        right = np.where(truth, probability, 1 - probability).astype(float)
+        losses.append(-np.log(np.clip(right, 1e-7, 1)).mean())
+    assert differs > 100  # else tiles would not matter here
+    assert found.loss == pytest.approx(np.mean(losses), rel=1e-4)
+    (drawn,) = found.samples.values()
+    assert drawn.shape == (200, 3 * 300, 3)  # at its own size
+
+
+def test_a_tile_as_large_as_the_images_is_the_evaluation_of_whole_images(tmp_path: Path) -> None:
+    pairs = [wide_pair(tmp_path, number, (130, 160)) for number in range(3)]
+    train = TrainSettings(batch_size=1, workers=0)
+    whole, tiled = (
+        Evaluator(pairs, data, train, bce_loss, CPU, tolerance=1.0, samples=3)(Blurred())
+        for data in (replace(DATA, image_size=[130, 160]), replace(DATA, eval_tile=160))
+    )
+    assert whole
+    assert tiled
+    assert (tiled.loss, tiled.scores) == (whole.loss, whole.scores)
+    torch.testing.assert_close(tiled.counts, whole.counts, rtol=0, atol=0)
+    torch.testing.assert_close(vars(tiled.detailed), vars(whole.detailed), rtol=0, atol=0, equal_nan=True)
+    assert all(np.array_equal(tiled.samples[name], drawn) for name, drawn in whole.samples.items())
+
+
+def test_averaging_in_tiles_is_that_of_predict(wide_pairs: list[Pair]) -> None:
+    tta = TTASettings(flips=True, scales=[1.0, 0.5])
+    train = TrainSettings(workers=0)
+    found = Evaluator(wide_pairs[:1], TILED, train, bce_loss, CPU, tta=tta)(Blurred())
+    assert found is not None
+    network = with_tta(Blurred(), flips=True, scales=[1.0, 0.5])
+    mask, _ = Predictor(network, (64, 64), 0.5, CPU, tile=128).predict(wide_pairs[0].read_photo())
+    truth = wide_pairs[0].read_mask().array > 0
+    assert found.counts[0, :2].tolist() == [(mask & truth).sum(), (mask & ~truth).sum()]
+
+
+def test_a_wish_to_stop_is_heard_between_two_tiles(wide_pairs: list[Pair]) -> None:
+    seen: list[int] = []
+
+    class Counting(Red):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return super().forward(images)
+
+    evaluator = Evaluator(wide_pairs, TILED, TrainSettings(workers=0), bce_loss, CPU)
+    assert evaluator(Counting(), stop=lambda: len(seen) == 3) is None
+    assert seen == [1, 1, 1]  # of the six tiles of the first image
 
 
 def test_details_are_missed_by_name(pairs: list[Pair]) -> None:

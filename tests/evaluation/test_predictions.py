@@ -10,8 +10,9 @@ from segtune.config.output_settings import CleanSettings
 from segtune.config.training_settings import TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.evaluation.predictions import as_seen, predict_samples
+from segtune.inference.predictor import Predictor
 from segtune.runtime.device import Device
-from tests.evaluation.conftest import SIZES, Red
+from tests.evaluation.conftest import SIZES, Blurred, Red
 
 CPU = Device(torch.device("cpu"), torch.float32)
 
@@ -53,6 +54,19 @@ def test_shown_masks_are_corrected_as_at_the_original_size() -> None:
         assert found.predicted.sum() == left
     assert found.original is not None
     assert found.original.shape == (20, 20)
+
+
+def test_in_tiles_samples_are_predicted_at_their_own_size(wide_pairs: list[Pair]) -> None:
+    data, train = DataSettings("folder", root=".", image_size=64, eval_tile=128), TrainSettings()
+    predictor = Predictor(Blurred(), (64, 64), 0.5, CPU, tile=128)
+    found = predict_samples(Blurred(), wide_pairs, data, train, CPU, TTASettings())
+    for pair, each in zip(wide_pairs, found, strict=True):
+        mask, probability = predictor.predict(pair.read_photo())
+        assert each.size == mask.shape
+        assert np.array_equal(each.photo, pair.read_photo())
+        assert np.array_equal(each.truth, pair.read_mask().array > 0)
+        assert np.array_equal(each.predicted, mask)
+        assert np.array_equal(each.probability, probability)
 
 
 def test_flips_are_averaged(pairs: list[Pair]) -> None:

@@ -46,8 +46,17 @@ def test_facts_follow_from_the_rows(evaluated: EvaluatedModel, pairs: list[Pair]
     assert found.facts["dice_mean"] == pytest.approx(np.mean([row["dice"] for row in found.rows]), abs=1e-6)
     assert (found.facts["checkpoint"], found.facts["split"], found.facts["threshold"]) == ("best.pt", "val", 0.9)
     assert found.facts["data"] == str(Path("here").resolve())
+    assert (found.facts["image_size"], found.facts["tile"], found.facts["overlap"]) == ([64, 64], None, None)
     assert {"object size"} == found.facts["groups"].keys()
     assert "typology_angle" not in found.rows[0]
+
+
+def test_tiles_are_said(evaluated: EvaluatedModel, wide_pairs: list[Pair]) -> None:
+    tiled = replace(evaluated, data=replace(evaluated.data, eval_tile=128, eval_overlap=0.5))
+    found = scored(tiled, wide_pairs)
+    assert (found.facts["image_size"], found.facts["tile"], found.facts["overlap"]) == ([128, 128], 128, 0.5)
+    sizes = [row["tp"] + row["fp"] + row["fn"] + row["tn"] for row in found.rows]
+    assert sizes == [200 * 300, 90 * 260, 100 * 120, 20 * 40]
 
 
 def test_a_threshold_is_tuned_on_other_images(evaluated: EvaluatedModel, pairs: list[Pair]) -> None:

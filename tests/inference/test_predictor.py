@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from segtune.data.images import read_photo
 from segtune.data.sources.base import Pair
 from segtune.errors import UserError
 from segtune.evaluation.evaluator import Evaluator
+from segtune.inference import predictor
 from segtune.inference.predictor import Predictor, load_as
 from segtune.losses import build_loss
 from segtune.models.backbones.registry import BACKBONES
@@ -230,6 +232,22 @@ def test_the_value_that_is_white_is_that_of_the_training(trained, tmp_path: Path
     assert segtune.load(tmp_path / "old.pt", device="cpu").max_value is None
 
 
+def test_a_model_that_was_validated_in_tiles_predicts_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {"eval_tile": 128, "eval_overlap": 0.5}
+    monkeypatch.setattr(predictor, "_trained", lambda *_: (torch.nn.Identity(), (128, 128), 0.5, data))
+
+    def loaded(**options: Any) -> tuple[int | None, float, tuple[int, int]]:
+        found = segtune.load("best.pt", device="cpu", **options)
+        return found.tile, found.overlap, found.size
+
+    assert loaded() == (128, 0.5, (128, 128))
+    assert loaded(tile=256)[:2] == (256, 0.5)
+    assert loaded(overlap=0.0)[:2] == (128, 0.0)
+    assert loaded(size=[48, 64]) == (None, 0.5, (48, 64))
+    data.clear()  # as earlier versions wrote it
+    assert loaded() == (None, 0.25, (128, 128))
+
+
 def test_the_advice_for_bgra_is_right() -> None:
     image = np.arange(4, dtype=np.uint8)[None, None]
     assert image[..., 2::-1].tolist() == [[[2, 1, 0]]]
@@ -277,16 +295,20 @@ def test_an_exported_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return network, {"size": [40, 48], "threshold": 0.25, "settings": saved, "taps": {}}
 
-    saved: dict[str, dict[str, int]] = {"data": {"max_value": 4095}}
+    saved: dict[str, dict[str, float]] = {"data": {"max_value": 4095}}
     monkeypatch.setitem(sys.modules, "segtune.inference.onnx_model", SimpleNamespace(load_onnx=load_onnx))
     assert segtune.load("best.onnx", device="cpu").max_value == 4095
     assert segtune.load("best.onnx", device="cpu").category == "object"
     assert segtune.load("best.onnx", device="cpu", clean={"largest": True}).clean.largest
     saved["data"]["category"] = "skin"  # type: ignore[assignment]
     assert segtune.load("best.onnx", device="cpu").category == "skin"
+    saved["data"] = {"eval_tile": 256, "eval_overlap": 0.5}
+    tiled = segtune.load("best.onnx", device="cpu")
+    assert (tiled.tile, tiled.overlap) == (256, 0.5)
     saved.clear()  # as earlier versions wrote it
     loaded = segtune.load("best.onnx", device="cpu")
     assert (loaded.size, loaded.threshold, loaded.max_value) == ((40, 48), 0.25, None)
+    assert (loaded.tile, loaded.overlap) == (None, 0.25)
     image = image_of(40, 48)
     mask, probability = loaded.predict(image)
     np.testing.assert_allclose(probability, image[..., 0] / np.float32(255), atol=1e-6)

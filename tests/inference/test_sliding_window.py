@@ -1,5 +1,6 @@
 """Sliding windows: every pixel counts once, borders of tiles leave no trace, memory stays bounded."""
 
+import math
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from torch import nn
 
 import segtune
 from segtune.inference.predictor import Predictor
-from segtune.inference.sliding_window import predict_tiled, spans, weights
+from segtune.inference.sliding_window import predict_tiled, spans, weights, with_tiles
 from segtune.inference.tta import with_tta
 from segtune.runtime.device import Device
 
@@ -135,17 +136,55 @@ def test_scales_in_tiles() -> None:
     assert ((probability > 0.5) == mask).all()
 
 
+def batch_of(*images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
 def test_the_parts_come_row_by_row_and_once() -> None:
     seen = []
 
-    def predict(part: np.ndarray) -> np.ndarray:
-        seen.append((int(part[0, 0, 0]), int(part[0, 0, 1]), *part.shape[:2]))
-        return np.full(part.shape[:2], 0.25, np.float32)
+    def network(part: torch.Tensor) -> torch.Tensor:
+        seen.append((int(part[0, 0, 0, 0]), int(part[0, 1, 0, 0]), *part.shape[-2:]))
+        return torch.zeros(1, 1, *part.shape[-2:])  # a probability of 1/2
 
     y, x = np.mgrid[:300, :400]
     image = np.dstack([y // 32, x // 32, x]).astype(np.uint8)
-    assert (predict_tiled(predict, image, 256, 0.25) == 0.25).all()
+    assert (predict_tiled(network, batch_of(image), 256, 0.25) == 0.5).all()
     assert seen == [(0, 0, 256, 256), (0, 4, 256, 272), (1, 0, 268, 256), (1, 4, 268, 272)]
+
+
+def test_images_of_one_size_are_predicted_together_as_one_by_one() -> None:
+    images = [np.ascontiguousarray(image_of(140, 300)[::step]) for step in (1, -1)]
+    network = with_tiles(of_image_size(local_network()), 128, 0.25)
+    together = network(batch_of(*images))
+    assert together.shape == (2, 1, 140, 300)
+    for image, found in zip(images, together, strict=True):
+        torch.testing.assert_close(network(batch_of(image))[0], found, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 31), (31, 300), (40, 7)])
+def test_small_images_are_continued_by_reflection(size: tuple[int, int]) -> None:
+    image, seen = image_of(*size), list[torch.Tensor]()
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return images[:, :1].float()
+
+    found = with_tiles(network, 512, 0.25)(batch_of(image))
+    missing = [(0, max(0, 32 - length)) for length in size]
+    assert np.array_equal(seen[0][0].permute(1, 2, 0), np.pad(image, [*missing, (0, 0)], mode="symmetric"))
+    assert np.array_equal(found[0, 0], image[..., 0])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_stays_so(value: float) -> None:
+    """Infinity would have the probability 0 or 1."""
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(images[:, :1], value, dtype=torch.float32)
+
+    for side in (100, 200):  # in one tile, and in four
+        assert not with_tiles(network, 128, 0.25)(batch_of(image_of(side, side))).isfinite().any()
 
 
 MEMORY = """

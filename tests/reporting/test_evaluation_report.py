@@ -120,6 +120,21 @@ def test_large_images_are_shrunk(size: tuple[int, int], expected: tuple[int, int
     assert decoded(found["errors"]).shape[:2] == expected
 
 
+@pytest.mark.parametrize("side", [300, 2400])
+def test_outlines_are_seen_however_large_the_image_is(side: int) -> None:
+    """In tiles an image is as large as its file; outlines of one pixel would vanish where it is shrunk."""
+    truth = np.zeros((side, side), bool)
+    truth[side // 4 : side // 2, side // 4 : side // 2] = True
+    blank = np.zeros((side, side, 3), np.uint8)
+    sample = SamplePrediction((side, side), blank, truth, truth, truth.astype(np.float32))
+    figure = report._figure({"dice": 1.0, "contradicted": 0.0}, Pair("a", Path(), Path()), sample)
+    drawn = decoded(figure["truth"])
+    assert max(drawn.shape) == min(side, 360)
+    assert drawn.max() > 190
+    green = decoded(figure["errors"])[..., 1] > 70
+    assert green.mean() == pytest.approx(1 / 16, abs=0.01)
+
+
 def test_the_fraction_of_each_block_that_trains() -> None:
     parts = {"stem": (0, 10), "layer1": (5, 20), "decoder": (8, 8), "empty": (0, 0)}
     phase = {

@@ -43,6 +43,13 @@ def test_the_machine_is_full_in_evaluation() -> None:
     )
 
 
+def test_tiles_come_one_by_one() -> None:
+    given = TrainSettings(batch_size=8)
+    with pytest.raises(StoppedError) as raised, memory_advice(given, (512, 512), CPU, tiles=True):
+        raise MemoryError
+    assert str(raised.value).endswith("\nTiles of 512 x 512 pixels, on cpu in float32. Try a smaller data.eval_tile.")
+
+
 def test_processes_share_a_batch_so_accumulation_is_left_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "world", lambda: 2)
     assert "Try train.batch_size=4, or" in said(MemoryError(), TrainSettings(batch_size=8))

@@ -119,6 +119,20 @@ def test_without_augmentation_kept_features_change_no_bit(
 
 
 @pytest.mark.slow
+def test_crops_are_kept_and_tiles_are_not(discs: Path, tmp_path: Path, computed: list[int]) -> None:
+    """Crops are views as others are; what validation sees in tiles is computed in every epoch, from the images."""
+    given = chosen(discs, tmp_path / "cache", "disk", batch_size=5)
+    given = replace(given, data=replace(given.data, eval_tile=128))
+    given = replace(given, augment=AugmentSettings({"object_fraction": 0.5}))
+    commands.train(given, tmp_path / "disk")
+    assert sum(computed) == 2 * 2 * 5  # two views of each training image, in both phases with a frozen part
+    assert {each.facts["of"] for each in feature_folders.kept(tmp_path / "cache")} == {"training"}
+    memory = replace(given, cache=replace(given.cache, mode="memory"))
+    commands.train(memory, tmp_path / "memory")
+    assert same_end(tmp_path / "disk", tmp_path / "memory")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["disk", slow("memory")])
 def test_views_are_kept_as_they_are_computed(
     mode: str, straight: Path, discs: Path, tmp_path: Path, computed: list[int]

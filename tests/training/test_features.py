@@ -62,6 +62,25 @@ def test_epochs_take_the_views_in_turn(kind: str, dataset: SegmentationDataset, 
     assert len(loaded(dataset, store, 2, start=1)) == 2
 
 
+def test_an_image_that_comes_twice_in_an_epoch_has_other_views_each_time(dataset: SegmentationDataset) -> None:
+    count, store = len(dataset), MemoryStore()
+    twice = SegmentationDataset(
+        [*dataset.pairs, *dataset.pairs], dataset.foreground, dataset.transform, 0, by_content=dataset.by_content
+    )
+    batches = EpochBatches(len(twice), 2, seed=3)
+    loader = FeatureLoader(MODEL, twice, batches, 2, store, FORM, (64, 64), 0, 2)
+    for epoch in (1, 2, 3):
+        batches.epoch = epoch
+        found = list(loader.until(lambda _: False))
+        assert sorted(index for batch in found for index in batch["index"].tolist()) == list(range(2 * count))
+        for batch in found:
+            for i, index in enumerate(batch["index"].tolist()):
+                sample = dataset[(epoch - 1) % 2 + 2 * (index // count), index % count]
+                assert torch.equal(batch["image"].values["half"][i], sample["image"].float() / 2)
+                assert torch.equal(batch["mask"][i], sample["mask"])
+    assert len(store.names()) == 4 * count
+
+
 def test_a_view_depends_on_the_image_and_not_on_its_place(dataset: SegmentationDataset) -> None:
     turned = SegmentationDataset(
         dataset.pairs[::-1], dataset.foreground, dataset.transform, 0, by_content=dataset.by_content

@@ -22,6 +22,7 @@ import yaml
 from segtune.commands import train as commands
 from segtune.commands.evaluate import evaluate
 from segtune.config.command_settings import EvaluateSettings
+from segtune.config.data_settings import AugmentSettings
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.config.training_settings import OptimizerSettings
@@ -419,6 +420,65 @@ def test_validation_dice_is_what_evaluate_measures(finished: tuple[Path, dict], 
     sizes = [int(row["tp"]) + int(row["fp"]) + int(row["fn"]) + int(row["tn"]) for row in rows]
     assert sizes == [75 * 85, 76 * 84, 77 * 83]  # counted at the photos' own size
     assert np.mean([float(row["dice"]) for row in rows]) == pytest.approx(report["dice_mean"], abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def large_discs(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The discs, twice as large: 140 x 180 pixels, so that a tile of 128 has neighbours."""
+    root = tmp_path_factory.mktemp("large")
+    for path in discs.rglob("*.png"):
+        (root / path.parent.name).mkdir(exist_ok=True)
+        cv2.imwrite(str(root / path.parent.name / path.name), cv2.imread(str(path)).repeat(2, 0).repeat(2, 1))
+    for path in discs.glob("*.txt"):
+        shutil.copy(path, root)
+    return root
+
+
+def at_own_size(root: Path, epochs: int, **train: object) -> Settings:
+    """Return settings that train on crops of 64 x 64 pixels and validate in tiles of 128."""
+    given = settings(root, {"one": {"epochs": epochs, "lr": 1e-3}}, **train)
+    augment = AugmentSettings({"object_fraction": 0.5, "per_image": 2}, {"HorizontalFlip": {"p": 0.5}})
+    return replace(given, augment=augment, data=replace(given.data, eval_tile=128))
+
+
+def test_evaluate_is_in_the_tiles_of_the_validation(
+    large_discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = commands.train(at_own_size(large_discs, 1), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "Training sees the images at their own size, in crops of 64 x 64 pixels, 50% of them centred" in said
+    assert "Validation sees the images at their own size, in tiles of 128 x 128 pixels that share 25%." in said
+    best = str(tmp_path / "run" / "checkpoints" / "best.pt")
+    given = {"checkpoint": best, "data": {"root": str(large_discs), "split": "val"}, "tune": False}
+    given["train"] = {"device": "cpu", "workers": 0}
+    report = evaluate(parse(EvaluateSettings, given), tmp_path / "evaluation")
+    assert (report["dice_mean"], report["tile"], report["overlap"]) == (summary["val_dice"], 128, 0.25)
+    said = capsys.readouterr().out
+    assert "sees the images at their own size, in tiles of 128 x 128 pixels that share 25%, as in its valida" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [4, 5, 7])
+def test_a_run_on_crops_goes_on_as_if_it_had_not_stopped(
+    large_discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Five batches an epoch, of two crops of five images; it goes on with crops that worker processes draw."""
+    commands.train(at_own_size(large_discs, 2), tmp_path / "straight")
+    one_step, made = epoch.take_step, []
+
+    def stop_after(*arguments: object) -> None:
+        one_step(*arguments)
+        made.append(1)
+        if len(made) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(epoch, "take_step", stop_after)
+    with pytest.raises(Interrupted):
+        commands.train(at_own_size(large_discs, 2), tmp_path / "run")
+    commands.train(replace(at_own_size(large_discs, 2, workers=2), resume=str(tmp_path / "run")), tmp_path / "run")
+    assert same(weights_of(tmp_path / "straight"), weights_of(tmp_path / "run"))
+    assert same(weights_of(tmp_path / "straight", "best.pt"), weights_of(tmp_path / "run", "best.pt"))
+    assert (tmp_path / "straight" / "metrics.csv").read_bytes() == (tmp_path / "run" / "metrics.csv").read_bytes()
 
 
 def test_a_job_frees_the_network_of_the_job_before(

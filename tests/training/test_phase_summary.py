@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from segtune.config.data_settings import AugmentSettings, DataSettings
 from segtune.config.loss_settings import BCESettings
 from segtune.config.training_settings import FreezeSettings, OptimizerSettings, PhaseSettings
 from segtune.models.build import BuiltModel
 from segtune.models.pretrained import LoadedWeights
 from segtune.training.freezing import Scope
-from segtune.training.phase_summary import _decoder, _spans, brief, everything, facts
+from segtune.training.phase_summary import _decoder, _spans, brief, everything, facts, own_scale_lines
 from segtune.training.phases import Phase, plan_phases
 
 PARTS = {"stem": (0, 10), "one": (5, 5), "two": (3, 9), "three": (0, 4), "four": (1, 1), "decoder": (2, 2)}
@@ -26,6 +27,38 @@ def test_neighbouring_blocks_are_joined() -> None:
     assert _spans(PARTS, lambda *_: True) == "stem … four, decoder"
     assert _spans(PARTS, lambda *_: False) == ""
     assert _spans(PARTS, lambda *_: True, "decoder.classifier") == "stem … four, decoder.classifier"
+
+
+@pytest.mark.parametrize(
+    ("crop", "tile", "expected"),
+    [
+        (None, None, []),
+        ({"scale": [0.5, 1.0], "ratio": [1.0, 1.0]}, None, []),
+        (
+            {"object_fraction": 0.33, "per_image": 5},
+            512,
+            [
+                "Training sees the images at their own size, in crops of 64 x 96 pixels, 33% of them centred on the "
+                "object, 5 of each image in an epoch.",
+                "Validation sees the images at their own size, in tiles of 512 x 512 pixels that share 25%.",
+            ],
+        ),
+        (
+            {"object_fraction": 0},
+            None,
+            [
+                "Training sees the images at their own size, in crops of 64 x 96 pixels, 0% of them centred on the "
+                "object.",
+                "Validation resizes whole images to 64 x 96 pixels, where objects have another size than in those "
+                "crops. To validate at their own size: data.eval_tile=128.",
+            ],
+        ),
+    ],
+)
+def test_what_is_seen_at_its_own_size(crop: dict[str, Any] | None, tile: int | None, expected: list[str]) -> None:
+    data = DataSettings("folder", "photos", image_size=[64, 96], eval_tile=tile)
+    settings: Any = SimpleNamespace(data=data, augment=AugmentSettings(crop))
+    assert own_scale_lines(settings) == expected
 
 
 def test_a_decoder_is_named_by_what_trains_of_it() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segtune.config.data_settings import AugmentSettings
 from segtune.config.schema import Settings
 from segtune.data.sources.base import Pair
 from segtune.training.feature_store import FolderStore
@@ -49,6 +50,15 @@ def test_those_of_validation_are_kept_with_masks_at_their_size(pairs: list[Pair]
     assert photos
     assert photos.store is None
     assert said.startswith("2 of 3 validation photos are four times as large as needed, or larger; they are reduced an")
+
+
+def test_photos_that_are_seen_at_their_own_size_are_not_reduced(pairs: list[Pair], tmp_path: Path) -> None:
+    base = chosen(tmp_path)
+    crops = replace(base, augment=AugmentSettings({"object_fraction": 0.5}))
+    tiles = replace(base, data=replace(base.data, eval_tile=128))
+    for given, validation in ((crops, False), (tiles, True)):
+        assert reduced_photos(given, pairs, validation=validation) == (None, "")
+        assert reduced_photos(given, pairs, validation=not validation)[0]
 
 
 def test_beyond_the_limit_they_are_reduced_but_not_kept(pairs: list[Pair], tmp_path: Path) -> None:

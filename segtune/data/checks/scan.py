@@ -127,7 +127,7 @@ def scan(
     *,
     workers: int,
     max_value: int | None = None,
-    sizes: Mapping[str, tuple[int, int]] | None = None,
+    sizes: Mapping[str, tuple[int, int] | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[SampleStats], list[Problem]]:
     """Read every pair once.
@@ -137,7 +137,8 @@ def scan(
         foreground: The rule for which mask values are foreground.
         workers: Threads, at least one (Pillow and OpenCV work without the global interpreter lock).
         max_value: The 16-bit value that is white in photos; None for 65535.
-        sizes: By split, the height and width at which objects are measured; None collects no image statistics.
+        sizes: By split, the height and width at which objects are measured, None for those of each image; without
+            `sizes` no image statistics are collected.
         progress: Called in this thread after each pair with the number of pairs done and in all.
 
     Returns:
@@ -148,9 +149,7 @@ def scan(
     problems: list[Problem] = []
     pool = ThreadPoolExecutor(max(1, workers))
     try:
-        scanned = pool.map(
-            lambda item: _scan_pair(item[0], item[1], foreground, max_value, sizes[item[0]] if sizes else None), pairs
-        )
+        scanned = pool.map(lambda item: _scan_pair(item[0], item[1], foreground, max_value, sizes), pairs)
         for done, (found, wrong) in enumerate(scanned, start=1):
             seen += found
             problems += wrong
@@ -162,7 +161,11 @@ def scan(
 
 
 def _scan_pair(
-    split: str, pair: Pair, foreground: Foreground, max_value: int | None, size: tuple[int, int] | None
+    split: str,
+    pair: Pair,
+    foreground: Foreground,
+    max_value: int | None,
+    sizes: Mapping[str, tuple[int, int] | None] | None,
 ) -> tuple[list[SampleStats], list[Problem]]:
     problems: list[Problem] = []
     loaded = _read(pair.load_photo, pair.photo, problems)
@@ -186,7 +189,7 @@ def _scan_pair(
     border = np.concatenate([inside[0], inside[-1], inside[1:-1, 0], inside[1:-1, -1]]).mean()
     checksum = hashlib.sha256(repr(photo.shape).encode())
     checksum.update(loaded.samples.data)
-    stats = None if size is None else image_stats(photo, inside, size)
+    stats = None if sizes is None else image_stats(photo, inside, sizes[split] or inside.shape)
     of_mask = float(inside.mean()), stats, float(border), *areas_and_edges(mask, values)
     of_files = orientations, (loaded.frames, loaded_mask.frames), measure_range(loaded.samples, max_value)
     facts = *of_mask, *of_files

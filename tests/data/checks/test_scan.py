@@ -91,6 +91,8 @@ def test_pairs_keep_their_order_and_their_facts(tmp_path: Path, image: np.ndarra
     sizes = {"val": (20, 30), "train": (10, 15)}
     seen, _ = scan(splits, Foreground((7,)), workers=1, sizes=sizes)
     assert [one.stats.areas.tolist() for one in seen if one.stats] == [[120], [30]]
+    seen, _ = scan(splits, Foreground((7,)), workers=1, sizes={"val": None, "train": None})
+    assert [one.stats.areas.tolist() for one in seen if one.stats] == [[120], [120]]  # at the images' own size
 
 
 def test_the_checksum_is_of_pixels_and_shape(tmp_path: Path, image: np.ndarray) -> None:
