@@ -326,6 +326,7 @@ HALF = "data.mask_channel=alpha data.foreground=128"
         (7, SOFT, ALONE.replace("data.mask_channel=alpha", HALF)),
         (RGB, CUT, VARIES),
         (RGB * np.uint8(SOFT > 0)[..., None], SOFT, VARIES.replace("data.mask_channel=alpha", HALF)),
+        (np.uint8(SOFT > 0)[..., None] * RGB[:1, :1], SOFT, VARIES.replace("data.mask_channel=alpha", HALF)),
     ],
 )
 def test_a_mask_in_the_alpha_channel_names_the_setting_that_reads_it(
@@ -367,6 +368,9 @@ def test_one_channel_of_a_mask(tmp_path: Path) -> None:
         assert np.array_equal(read_mask(path, channel).array, RGB[..., number])
         assert np.array_equal(read_mask(save(tmp_path, "grey.png", GREY), channel).array, GREY)
         assert np.array_equal(read_mask(wide, channel).array, GREY.astype(np.uint16) * 200)
+    for kind in (np.int32, np.float32):
+        ids = save(tmp_path, "ids.tif", (LABELS * 100_000.0).astype(kind))
+        assert np.array_equal(read_mask(ids, "red").array, LABELS * 100_000.0)
     cv2.imwrite(str(tmp_path / "deep.png"), RGB[..., ::-1].astype(np.uint16) * 200)
     assert np.array_equal(read_mask(tmp_path / "deep.png", "blue").array, RGB[..., 2].astype(np.uint16) * 200)
     bits = save(tmp_path, "bits.png", LABELS > 1)
