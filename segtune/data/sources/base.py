@@ -1,5 +1,6 @@
 """Pairs of image and mask, and problems: what every data source returns."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -68,3 +69,22 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.level}: {self.where}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a data source found.
+
+    Attributes:
+        pairs: Sorted by name.
+        problems: What is wrong, as far as names and annotations tell.
+        layout: Where images and masks are, in words, as the first line of a command says it.
+        splits: Names of the pairs by split where the source fixes the split; None: lists of names or the seed do.
+        settings: Settings of `data` that were chosen by looking at the folder, and their values, which then are the run's.
+    """
+
+    pairs: Sequence[Pair]
+    problems: Sequence[Problem] = ()
+    layout: str = ""
+    splits: Mapping[str, Sequence[str]] | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
