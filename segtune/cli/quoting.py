@@ -20,6 +20,8 @@ from segtune.config.parse import wrong
 _ALSO_TEXT = ("experiment", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 #: A prefix may be renamed to none; the arguments of transforms are albumentations'.
 _MAY_BE_EMPTY = ("restore.rename.", "augment.")
+#: What stands for the name of a split in `data.images` and `data.masks`.
+SPLIT = "{split}"
 _FUNCTION = re.compile(r"\w+\(.*\)")
 
 
@@ -53,6 +55,8 @@ def keep_text(argument: str, schema: type) -> str:
 def quoted(argument: str) -> str:
     """Return an override, its value quoted if Hydra's grammar cannot parse it, such as a path with accents."""
     name, _, value = argument.partition("=")
+    if value.startswith(SPLIT):  # the beginning of a path, not a mapping
+        return f"{name}={_in_quotes(value)}"
     if not value or value[0] in "{'\"":
         return argument
     try:

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from segtune.cli.help import command_groups, config_folder
 from segtune.cli.recorded import from_folder_of_run, read_settings, run_folder
+from segtune.config.data_settings import LAYOUT
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.errors import UserError
@@ -16,6 +17,7 @@ from segtune.errors import UserError
 #: The choice that holds the settings of the run that is repeated.
 CHOICE = "_repeated"
 #: Settings that say where a run is, not what it trains.
+_OF_DATA = (("data", "root"), ("data", "groups"), ("data", "pairs"))
 _OF_PLACE = ("run_dir", "resume", "repeat")
 
 
@@ -65,11 +67,11 @@ def _settings_of(text: str, *, moved: bool) -> dict[str, Any]:
     """
     folder = run_folder(text, "repeat")
     settings = asdict(parse(Settings, read_settings(folder / "config.yaml")))
-    for group, name in (("data", "root"), ("data", "groups"), ("backbone", "weights"), ("restore", "checkpoint")):
+    for group, name in (*_OF_DATA, ("backbone", "weights"), ("restore", "checkpoint")):
         if settings[group][name] not in ("auto", "imagenet", "none"):  # of weights; these are no files
             settings[group][name] = from_folder_of_run(settings[group][name], folder)
     if moved:
-        settings["data"]["name"] = "folder"
+        settings["data"] |= {"name": "folder", **dict.fromkeys(LAYOUT)}
     return settings
 
 

@@ -38,7 +38,7 @@ def resume(arguments: list[str]) -> None:
     data = settings["data"]
     if "data.root" in given:
         data["name"] = "folder"  # nothing is drawn there
-    for name in {"root", "groups"} - {name.removeprefix("data.") for name in given}:
+    for name in {"root", "groups", "pairs"} - {name.removeprefix("data.") for name in given}:
         data[name] = from_folder_of_run(data.get(name), folder)
     line = shlex.join(["python", "-m", "segtune", "train", *arguments]) if given else ""
     resumed = parse(Settings, settings | {"resume": str(folder)})

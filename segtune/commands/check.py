@@ -1,7 +1,8 @@
 """The command `check`: find errors in a data set before training on it, without changing anything in it."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from segtune.data.checks.statistics import Facts, facts
 from segtune.data.images import FULL_RANGE
 from segtune.data.labels import foreground
 from segtune.data.overlays import png
-from segtune.data.sources.base import Pair, Problem
-from segtune.data.splits import data_line, find_splits
+from segtune.data.sources.base import Problem
+from segtune.data.splits import FoundSplits, data_line, find_splits
 from segtune.errors import FailedError, UserError
 from segtune.models.layer_info import LayerInfo
 from segtune.models.tapped import build_tapped
@@ -26,8 +27,6 @@ from segtune.runtime.console import counting, print_table, say, set_up_logging, 
 from segtune.runtime.cores import worker_count
 from segtune.runtime.files import write_atomically, write_json
 from segtune.runtime.paths import expanded, find_data_folder, refuse_data_folder
-
-Splits = dict[str, list[Pair]]
 
 
 def check(settings: CheckSettings, folder: Path) -> Facts:
@@ -49,8 +48,9 @@ def check(settings: CheckSettings, folder: Path) -> Facts:
         find_data_folder(root)
     deepest = _deepest(settings)
     with counting("reading the data") as progress:
-        splits, problems = _find(settings, root, progress)
-        say(data_line(settings.data, splits))
+        looked = _find(settings, root, progress)
+        splits, problems = looked.splits, looked.problems
+        say(data_line(settings.data, looked))
         sizes = {name: _input_size(settings, name) for name in splits}
         rule, workers = foreground(settings.data), worker_count(settings.train.workers)
         white = settings.data.max_value
@@ -84,17 +84,18 @@ def _input_size(settings: CheckSettings, split: str) -> tuple[int, int] | None:
     return None if data.eval_tile is not None else data.evaluation_size
 
 
-def _find(settings: CheckSettings, root: Path, progress: Callable[[int, int], None]) -> tuple[Splits, list[Problem]]:
-    """Return the splits and problems; where splitting fails, all pairs as one split, so that they are checked too."""
+def _find(settings: CheckSettings, root: Path, progress: Callable[[int, int], None]) -> FoundSplits:
+    """Return what is found; where splitting fails, all pairs as one split, so that they are checked too."""
     reasons: list[str] = []
     for whole in (False, True):
         try:
-            splits, problems = find_splits(settings.data, settings.seed, progress, whole=whole)
+            found = find_splits(settings.data, settings.seed, progress, whole=whole)
         except UserError as error:
             reasons.append(str(error))
         else:
-            return splits, [Problem("error", str(root), f"no split: {text}") for text in reasons] + problems
-    return {}, [Problem("error", str(root), f"no pairs: {reasons[0]}")]
+            unsplit = [Problem("error", str(root), f"no split: {text}") for text in reasons]
+            return replace(found, problems=unsplit + found.problems)
+    return FoundSplits({}, [Problem("error", str(root), f"no pairs: {reasons[0]}")], settings.data)
 
 
 def _plain(each: NearDuplicate) -> dict[str, Any]:
@@ -108,9 +109,15 @@ def _plain(each: NearDuplicate) -> dict[str, Any]:
 
 def _suspects(stats: Sequence[SampleStats], near: Sequence[NearDuplicate], problems: Sequence[Problem]) -> set[str]:
     """Return the names of images with a problem, a near-duplicate, an empty or full mask, or a turn of one file."""
-    named = {Path(problem.where).stem if "/" in problem.where else problem.where for problem in problems}
+    where = {problem.where for problem in problems}
+    where |= {"/".join(os.path.splitext(each)[0].split("/")[-2:]) for each in where}
+    named = {one.pair.name for one in stats if where & {one.pair.name, *map(_place, (one.pair.photo, one.pair.mask))}}
     pairs = {each.pair.name for two in near for each in (two.first, two.second)}
     return named | pairs | {one.pair.name for one in stats if one.fraction in (0, 1) or one.turned_apart}
+
+
+def _place(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
 
 
 def _draw(settings: CheckSettings, folder: Path, stats: Sequence[SampleStats], suspects: set[str]) -> None:

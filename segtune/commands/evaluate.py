@@ -6,11 +6,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from segtune.config.command_settings import EvaluateSettings, EvaluationDataSettings
-from segtune.config.data_settings import PORTRAITS_ROOT, DataSettings
+from segtune.config.data_settings import LAYOUT, PORTRAITS_ROOT, DataSettings, of_earlier_run
 from segtune.config.schema import Settings
 from segtune.data.record import DataRecord
 from segtune.data.sources.base import Pair
-from segtune.data.sources.folder import look_for_folders
 from segtune.data.splits import find_splits, load_splits, look_for_data
 from segtune.errors import UserError, some
 from segtune.evaluation.scoring import EvaluatedModel, evaluated_model, score
@@ -22,7 +21,7 @@ from segtune.runtime import distributed
 from segtune.runtime.console import say, set_up_logging, shown
 from segtune.runtime.device import resolve_device
 from segtune.runtime.memory import memory_advice
-from segtune.runtime.paths import expanded, refuse_data_folder
+from segtune.runtime.paths import expanded, find_data_folder, refuse_data_folder
 
 
 def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Facts:
@@ -37,10 +36,11 @@ def evaluate(settings: EvaluateSettings, folder: Path, command: str = "") -> Fac
     given = settings.checkpoint
     names = [given] if isinstance(given, str) else list(given)
     if settings.data.root and settings.data.name != "portraits":
-        look_for_folders(expanded(settings.data.root))  # before models are loaded
+        find_data_folder(settings.data.root)  # before models are loaded
     checkpoints = [Checkpoint.load(name) for name in names]
     if not settings.data.named:
         settings = replace(settings, data=_data_of_training(settings.data, checkpoints))
+    settings = replace(settings, data=_as_kept(settings.data, checkpoints[0]))
     data = settings.data.completed(checkpoints[0].settings.data)
     refuse_data_folder(folder, data.root)
     seed = checkpoints[0].settings.seed if settings.seed is None else settings.seed
@@ -108,6 +108,16 @@ def _data_of_training(given: EvaluationDataSettings, checkpoints: Sequence[Check
     return replace(given, name="folder", root=str(roots[0]))
 
 
+def _as_kept(given: EvaluationDataSettings, checkpoint: Checkpoint) -> EvaluationDataSettings:
+    """Return the settings with how images and masks are kept, where the folder is that of the model's training."""
+    if given.root is None or expanded(given.root).resolve() != _root_of(checkpoint).resolve():
+        return given
+    had = asdict(checkpoint.settings.data)
+    if had["pairs"] and checkpoint.data:
+        had["pairs"] = str(Path(DataRecord.parse(checkpoint.data, checkpoint.name).folder, expanded(had["pairs"])))
+    return replace(given, **of_earlier_run(given, had, LAYOUT))
+
+
 def _root_of(checkpoint: Checkpoint) -> Path:
     """Return the folder of the data that a model was trained on."""
     began = DataRecord.parse(checkpoint.data, checkpoint.name).folder if checkpoint.data else ""
@@ -151,7 +161,7 @@ def _known_by_name(trained: Settings, data: DataSettings, pairs: Sequence[Pair])
     if roots[0] != roots[1]:
         return []
     try:
-        known = {pair.name for pair in find_splits(trained.data, trained.seed)[0]["train"]}
+        known = {pair.name for pair in find_splits(trained.data, trained.seed).splits["train"]}
     except UserError:
         return []  # the folder has changed since training
     return [pair.name for pair in pairs if pair.name in known]

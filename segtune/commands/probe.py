@@ -47,7 +47,7 @@ def probe(settings: ProbeSettings, folder: Path) -> Findings:
     if settings.restore.checkpoint:
         raise UserError("restore.checkpoint is not supported for probe. Set backbone.weights, which it measures.")
     refuse_data_folder(folder, settings.data.root)
-    look_for_data(settings.data, settings.seed, settings.train.workers)
+    settings = replace(settings, data=look_for_data(settings.data, settings.seed, settings.train.workers))
     compute = resolve_device(settings.train)
     data, augment = _images(settings)
     size = data.evaluation_size

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from segtune.config.data_settings import FOUND, of_earlier_run
 from segtune.config.schema import Settings
 from segtune.config.training_settings import TrainSettings
 from segtune.data.record import DataRecord
@@ -76,7 +77,7 @@ def train(settings: Settings, folder: Path, command: str = "", *, unless_finishe
                 say(f"The run in {shown(folder)} is finished; there is nothing to do. {_best(done)}")
                 remove_failure(folder)
                 return done
-            distributed.on_rank_zero(lambda: look_for_data(settings.data, settings.seed, settings.train.workers))
+            settings = _with_data(settings, resumed)
             torch.manual_seed(settings.seed)
             built = resumed.rebuild(settings) if resumed else _start(settings, folder)
             splits = load_splits(settings.data, settings.seed, settings.train)
@@ -136,13 +137,15 @@ def _first_line(settings: Settings, compute: Device, splits: Mapping[str, Sequen
 
 
 def _as_before(settings: Settings, resumed: Checkpoint, folder: Path) -> Settings:
-    """Return the settings of a resumed run, with the batch size that `auto` has found for it.
+    """Return the settings of a resumed run, with what it has found where they say nothing: batch size, data layout.
 
     Raises:
         UserError: They have changed.
     """
     if settings.train.batch_size == AUTO:
         settings = replace(settings, train=replace(settings.train, batch_size=resumed.settings.train.batch_size))
+    found = of_earlier_run(settings.data, asdict(resumed.settings.data), FOUND)
+    settings = replace(settings, data=replace(settings.data, **found))
     check_settings(asdict(resumed.settings), asdict(settings), str(folder / "config.yaml"))
     return settings
 
@@ -174,6 +177,12 @@ def _last_of(folder: Path) -> Checkpoint | None:
             )
         Checkpoint.load(best)  # so that damage is noticed now, and not after hours of training
     return resumed
+
+
+def _with_data(settings: Settings, resumed: Checkpoint | None) -> Settings:
+    """Return the settings completed by how the data are kept, which is said; a resumed run keeps its own."""
+    data = distributed.on_rank_zero(lambda: look_for_data(settings.data, settings.seed, settings.train.workers))
+    return settings if resumed else replace(settings, data=data)
 
 
 def _check_same_data(resumed: Checkpoint, splits: Mapping[str, Sequence[Pair]], root: str) -> None:

@@ -1,5 +1,6 @@
 """The settings of each command."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, field, fields, replace
 from typing import Annotated, Any, Literal
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from segtune.config.data_settings import PORTRAITS_ROOT, DataSettings, only_one
+from segtune.config.data_settings import LAYOUT, PORTRAITS_ROOT, DataSettings, only_one
 from segtune.config.foreground_rule import ForegroundRule
 from segtune.config.output_settings import CleanSettings, Formats, PolygonSettings
 from segtune.config.parse import parse
@@ -18,12 +19,17 @@ from segtune.config.types import (
     Count,
     DataName,
     EmptyRule,
+    Fold,
+    Folds,
     Fraction,
     MaskChannel,
     MaskName,
+    MaskSuffix,
     MaxValue,
+    Missing,
     Overlap,
     Picture,
+    Place,
     Positive,
     Scale,
     Size,
@@ -88,8 +94,13 @@ class EvaluationDataSettings:
 
     name: DataName | None = None
     root: str | None = None
+    images: Place | None = None
+    masks: Place | None = None
     mask_name: MaskName | None = None
     mask_channel: MaskChannel | None = None
+    mask_suffix: MaskSuffix | None = None
+    pairs: str | None = None
+    missing: Missing | None = None
     foreground: ForegroundRule | None = None
     invert: bool | None = None
     image_size: Size | None = None
@@ -98,6 +109,9 @@ class EvaluationDataSettings:
     eval_overlap: Overlap | None = None
     val_share: Fraction | None = None
     test_share: Fraction | None = None
+    group: str | None = None
+    folds: Folds | None = None
+    fold: Fold | None = None
     limit: Count | None = None
     max_value: MaxValue | None = None
     skin: bool | None = None
@@ -118,6 +132,8 @@ class EvaluationDataSettings:
     def completed(self, trained: DataSettings) -> DataSettings:
         """Return these settings with those of a training run where they are None.
 
+        How images and masks are kept in the folder of the training run says nothing of another folder.
+
         Raises:
             UserError: val_share and test_share together leave nothing to train on, or a size and a tile are given.
         """
@@ -128,8 +144,13 @@ class EvaluationDataSettings:
             if self.eval_tile is not None:
                 raise UserError(f"{only_one(f'data.eval_tile={self.eval_tile}', sizes[0])}.")
             given["eval_tile"] = None
+        had = asdict(trained)
+        if "root" in given and os.path.realpath(given["root"]) != os.path.realpath(trained.root):
+            had |= dict.fromkeys(LAYOUT)
+        if given.keys() & {"mask_name", "mask_suffix"}:
+            had |= dict.fromkeys(("mask_name", "mask_suffix"))
         size = {"image_size": trained.eval_size or trained.image_size, "eval_size": None, "limit": None, "groups": None}
-        return parse(DataSettings, asdict(trained) | size | given)
+        return parse(DataSettings, had | size | given)
 
 
 @dataclass(frozen=True, config=STRICT)

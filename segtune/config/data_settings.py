@@ -1,5 +1,6 @@
 """Settings of images, masks and augmentation."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -10,11 +11,16 @@ from segtune.config.types import (
     STRICT,
     Count,
     DataName,
+    Fold,
+    Folds,
     Fraction,
     MaskChannel,
     MaskName,
+    MaskSuffix,
     MaxValue,
+    Missing,
     Overlap,
+    Place,
     Size,
     SplitName,
     Tile,
@@ -22,6 +28,11 @@ from segtune.config.types import (
 
 #: Where the built-in data are drawn by default, relative to the current folder.
 PORTRAITS_ROOT = "data/portraits"
+
+#: Settings that say how photos and masks are kept in a folder, and so mean nothing in another.
+LAYOUT = ("images", "masks", "mask_name", "mask_suffix", "pairs")
+#: Settings that are found by looking at the data where they are not given, and then are the run's.
+FOUND = (*LAYOUT, "missing", "group")
 
 #: The arguments of `augment.crop` for crops of fixed size, which are not resized; the first is required.
 OBJECT_FRACTION, PER_IMAGE = "object_fraction", "per_image"
@@ -43,16 +54,24 @@ class ImageSettings:
     `image_size` is the network's input size in training, `eval_size` in validation and evaluation, None for the same.
     With `eval_tile`, the side of a window, these see images at their own size by sliding-window inference; a window and
     its neighbour share the fraction `eval_overlap`.
-    `mask_name` is the name of a mask, in which `*` stands for that of its photo, None for the same name, and
-    `mask_channel` the channel of its file that counts. `max_value` is the value that is white in photos of 16 bits,
-    None for 65535. `skin` and `groups` choose the subgroups of an evaluation: by skin tone, by the columns of a CSV
-    file.
+    `images` and `masks` are folders or patterns relative to `root`, and `mask_name` is the name of a mask, in which `*`
+    stands for that of its photo; None: to be found. `mask_suffix` is its part behind the `*`, where nothing is before,
+    and `mask_channel` the channel of its file that counts. `pairs` is a CSV file that names images and masks instead.
+    `missing` says what becomes of an image without mask, None for an error, except in the layout of VOC. `group` is a
+    column of `pairs` or a pattern of names: images that agree in it stay in one split. With `folds`, the one numbered
+    `fold` is the validation. `max_value` is the value that is white in photos of 16 bits, None for 65535. `skin` and
+    `groups` choose the subgroups of an evaluation: by skin tone, by the columns of a CSV file.
     """
 
     name: DataName
     root: str | None = None
+    images: Place | None = None
+    masks: Place | None = None
     mask_name: MaskName | None = None
     mask_channel: MaskChannel = "all"
+    mask_suffix: MaskSuffix | None = None
+    pairs: str | None = None
+    missing: Missing | None = None
     foreground: ForegroundRule = "auto"
     invert: bool = False
     image_size: Size = 256
@@ -61,6 +80,9 @@ class ImageSettings:
     eval_overlap: Overlap = 0.25
     val_share: Fraction = 0.15
     test_share: Fraction = 0.15
+    group: str | None = None
+    folds: Folds | None = None
+    fold: Fold = 0
     limit: Count | None = None
     max_value: MaxValue | None = None
     skin: bool = False
@@ -72,6 +94,19 @@ class ImageSettings:
             raise ValueError("val_share and test_share together leave nothing to train on")
         if self.eval_tile is not None and self.eval_size is not None:
             raise ValueError(only_one(f"eval_tile={self.eval_tile}", f"eval_size={self.eval_size}"))
+        if self.mask_name is not None and self.mask_suffix is not None:
+            raise ValueError("mask_name and mask_suffix say the same: give one of them")
+        if self.fold >= (self.folds or 1):
+            raise ValueError(
+                f"fold={self.fold} is not one of folds={self.folds}: expected 0 to {self.folds - 1}"
+                if self.folds
+                else f"fold={self.fold} needs folds, the number of folds, such as folds=5"
+            )
+
+    @property
+    def mask_pattern(self) -> str | None:
+        """The name of a mask, in which `*` stands for that of its photo; None: to be found."""
+        return self.mask_name if self.mask_suffix is None else f"*{self.mask_suffix}"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -98,6 +133,13 @@ class DataSettings(ImageSettings):
     """Images and masks in the folder `root`."""
 
     root: str = field()  # else the default None would be inherited
+
+
+def of_earlier_run(given: Any, had: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of an earlier run for those settings of data that are not given."""
+    named = given.mask_name is not None or given.mask_suffix is not None
+    silent = (name for name in names if getattr(given, name) is None)
+    return {name: had[name] for name in silent if not (named and name.startswith("mask_"))}
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -60,6 +60,20 @@ def _with_a_star(value: str) -> str:
     return value
 
 
+def _a_place(value: str) -> str:
+    if "{" in value.replace("{split}", "") or not value.strip("/"):
+        raise ValueError("a folder or a pattern, in which {split} may stand for train, val and test")
+    return value
+
+
+def _a_suffix(value: str) -> str:
+    """Return what masks have behind the names of photos without the extension that the user may have added."""
+    stem, extension = PurePath(value).stem, PurePath(value).suffix.lower()
+    if "*" in value or "/" in value:
+        raise ValueError("what masks have behind the names of photos, such as _mask; with a * it is data.mask_name")
+    return stem if extension in (".png", ".tif", ".tiff", ".bmp", ".gif") and stem else value
+
+
 #: The formats of drawings.
 PICTURES = ("png", "svg", "pdf")
 
@@ -72,6 +86,11 @@ def _picture(value: str) -> str:
 
 Picture = Annotated[str, AfterValidator(_picture)]
 MaskName = Annotated[str, AfterValidator(_with_a_star)]
+MaskSuffix = Annotated[str, AfterValidator(_a_suffix)]
+Place = Annotated[str, AfterValidator(_a_place)]
+Missing = Literal["error", "skip"]
+Folds = Annotated[int, Field(ge=2, le=100)]
+Fold = Annotated[int, Field(ge=0)]
 
 
 def without_fields_of(value: Any, others: Iterable[type], own: type | None) -> Any:

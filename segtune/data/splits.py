@@ -1,11 +1,7 @@
 """Find, split and check a data set."""
 
-import hashlib
-import os
-import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from segtune.config.data_settings import DataSettings
 from segtune.config.training_settings import DeviceSettings
@@ -13,39 +9,134 @@ from segtune.config.types import Workers
 from segtune.data.checks.integrity import report
 from segtune.data.checks.once import check_once
 from segtune.data.labels import foreground
-from segtune.data.sources.base import Pair, Problem
-from segtune.data.sources.folder import find_pairs, is_image_file
+from segtune.data.partition import (
+    divided_groups,
+    folds_of,
+    groups_by_pattern,
+    in_order,
+    ranked_units,
+    split_units,
+    take_units,
+)
+from segtune.data.sources.base import Found, Pair, Problem
+from segtune.data.sources.folder import find_pairs
 from segtune.data.sources.portraits import make_portraits
-from segtune.errors import UserError, some
+from segtune.data.split_lists import SPLITS, find_lists, split_by_lists
+from segtune.errors import UserError
 from segtune.runtime import distributed
 from segtune.runtime.console import counting, say
 from segtune.runtime.cores import worker_count
-from segtune.runtime.paths import expanded, special_kind
+from segtune.runtime.paths import expanded
 
 Progress = Callable[[int, int], None]
+Splits = dict[str, list[Pair]]
+
+
+@dataclass(frozen=True)
+class FoundSplits:
+    """A data set whose files have not been read.
+
+    Attributes:
+        splits: Pairs by split, sorted by name.
+        problems: What is wrong, as far as names tell.
+        settings: The settings, completed by those that were found: with them nothing has to be found again.
+        words: How photos and masks are kept, and what fixes the split.
+    """
+
+    splits: Splits
+    problems: list[Problem]
+    settings: DataSettings
+    words: str = ""
 
 
 def find_splits(
     settings: DataSettings, seed: int, progress: Progress | None = None, *, whole: bool = False
-) -> tuple[dict[str, list[Pair]], list[Problem]]:
+) -> FoundSplits:
     """Return splits and problems of the data without reading the files. With `whole` there is one split, `all`.
 
     Raises:
         UserError: There is no data, or it cannot be split.
     """
-    root = expanded(settings.root)
     if settings.name == "portraits":
-        make_portraits(root, progress)
-    pairs, problems = find_pairs(root, settings.mask_name)
-    pairs = [replace(pair, channel=settings.mask_channel) for pair in pairs]
-    splits = {"all": pairs}
-    if not whole:
-        fractions = settings.val_share, settings.test_share
-        splits, more = split_pairs(pairs, root, seed=seed, fractions=fractions)
-        problems += more
+        make_portraits(expanded(settings.root), progress)
+    found = find_pairs(settings)
+    problems, words = list(found.problems), found.layout
+    if settings.name != "portraits":
+        settings = replace(settings, **found.settings)  # type: ignore[arg-type]
+    if whole:
+        splits = {"all": list(found.pairs)}
+    else:
+        try:
+            splits, split_by = _divided(found, settings, seed, problems)
+        except UserError as error:
+            if errors := [problem for problem in problems if problem.level == "error"]:
+                raise UserError(f"{error}\n{report(errors)}") from error
+            raise
+        words = f"{words}; split by {split_by}"
     if settings.limit and "train" in splits:
         splits["train"] = splits["train"][: settings.limit]
-    return splits, problems
+    return FoundSplits(splits, problems, settings, words)
+
+
+def _divided(found: Found, settings: DataSettings, seed: int, problems: list[Problem]) -> tuple[Splits, str]:
+    """Return pairs by split, and what divides them, in words; problems are added."""
+    groups = found.groups
+    if groups is None and settings.group is not None:
+        groups = groups_by_pattern((pair.name for pair in found.pairs), settings.group)
+    lists = find_lists(expanded(settings.root), settings.images)
+    if found.splits is not None:
+        if lists:
+            problems.append(
+                Problem("warning", str(lists), f"lists are not used: the split is fixed by {found.split_by}")
+            )
+        splits, split_by = _by_source(found, settings, seed, groups)
+    elif lists:
+        splits, more = split_by_lists(found.pairs, lists, found.skipped)
+        problems += more
+        split_by = "lists"
+    else:
+        splits = split_units(ranked_units(found.pairs, seed, groups), settings.val_share, settings.test_share)
+        split_by = f"seed {seed}"
+    if settings.folds:
+        pool = ranked_units([*splits["train"], *splits["val"]], seed, groups)
+        folds = folds_of(pool, settings.folds)
+        splits["val"] = folds.pop(settings.fold)
+        splits["train"] = in_order(folds)
+        split_by += f", fold {settings.fold} of {settings.folds}"
+    if groups is not None:
+        for group, places in divided_groups(splits, groups).items():
+            text = f"group in several splits: {group!r} is in {' and '.join(places)}; data.group keeps it in one"
+            problems.append(Problem("error", f"split by {split_by}", text))
+        split_by += ", with groups whole"
+    return splits, split_by
+
+
+def _by_source(found: Found, settings: DataSettings, seed: int, groups: Mapping[str, str] | None) -> tuple[Splits, str]:
+    """Return the splits that the source fixes; without validation images some of those to train on take their place.
+
+    Raises:
+        UserError: There is none to train on.
+    """
+    by_name = {pair.name: pair for pair in found.pairs}
+    given = found.splits or {}
+    splits = {split: [by_name[name] for name in sorted(given.get(split, ()))] for split in SPLITS}
+    if not splits["train"]:
+        there = ", ".join(split for split in splits if splits[split])
+        raise UserError(
+            f"The split is fixed by {found.split_by}, but {settings.root} has no images to train on, only {there}. "
+            "data.split=all evaluates on all; data.images and data.masks without {split} name folders that fix none."
+        )
+    if splits["val"] or settings.folds:
+        return splits, found.split_by
+    vals, train = take_units(
+        ranked_units(splits["train"], seed, groups)[::-1], max(1, round(settings.val_share * len(splits["train"])))
+    )
+    if not train:
+        raise UserError(f"Got {len(vals)} images to train on; expected at least 2, to take some for validation.")
+    return splits | {
+        "train": in_order(train),
+        "val": in_order(vals),
+    }, f"{found.split_by}, val by seed {seed} from train"
 
 
 def build_splits(
@@ -58,11 +149,12 @@ def build_splits(
     Raises:
         UserError: The data has errors; all are listed.
     """
-    splits, problems = find_splits(settings, seed, progress, whole=whole)
-    checked, found = check_once(
+    found = find_splits(settings, seed, progress, whole=whole)
+    splits, problems = found.splits, found.problems
+    checked, more = check_once(
         splits, foreground(settings), workers=worker_count(workers), max_value=settings.max_value, progress=progress
     )
-    problems += found
+    problems = problems + more
     errors = [problem for problem in problems if problem.level == "error"]
     if errors:
         root = expanded(settings.root)
@@ -72,129 +164,33 @@ def build_splits(
     return {split: [checked[pair.name] for pair in pairs] for split, pairs in splits.items()}
 
 
-def look_for_data(settings: DataSettings, seed: int, workers: Workers, *, whole: bool = False) -> None:
-    """Check that the data can be found and split, before weights are downloaded, and print its place and its size.
+def look_for_data(settings: DataSettings, seed: int, workers: Workers, *, whole: bool = False) -> DataSettings:
+    """Check that the data can be found and split, before weights are downloaded, and print how they are kept.
 
     The files are read only if something is wrong, so that all problems are listed at once.
+
+    Returns:
+        The settings, completed by those that were found.
 
     Raises:
         UserError: There is no data, it cannot be split, or it has errors.
     """
     with counting("preparing the data") as progress:
-        splits, problems = find_splits(settings, seed, progress, whole=whole)
-        say(data_line(settings, splits))
-        if any(problem.level == "error" for problem in problems):
+        found = find_splits(settings, seed, progress, whole=whole)
+        say(data_line(settings, found))
+        if any(problem.level == "error" for problem in found.problems):
             build_splits(settings, seed, workers, progress, whole=whole)
+    return found.settings
 
 
-def data_line(settings: DataSettings, splits: dict[str, list[Pair]]) -> str:
-    """Return a line that names a data set and the number of its images, in all and by split."""
+def data_line(settings: DataSettings, found: FoundSplits) -> str:
+    """Return a line that names a data set, how it is kept and split, and the number of its images by split."""
     root = expanded(settings.root).absolute()
-    count = sum(map(len, splits.values()))
-    sizes = ", ".join(f"{split} {len(pairs)}" for split, pairs in splits.items())
-    return f"Data: {settings.name} {root}, {count} image{'' if count == 1 else 's'}" + (f" ({sizes})" if sizes else "")
-
-
-def split_pairs(
-    pairs: Sequence[Pair], root: Path, *, seed: int, fractions: tuple[float, float] = (0.15, 0.15)
-) -> tuple[dict[str, list[Pair]], list[Problem]]:
-    """Return pairs split by `root/train.txt`, `val.txt` and optionally `test.txt`, or else by seed.
-
-    A list names one image per line, with or without extension; blank lines and lines that begin with # are skipped.
-    Without lists, images are ranked by a hash of the seed and their name: the lowest are the test set, the highest the
-    validation set, `round(fraction * images)` of each and at least one. So the split does not depend on the machine
-    or on the order of the files, and added images move only a few others, never between test and validation.
-
-    Args:
-        pairs: What `find_pairs` found.
-        root: The data set's folder.
-        seed: The seed of the hash.
-        fractions: Of validation and test, each above 0 and together below 1.
-
-    Returns:
-        `train`, `val` and `test`, each sorted by name, and the problems of the lists.
-
-    Raises:
-        UserError: Some lists are missing, or there are too few images.
-    """
-    found = [split for split in ("train", "val", "test") if os.path.lexists(root / f"{split}.txt")]
-    if not found:
-        return _split_by_seed(pairs, seed, *fractions), []
-    missing = [f"{split}.txt" for split in ("train", "val") if split not in found]
-    if missing:
-        there = ", ".join(f"{split}.txt" for split in found)
-        raise UserError(
-            f"{root} has {there} but not {', '.join(missing)}. Add train.txt and val.txt (test.txt is "
-            "optional), or remove all lists for a split by seed."
-        )
-    return _split_by_lists(pairs, root, found)
-
-
-def _split_by_seed(pairs: Sequence[Pair], seed: int, val: float, test: float) -> dict[str, list[Pair]]:
-    count = len(pairs)
-    if count < 3:
-        raise UserError(f"Got {count} pairs; expected at least 3, to split into train, val and test.")
-    tests, vals = max(1, round(test * count)), max(1, round(val * count))
-    if tests + vals >= count:
-        raise UserError(f"data.val_share={val:g} and data.test_share={test:g} leave none of {count} pairs to train on.")
-    ranked = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}/{pair.name}".encode()).digest())
-    splits = {"train": ranked[tests:-vals], "val": ranked[-vals:], "test": ranked[:tests]}
-    return {split: sorted(chosen, key=lambda pair: pair.name) for split, chosen in splits.items()}
-
-
-def _split_by_lists(
-    pairs: Sequence[Pair], root: Path, found: Sequence[str]
-) -> tuple[dict[str, list[Pair]], list[Problem]]:
-    problems: list[Problem] = []
-    by_name = {pair.name: pair for pair in pairs}
-    lists = {split: _entries(root / f"{split}.txt", problems) for split in found}
-    first: dict[str, tuple[str, str]] = {}  # image -> split and line that first name it
-    for split in found:
-        for where, entry in lists[split] or ():
-            name = entry if entry in by_name or not is_image_file(Path(entry)) else Path(entry).stem
-            if name not in by_name:
-                text = f"no such pair: {entry[:100]!r} has no photo with a mask"
-                problems.append(Problem("error", where, text))
-            elif name not in first:
-                first[name] = (split, where)
-            elif first[name][0] == split:
-                text = f"listed twice: {name!r} is also in {first[name][1]}"
-                problems.append(Problem("warning", where, text))
-            else:
-                text = f"in two splits: {name!r} is also in {first[name][1]}"
-                problems.append(Problem("error", where, text))
-    splits: dict[str, list[Pair]] = {"train": [], "val": [], "test": []}
-    for name in sorted(first):
-        splits[first[name][0]].append(by_name[name])
-    for split in found:
-        if lists[split] is not None and not splits[split]:
-            problems.append(Problem("error", f"{split}.txt", "empty list: it names no pair"))
-    unlisted = [name for name in by_name if name not in first]
-    if unlisted and None not in lists.values():
-        problems.append(Problem("warning", str(root), f"pairs in no list, not used: {some(unlisted)}"))
-    return splits, problems
-
-
-def _entries(path: Path, problems: list[Problem]) -> list[tuple[str, str]] | None:
-    """Return the entries of a list, each with its line; None if the file cannot be read as text."""
-    if kind := special_kind(path):
-        problems.append(Problem("error", path.name, f"not a list: it is {kind}; expected a text file of names"))
-        return None
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
-        reason = f"not UTF-8: line {line} holds the byte 0x{byte:02x}; save the list as UTF-8"
-        problems.append(Problem("error", path.name, reason))
-        return None
-    except OSError as error:
-        problems.append(Problem("error", path.name, f"unreadable: {error.strerror or error}"))
-        return None
-    if "\0" in text:
-        problems.append(Problem("error", path.name, "not a list: it holds zero bytes, so it is no text of names"))
-        return None
-    lines = enumerate((unicodedata.normalize("NFC", line.strip()) for line in text.splitlines()), start=1)
-    return [(f"{path.name}, line {number}", entry) for number, entry in lines if entry and not entry.startswith("#")]
+    count = sum(map(len, found.splits.values()))
+    sizes = ", ".join(f"{split} {len(pairs)}" for split, pairs in found.splits.items())
+    words = f": {found.words}" if found.words else ""
+    pairs = f"{count} pair{'' if count == 1 else 's'}"
+    return f"Data: {settings.name} {root}, {pairs}{words}" + (f" ({sizes})" if sizes else "")
 
 
 def load_splits(data: DataSettings, seed: int, train: DeviceSettings, *, whole: bool = False) -> dict[str, list[Pair]]:

@@ -1,7 +1,6 @@
 """Subgroups of images: by object size, by skin tone, or by a table of the user."""
 
-import csv
-import io
+import os
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 
 from segtune.errors import UserError, nearest, some
 from segtune.evaluation.skin_tone import TONES, tone
-from segtune.runtime.files import with_formula
-from segtune.runtime.paths import special_kind
+from segtune.runtime.tables import read_table
 
 #: More distinct numbers than the first are divided into quarters; a column of more groups than the second is ignored.
 _MOST_VALUES, _MOST_GROUPS = 12, 50
@@ -75,7 +73,7 @@ def groups_of_table(path: Path, names: Sequence[str], log: Callable[[str], None]
     found: dict[str, list[str]] = {}
     for number, row in rows:
         name = unicodedata.normalize("NFC", row[0].strip())
-        name = name if name in known else Path(name).stem
+        name = next((each for each in (name, os.path.splitext(name)[0], Path(name).stem) if each in known), "")
         if name in known and found.setdefault(name, row[1:]) != row[1:]:
             raise UserError(
                 f"{path}, line {number}: {name} is in the table twice, with different values. Keep one line."
@@ -100,33 +98,18 @@ def groups_of_table(path: Path, names: Sequence[str], log: Callable[[str], None]
 
 def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header, and the rows with their line numbers."""
-    if kind := special_kind(path):
-        raise UserError(f"data.groups={path} cannot be read: it is {kind}, not a file.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UserError(f"data.groups={path} cannot be read: {reason}.") from error
-    try:
-        columns, rows = max((_parse(text, separator) for separator in ",;\t"), key=lambda parsed: len(parsed[0]))
-    except csv.Error as error:
-        raise UserError(f"data.groups={path} cannot be read: {error}.") from error
+    rows = read_table(path, "data.groups")
+    columns = rows[0][1] if rows else []
     named = [column for column in columns if column]
     if len(named) < 2 or len(set(named)) < len(named) or not columns[0]:
         raise UserError(
             f"data.groups={path}: got the header {', '.join(columns) or '(none: the file is empty)'}; expected the "
             "column of image names and at least one other, with distinct names."
         )
-    for number, row in rows:
+    for number, row in rows[1:]:
         if len(row) != len(columns):
             raise UserError(f"{path}, line {number}: got {len(row)} values; expected {len(columns)}, as in the header.")
-    return columns, rows
-
-
-def _parse(text: str, separator: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    rows = [(reader.line_num, [with_formula(cell) for cell in row]) for row in reader if row]
-    return ([name.strip() for name in rows[0][1]], rows[1:]) if rows else ([], [])
+    return columns, rows[1:]
 
 
 def _labels(values: list[str]) -> Labels:

@@ -3,17 +3,19 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from segtune.config.data_settings import FOUND
 from segtune.config.parse import flat
 from segtune.errors import UserError, some
 
 #: Settings that may change when a run resumes; those of phases by their last part.
 MAY_CHANGE = (
-    *("data.root", "data.groups", "train.device", "train.workers", "train.log_every", "train.log_seconds"),
-    *("train.trackers", "checkpoint.minutes", "cache.mode", "cache.limit_gb", "cache.folder"),
+    *("data.root", "data.groups", "data.pairs", "train.device", "train.workers", "train.log_every"),
+    *("train.log_seconds", "train.trackers", "checkpoint.minutes", "cache.mode", "cache.limit_gb", "cache.folder"),
 )
 MAY_CHANGE_OF_PHASES = ("epochs", "steps", "patience")
 #: Settings that say where a run is, or follow from data.root: they may differ, though not on the command line.
 _OF_PLACE = ("resume", "repeat", "run_dir", "data.name")
+_FOUND = tuple(f"data.{name}" for name in FOUND)
 
 _ADD = "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}"
 
@@ -175,7 +177,9 @@ def check_length(phase: str, steps: int, longest: int, of_epochs: int) -> None:
 def same_run(had: Mapping[str, Any] | None, now: Mapping[str, Any], free: Collection[str] = MAY_CHANGE) -> bool:
     """Return whether settings are those of a run, but for where it is and for those that are `free` to differ.
 
-    Unlike in a resume, the length of a phase counts: runs of a sweep may differ in it alone.
+    What a run has found by looking at its data need not be given. Unlike in a resume, the length of a phase counts:
+    runs of a sweep may differ in it alone.
     """
     before, after = dict(flat(had or {})), dict(flat(now))
-    return all(before.get(name) == after.get(name) or name in (*free, *_OF_PLACE) for name in {**before, **after})
+    names = {name for name in {**before, **after} if name not in _FOUND or after.get(name) is not None}
+    return all(before.get(name) == after.get(name) or name in (*free, *_OF_PLACE) for name in names)

@@ -24,6 +24,13 @@ def test_paths_of_all_kinds_are_values(value: str) -> None:
     assert OverridesParser.create().parse_override(quoted(f"input={value}")).value() == value
 
 
+@pytest.mark.parametrize("place", ["{split}/images", "images/{split}", "{split}", "{split}/*/a b_*.png", "**/*_sat"])
+def test_patterns_of_places_are_values(place: str) -> None:
+    override = for_hydra(f"data.images={place}", Settings)
+    assert read(override) == place
+    assert as_typed(override, Settings) == f"data.images={place}"
+
+
 def test_paths_in_a_list_are_values() -> None:
     parsed = OverridesParser.create().parse_override(quoted("checkpoint=[ä.pt,b (1).pt,c.pt]"))
     assert parsed.value() == ["ä.pt", "b (1).pt", "c.pt"]

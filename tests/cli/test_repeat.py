@@ -45,7 +45,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     discs(home / "photos", 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        for name, more in (("old", ()), ("other", ("seed=8", "freeze=head_only"))):
+        layout = ("data.images=pictures", "data.masks=labels", "data.mask_name=*_m")  # as a run that has found it
+        for name, more in (("old", ()), ("other", ("seed=8", "freeze=head_only")), ("found", ("seed=9", *layout))):
             arguments = [each for each in RUN if not (more and each.startswith(("freeze", "seed")))]
             ((settings, line),) = composed(*arguments, *more)
             (home / name).mkdir()
@@ -77,6 +78,10 @@ def test_a_repeated_run_has_the_settings_of_the_first_and_those_given(home: Path
     assert [(each.epochs, each.lr) for each in changed.freeze.phases.values()] == [(3, 0.01), (2, 0.001)]
     assert (changed.data, changed.taps) == (replace(old.data, root="elsewhere"), old.taps)
     assert changed.run_dir == "new"
+    ((found, _),) = composed("repeat=found")
+    assert (found.data.images, found.data.mask_name) == ("pictures", "*_m")
+    ((moved, _),) = composed("repeat=found", "data.root=elsewhere", "data.masks=m")
+    assert (moved.data.images, moved.data.masks, moved.data.mask_name) == (None, "m", None)  # they are found there
     assert line.startswith("python -m segtune train seed=1 optimizer.momentum=0.5 repeat=old/config.yaml ")
     assert "_repeated" not in line
     jobs = composed("-m", "repeat=old,other", "backbone=vgg16", "run_dir=jobs")

@@ -114,9 +114,10 @@ def test_a_warm_up_longer_than_its_phase_is_refused_before_anything_is_written(
 
 KEEPS = (
     "a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
-    "data.root, data.groups, train.device, train.workers, train.log_every, train.log_seconds, train.trackers, "
-    "checkpoint.minutes, cache.mode, cache.limit_gb, cache.folder; the epochs, steps, patience of unfinished phases, "
-    "such as freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+    "data.root, data.groups, data.pairs, train.device, train.workers, train.log_every, train.log_seconds, "
+    "train.trackers, checkpoint.minutes, cache.mode, cache.limit_gb, cache.folder; the epochs, steps, patience of "
+    "unfinished phases, such as freeze.phases.all.epochs; and phases may be added: "
+    "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
 )
 
 
@@ -190,6 +191,35 @@ def test_another_checkpoint_is_not_resumed(capsys: pytest.CaptureFixture[str], f
         f"segtune train: resume={best}: a run is resumed from its last.pt, by the name of its folder. A new run can "
         f"begin with the weights of best.pt: restore.checkpoint={best}."
     )
+
+
+@pytest.mark.slow
+@pytest.mark.trains
+def test_how_data_are_kept_is_found_once(
+    quick: None, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes into the folder later makes it ambiguous for a new run, but not for one that has begun."""
+    monkeypatch.chdir(tmp_path)
+    discs(tmp_path / "photos", 12)
+    (tmp_path / "photos/images").rename(tmp_path / "photos/pictures")
+    (tmp_path / "photos/masks").rename(tmp_path / "photos/labels")
+    for path in (tmp_path / "photos/labels").iterdir():
+        path.rename(path.with_stem(f"{path.stem}_gt"))
+    begin = ["train", *SMALL, "train.batch_size=2", "data.folds=3", "data.fold=1", "data.group=d.+", "run_dir=run"]
+    assert main(begin) == 0
+    line = "12 pairs: pictures/ with labels/*_gt.png; split by seed 0, fold 1 of 3, with groups whole (train "
+    assert line in capsys.readouterr().out
+    kept = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["data"]
+    assert (kept["images"], kept["masks"], kept["mask_name"]) == ("pictures", "labels", "*_gt")
+    shutil.copytree(tmp_path / "photos/labels", tmp_path / "photos/masks")
+    assert "data.images=pictures data.masks=labels 'data.mask_name=*_gt' (12 pairs)" in message(
+        capsys, *begin[:-1], "run_dir=other"
+    )
+    assert main(["train", "resume=run", "freeze.phases.all.epochs=2", "checkpoint.minutes=1"]) == 0
+    assert main([*begin, "freeze.phases.all.epochs=3", "resume=auto"]) == 0
+    for more in ([], ["data=folder", "data.root=photos"], ["data.root=photos", "data.split=val"]):
+        assert main(["evaluate", "checkpoint=run", *more, "train.device=cpu", "train.workers=0"]) == 0
+    assert capsys.readouterr().out.count(line) == 5
 
 
 @pytest.mark.trains

@@ -362,9 +362,9 @@ def empty_folder(data: Data) -> None:
         path.unlink()
 
 
-@fault("no pairs: No folder masks/ in ", "Perhaps rename labels/ to masks/.")
+@fault("no pairs: No folder masks/ in ", "if these are photos and their masks, set data.images=images data.masks=mine")
 def folder_of_another_name(data: Data) -> None:
-    (data.root / "masks").rename(data.root / "labels")
+    (data.root / "masks").rename(data.root / "mine")
 
 
 @fault("warning: images/: ignored: 1 that are not images (p00.png/)", "error: masks/p00.png: mask without photo")
@@ -675,7 +675,7 @@ def test_a_folder_and_a_list_without_permission(
         )
         _, lines = checked(settings, tmp_path / "out")
     assert lines == ["error: val.txt: unreadable: Permission denied"]
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     _, lines = checked(settings, tmp_path / "out2")
     assert lines == [
         f"error: {data.root}: no pairs: The folder {data.root / 'images'} cannot be read: Permission denied."

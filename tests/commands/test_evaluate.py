@@ -18,6 +18,7 @@ import torch
 
 from segtune.__main__ import main
 from segtune.commands import train as commands
+from segtune.config.data_settings import DataSettings
 from segtune.config.parse import parse
 from segtune.config.schema import Settings
 from segtune.data.dataset import build_dataset
@@ -100,7 +101,7 @@ def probabilities(run: Path, photos: Path, split: str) -> list[tuple[torch.Tenso
     checkpoint = Checkpoint.load(run / "checkpoints" / "best.pt")
     model, trained = checkpoint.rebuild().model.eval(), checkpoint.settings
     names = (photos / f"{split}.txt").read_text(encoding="utf-8").split()
-    pairs = [pair for pair in find_pairs(photos)[0] if pair.name in names]
+    pairs = [pair for pair in find_pairs(DataSettings("folder", str(photos))).pairs if pair.name in names]
     dataset, found = build_dataset(pairs, trained.data, None), []
     for index in range(len(pairs)):
         sample = dataset[0, index]
@@ -262,7 +263,9 @@ def test_data_that_are_not_named_are_those_of_the_training_run(
     best = f"checkpoint={run}/checkpoints/best.pt"
     assert main(["evaluate", best, "data.split=val", "run_dir=out", "train.device=cpu", "train.workers=0"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"Data: folder {photos}, 16 images (train 6, val 4, test 6)\n")
+    assert out.startswith(
+        f"Data: folder {photos}, 16 pairs: images/ with masks/; split by lists (train 6, val 4, test 6)\n"
+    )
     assert "\nval: 4 images" in out
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))["data"] == str(photos)
     assert not (tmp_path / "data").exists()

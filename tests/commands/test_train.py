@@ -30,7 +30,7 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Settings) -> list[str]:
     """Replace each step by one that notes its name; the list of them."""
     done: list[str] = []
 
@@ -42,7 +42,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         monkeypatch.setattr(command, name, run)
 
     monkeypatch.chdir(tmp_path)
-    step("look_for_data")
+    step("look_for_data", settings.data)
     step("_start", lambda: done.append(f"seed {torch.initial_seed()}"))
     step("load_splits", {"train": [1, 2, 3], "val": [4]})
     step("plan_phases", [])

@@ -35,6 +35,16 @@ def test_an_evaluation_is_as_in_training_where_it_is_silent() -> None:
     assert data == replace(TRAINED, root="others", image_size=128, eval_size=None, limit=None, groups=None)
 
 
+def test_another_folder_is_looked_at_anew() -> None:
+    trained = replace(TRAINED, images="{split}", masks="{split}", mask_name="*_m", folds=5, fold=2, group="p.")
+    others = EvaluationDataSettings("folder", "others").completed(trained)
+    assert (others.images, others.masks, others.mask_name) == (None, None, None)
+    assert (others.group, others.folds, others.fold) == ("p.", 5, 2)  # so that moved data are split as before
+    same = EvaluationDataSettings("folder", "./photos", mask_suffix="_x").completed(trained)
+    assert (same.images, same.masks, same.mask_name, same.mask_pattern) == ("{split}", "{split}", None, "*_x")
+    assert EvaluationDataSettings().completed(trained).mask_name == "*_m"
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

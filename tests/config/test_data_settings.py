@@ -1,6 +1,8 @@
+from dataclasses import asdict, replace
+
 import pytest
 
-from segtune.config.data_settings import AugmentSettings, DataSettings
+from segtune.config.data_settings import FOUND, AugmentSettings, DataSettings, of_earlier_run
 from segtune.config.parse import parse
 from segtune.errors import UserError
 
@@ -78,3 +80,46 @@ def test_crops_that_cannot_be(crop: dict, expected: str) -> None:
     with pytest.raises(UserError) as error:
         parse(AugmentSettings, {"crop": crop})
     assert str(error.value) == f"One setting is wrong:\n  {expected}"
+
+
+@pytest.mark.parametrize(
+    ("given", "pattern"),
+    [
+        ({}, None),
+        ({"mask_name": "gt_*"}, "gt_*"),
+        ({"mask_suffix": "_mask"}, "*_mask"),
+        ({"mask_suffix": "_mask.PNG"}, "*_mask"),
+        ({"mask_suffix": ".jpg"}, "*.jpg"),
+        ({"mask_suffix": ".v2"}, "*.v2"),
+    ],
+)
+def test_the_name_of_a_mask(given: dict[str, str], pattern: str | None) -> None:
+    assert DataSettings(name="folder", root="photos", **given).mask_pattern == pattern  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mask_name": "*_a", "mask_suffix": "_b"}, "mask_name and mask_suffix say the same: give one of them"),
+        (
+            {"mask_suffix": "*_b"},
+            "what masks have behind the names of photos, such as _mask; with a * it is data.mask_name",
+        ),
+        ({"images": "{splits}/x"}, "a folder or a pattern, in which {split} may stand for train, val and test"),
+        ({"folds": 5, "fold": 5}, "fold=5 is not one of folds=5: expected 0 to 4"),
+        ({"fold": 1}, "fold=1 needs folds, the number of folds, such as folds=5"),
+        ({"missing": "ignore"}, "missing"),
+    ],
+)
+def test_settings_that_make_no_sense(given: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(DataSettings, {"name": "folder", "root": "photos", **given})
+    assert message in str(caught.value)
+
+
+def test_what_an_earlier_run_has_found_counts_where_nothing_is_given() -> None:
+    had = asdict(DataSettings("folder", "photos", images="a", masks="b", mask_name="*_m", group="patient"))
+    new = DataSettings("folder", "photos")
+    assert asdict(replace(new, **of_earlier_run(new, had, FOUND))) == had
+    given = replace(new, mask_suffix="_x", masks="c")
+    assert of_earlier_run(given, had, FOUND) == {"images": "a", "pairs": None, "missing": None, "group": "patient"}

@@ -16,9 +16,10 @@ from segtune.training.resume_rules import (
 PHASES = ("head", "all")
 KEEPS = (
     ": a resumed run keeps its settings, so that it ends as if it had not been interrupted. Only these may change: "
-    "data.root, data.groups, train.device, train.workers, train.log_every, train.log_seconds, train.trackers, "
-    "checkpoint.minutes, cache.mode, cache.limit_gb, cache.folder; the epochs, steps, patience of unfinished phases, "
-    "such as freeze.phases.all.epochs; and phases may be added: +freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
+    "data.root, data.groups, data.pairs, train.device, train.workers, train.log_every, train.log_seconds, "
+    "train.trackers, checkpoint.minutes, cache.mode, cache.limit_gb, cache.folder; the epochs, steps, patience of "
+    "unfinished phases, such as freeze.phases.all.epochs; and phases may be added: "
+    "+freeze.phases.NAME={backbone: …, epochs: …, lr: …}."
 )
 
 
@@ -28,6 +29,8 @@ KEEPS = (
         ("train.workers", {"changes"}),
         ("data.root", {"changes"}),
         ("data.groups", {"changes"}),
+        ("data.pairs", {"changes"}),
+        ("data.images", set()),
         ("data.name", set()),
         ("train.log_every", {"changes"}),
         ("train.log_seconds", {"changes"}),
@@ -201,9 +204,13 @@ def test_data_that_have_changed_are_named() -> None:
         ({"data": {"root": "moved"}}, (), False),
         ({"freeze": {"phases": {"all": {"epochs": 3}}}}, ("data.root",), False),
         ({"new": 1}, ("data.root",), False),
+        ({"data": {"root": "photos", "masks": None}}, (), True),  # as the run has found it
+        ({"data": {"root": "photos", "masks": "labels"}}, (), True),
+        ({"data": {"root": "photos", "masks": "others"}}, (), False),
     ],
 )
 def test_runs_of_the_same_settings(now: dict, free: tuple[str, ...], expected: bool) -> None:
-    had = {"seed": 0, "run_dir": "here", "data": {"root": "photos"}, "freeze": {"phases": {"all": {"epochs": 2}}}}
+    data = {"root": "photos", "masks": "labels"}
+    had = {"seed": 0, "run_dir": "here", "data": data, "freeze": {"phases": {"all": {"epochs": 2}}}}
     assert same_run(had, had | now, free) is expected
     assert not same_run(None, had, free)

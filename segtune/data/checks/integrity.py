@@ -12,7 +12,7 @@ from segtune.data.checks.near_duplicates import FLAT, NearDuplicate
 from segtune.data.checks.photo_problems import photo_problems
 from segtune.data.checks.scan import SampleStats, scan
 from segtune.data.labels import Foreground, is_background
-from segtune.data.sources.base import Pair, Problem
+from segtune.data.sources.base import Pair, Problem, place
 from segtune.errors import some
 
 
@@ -159,7 +159,7 @@ def findings(seen: Sequence[SampleStats], near: Sequence[NearDuplicate]) -> list
         text += "keep one, or both in one split"
         problems.append(Problem("error", each.first.pair.name, text))
     for one in seen:
-        where = f"images/{one.pair.photo.name}"
+        where = place(one.pair.photo)
         dark = one.range and one.range.depth > 8 and one.range.is_nearly_black  # another finding says so
         if one.stats and one.stats.spread < FLAT and not dark:
             text = f"nearly one colour: the standard deviation of its grey values is {one.stats.spread:.1f} of 255"
@@ -193,4 +193,4 @@ def _inverted(seen: Sequence[SampleStats], foreground: Foreground) -> list[Probl
         text += f"{len(clear)}, as where the object is white in some masks and black in others: compare "
         return [Problem("warning", "masks", f"{text}{around[0]} and {clear[0]}")]
     text = "perhaps inverted: the image's whole border is foreground, unlike that of most masks"
-    return [Problem("warning", f"masks/{one.pair.mask.name}", text) for one in around]
+    return [Problem("warning", place(one.pair.mask), text) for one in around]

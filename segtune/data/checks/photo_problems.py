@@ -7,7 +7,7 @@ from operator import add
 
 from segtune.data.checks.scan import SampleStats
 from segtune.data.orientation import NAMES
-from segtune.data.sources.base import Problem
+from segtune.data.sources.base import Problem, place
 from segtune.data.value_range import DARK, NEARLY_BLACK, ValueRange, depth_of
 from segtune.errors import some
 
@@ -91,10 +91,10 @@ def _orientation_problems(seen: Sequence[SampleStats]) -> list[Problem]:
 
 def _page_problems(seen: Sequence[SampleStats]) -> list[Problem]:
     problems = []
-    for number, folder in enumerate(("images", "masks")):
+    for number in range(2):
         for one in seen:
             if (count := one.frames[number]) > 1:
-                name = (one.pair.photo, one.pair.mask)[number].name
+                where = place((one.pair.photo, one.pair.mask)[number])
                 text = f"several images in one file: only the first of {count} is used"
-                problems.append(Problem("warning", f"{folder}/{name}", text))
+                problems.append(Problem("warning", where, text))
     return problems

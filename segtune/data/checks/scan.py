@@ -19,7 +19,7 @@ from segtune.data.images import ImageError, read_mask, read_photo
 from segtune.data.labels import Foreground, Mask, Value
 from segtune.data.orientation import SIDEWAYS, size_mismatch
 from segtune.data.record import with_checksums
-from segtune.data.sources.base import Pair, Problem
+from segtune.data.sources.base import Pair, Problem, place
 from segtune.data.value_range import ValueRange, measure_range
 
 T = TypeVar("T")
@@ -198,8 +198,8 @@ def _scan_pair(
 
 
 def _copied(pair: Pair) -> Problem:
-    text = f"the mask is its photo: it shows what images/{pair.photo.name} shows; replace it by the mask"
-    return Problem("error", f"masks/{pair.mask.name}", text)
+    text = f"the mask is its photo: it shows what {place(pair.photo)} shows; replace it by the mask"
+    return Problem("error", place(pair.mask), text)
 
 
 def _is_grey_copy(photo: NDArray[np.uint8], mask: Mask) -> bool:
@@ -228,13 +228,13 @@ def _read(read: Callable[[], T], path: Path, problems: list[Problem]) -> T | Non
     try:
         return read()
     except ImageError as error:
-        problems.append(Problem("error", f"{path.parent.name}/{path.name}", f"unreadable: {error.reason}"))
+        problems.append(Problem("error", place(path), f"unreadable: {error.reason}"))
         return None
 
 
 def _photo_problems(pair: Pair, photo: NDArray[np.uint8], mask: Mask | None, foreground: Foreground) -> list[Problem]:
     """Return problems of photos that are too small or show a mask. `mask` is None if it is unreadable."""
-    where = f"images/{pair.photo.name}"
+    where = place(pair.photo)
     height, width = photo.shape[:2]
     if min(height, width) < _LEAST_SIDE:
         text = f"too small: got {height} x {width} pixels; expected at least {_LEAST_SIDE} on each side"
@@ -246,7 +246,7 @@ def _photo_problems(pair: Pair, photo: NDArray[np.uint8], mask: Mask | None, for
         text = "perhaps swapped: the photo has two values, as a mask has, and the mask cannot be read as one"
         return [Problem("warning", where, f"{text}; put the photo in images/ and its mask in masks/")]
     if _same(bright, foreground(mask)):
-        text = f"the photo is its mask: it has the content of masks/{pair.mask.name}; replace it by the photo"
+        text = f"the photo is its mask: it has the content of {place(pair.mask)}; replace it by the photo"
         return [Problem("error", where, text)]
     return [Problem("warning", where, "looks like a mask: all pixels have one of two values; is it the photo?")]
 

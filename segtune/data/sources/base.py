@@ -16,7 +16,10 @@ from segtune.data.labels import Mask
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo and its mask; `name` is their common file stem. Their methods hide the file format.
+    """A photo and its mask; their methods hide the file format.
+
+    `name` is unique in a data set: the photo's file name without extension, with folders before it where there are
+    any, separated by `/`.
 
     `checksums` are those of the contents, once these have been read, and `stamp` is what the disk said of the files
     before: see `segtune.data.record`. `channel` is that of the mask's file which counts: see `load_mask`.
@@ -71,6 +74,11 @@ class Problem:
         return f"{self.level}: {self.where}: {self.text}"
 
 
+def place(path: Path) -> str:
+    """Return how a problem names a file: with the folder that it is in."""
+    return f"{path.parent.name}/{path.name}"
+
+
 @dataclass(frozen=True)
 class Found:
     """What a data source found.
@@ -80,11 +88,17 @@ class Found:
         problems: What is wrong, as far as names and annotations tell.
         layout: Where images and masks are, in words, as the first line of a command says it.
         splits: Names of the pairs by split where the source fixes the split; None: lists of names or the seed do.
-        settings: Settings of `data` that were chosen by looking at the folder, and their values, which then are the run's.
+        split_by: What fixes it, in words, as in "split by folders".
+        settings: Settings of `data` that were chosen by looking at the folder, by name; they then are the run's.
+        skipped: Names of images that are left out because they have no mask.
+        groups: The group of each pair by name, which stays in one split; None: a pattern of names tells it, if any.
     """
 
     pairs: Sequence[Pair]
     problems: Sequence[Problem] = ()
     layout: str = ""
     splits: Mapping[str, Sequence[str]] | None = None
+    split_by: str = "folders"
     settings: Mapping[str, object] = field(default_factory=dict)
+    skipped: Sequence[str] = ()
+    groups: Mapping[str, str] | None = None

@@ -1,130 +1,77 @@
-"""The folder format: photos in `images/`, and masks of the same names in `masks/`."""
+"""The folder format: photos and masks as files, in whatever folders and by whatever names these tell apart."""
 
 import os
-import unicodedata
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
-from segtune.data.file_formats import EXTENSIONS
-from segtune.data.sources.base import Pair, Problem
-from segtune.data.sources.mask_names import photo_of, shared_pattern
-from segtune.data.unread_files import Unread, is_junk, unread_by_stem
-from segtune.errors import UserError, some
+from segtune.config.data_settings import DataSettings
+from segtune.data.sources.base import Found, Pair, Problem
+from segtune.data.sources.find_layout import find_layout
+from segtune.data.sources.folder_words import SPLIT
+from segtune.data.sources.layouts import Layout
+from segtune.data.sources.listing import Listing
+from segtune.data.sources.mask_names import Matches, match
+from segtune.data.sources.pair_table import find_listed_pairs
+from segtune.data.sources.places import Key, Place, is_pattern
+from segtune.errors import some
 from segtune.runtime.paths import find_data_folder
 
-# Names of the two folders in other data sets, to suggest which one to rename.
-_ALIASES = {
-    "images": ("image", "imgs", "img", "photos", "pictures", "jpegimages"),
-    "masks": ("mask", "labels", "label", "annotations", "groundtruth", "ground_truth", "segmentationclass"),
-}
 
-
-def find_pairs(root: Path, mask_name: str | None = None) -> tuple[list[Pair], list[Problem]]:
-    """Return pairs of files in `root/images` and `root/masks` with the same stem.
-
-    Args:
-        root: The folder of the data set.
-        mask_name: The stem of a mask where it differs; `*` stands for that of its photo, as in `*_mask`.
+def find_pairs(settings: DataSettings) -> Found:
+    """Return pairs of photos and masks, as the settings say or else as the names below `data.root` tell.
 
     Returns:
-        The pairs sorted by name, and the problems: files without a partner and two files with one stem (errors), files
-        of other types (warnings). Hidden files and those that Windows leaves in folders are skipped.
+        The pairs, and the problems: files without a partner and two files with one name (errors), files of other types
+        (warnings). Hidden files and those that systems leave in folders are skipped. The name of a pair is the path of
+        its photo below the folder of images, without extension; where two splits share a name, with the split before.
 
     Raises:
-        UserError: A folder is missing, or there are no pairs.
+        UserError: A folder is missing, there are no pairs, or nothing tells which files are the masks.
     """
+    if settings.pairs is not None:
+        return find_listed_pairs(settings)
+    listing, layout, chosen = find_layout(find_data_folder(settings.root), settings)
+    missing = settings.missing
+    if missing is None and layout.images.rpartition("/")[2] == "JPEGImages":  # VOC has masks of a few of its images
+        missing = "skip"
     problems: list[Problem] = []
-    photos, masks = (_by_stem(_folder(root, name), problems) for name in ("images", "masks"))
-    stems, strange = list(masks), [path for mask, path in masks.items() if photo_of(mask, mask_name) is None]
-    masks = {photo: path for mask, path in masks.items() if (photo := photo_of(mask, mask_name)) is not None}
-    problems += [Problem("error", _where(path), f"data.mask_name={mask_name} does not fit it") for path in strange]
-    unread = {part: unread_by_stem(sorted(os.listdir(root / part))) for part in ("images", "masks")}
-    if not photos.keys() & masks.keys():
-        if (pattern := shared_pattern(photos, stems)) not in (None, mask_name):
-            value = "null" if pattern == "*" else f"'{pattern}'"
-            raise UserError(
-                f"No photo in {root} has a mask: images/ contains {_contents(root / 'images')}; masks/ contains "
-                f"{_contents(root / 'masks')}. Masks are named {pattern}, where * is the name of the photo: set "
-                f"data.mask_name={value}"
-            )
-        raise UserError(
-            f"No photo in {root} has a mask: images/ contains {_contents(root / 'images')}; masks/ contains "
-            f"{_contents(root / 'masks')}. Photo and mask must have the same name up to the extension, directly "
-            "in these folders, such as images/a.jpg and masks/a.png. "
-            f"Extensions: {' '.join(sorted(EXTENSIONS))}.{_advice(unread)}"
-        )
-    for name in sorted(photos.keys() - masks.keys()):
-        text = f"photo without mask: {_missing('masks', (mask_name or '*').replace('*', name), unread)}"
-        problems.append(Problem("error", _where(photos[name]), text))
-    for name in sorted(masks.keys() - photos.keys()):
-        text = f"mask without photo: {_missing('images', name, unread)}"
-        problems.append(Problem("error", _where(masks[name]), text))
-    pairs = [Pair(name, photos[name], masks[name]) for name in sorted(photos.keys() & masks.keys())]
-    return pairs, problems
-
-
-def look_for_folders(root: Path) -> None:
-    """Check that a data set has its folders of images and masks.
-
-    Raises:
-        UserError: One is missing.
-    """
-    for name in ("images", "masks"):
-        _folder(root, name)
-
-
-def _missing(folder: str, name: str, unread: Mapping[str, Mapping[str, Unread]]) -> str:
-    """Return which file a folder lacks; it may have one that is not read, such as a PDF document."""
-    if file := unread[folder].get(name):
-        return f"{folder}/{file.name} is {file.text}"
-    return f"no {folder}/{name}.*"
-
-
-def _advice(unread: Mapping[str, Mapping[str, Unread]]) -> str:
-    """Return sentences on files that are not read: on one of each kind."""
-    kinds = {file.text: f"{folder}/{file.name}" for folder, files in unread.items() for file in files.values()}
-    return "".join(f" {name} is {text}." for text, name in kinds.items())
-
-
-def _folder(root: Path, name: str) -> Path:
-    folder = root / name
-    if folder.is_dir():
-        return folder
-    find_data_folder(root)
-    folders = {path.name.lower(): path.name for path in _visible(root) if path.is_dir()}
-    near = [alias for alias in (name, *_ALIASES[name]) if alias in folders]
-    hint = f" Perhaps rename {folders[near[0]]}/ to {name}/." if near else ""
-    raise UserError(
-        f"No folder {name}/ in {root}. Expected images/ with the photos and masks/ with masks of the same "
-        f"names; got {_contents(root)}.{hint}"
+    photos, masks = (_single(files, problems) for files in layout.files(listing))
+    matches = match(photos, masks, layout.mask_name)
+    problems += _ignored(listing, layout, matches)
+    left_out = matches.photos if missing == "skip" else []
+    problems += _without_partner(listing, layout, matches, photos, masks, [] if left_out else matches.photos)
+    names = _names(photos)
+    channel = settings.mask_channel
+    pairs = [
+        Pair(names[key], listing.root / photos[key], listing.root / masks[mask], channel=channel)
+        for key, mask in matches.pairs.items()
+    ]
+    notes = [_words(layout, [masks[mask] for mask in matches.pairs.values()]), *matches.notes]
+    if left_out:
+        notes.append(f"{len(left_out)} photo{'' if len(left_out) == 1 else 's'} without mask left out")
+        chosen = {**chosen, "missing": "skip"}
+    return Found(
+        sorted(pairs, key=lambda pair: pair.name),
+        problems,
+        ", ".join(notes),
+        _splits(names, matches.pairs),
+        settings=chosen,
+        skipped=[names[key] for key in left_out],
     )
 
 
-def _by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    others = []
-    for path in _visible(folder):
-        # macOS writes accents as separate characters, and photo and mask may come from different systems.
-        name = unicodedata.normalize("NFC", path.stem)
-        if not is_image_file(path) or path.is_dir():
-            others.append(path)
-        elif not _is_text(path.name):
+def _single(files: Mapping[Key, Sequence[str]], problems: list[Problem]) -> dict[Key, str]:
+    """Return the path of each image; two files of one name, and names that are no text, are problems."""
+    found = {}
+    for key, (path, *others) in files.items():
+        if not _is_text(path):
+            folder, name = os.path.split(path)
             text = "not a UTF-8 name: results cannot be written under it; rename the file"
-            problems.append(Problem("error", f"{folder.name}/{os.fsencode(path.name)!r}", text))
-        elif name in files:
-            text = f"two files of one name: {_where(files[name])} exists too; keep one"
-            problems.append(Problem("error", _where(path), text))
-        else:
-            files[name] = path
-    if others:
-        text = f"ignored: {len(others)} that are not images ({some(map(_label, others))})"
-        problems.append(Problem("warning", f"{folder.name}/", text))
-    return files
-
-
-def is_image_file(path: Path) -> bool:
-    """Return whether a file has the extension of an image."""
-    return path.suffix.lower() in EXTENSIONS
+            problems.append(Problem("error", f"{folder}/{os.fsencode(name)!r}", text))
+            continue
+        for other in others:
+            problems.append(Problem("error", other, f"two files of one name: {path} exists too; keep one"))
+        found[key] = path
+    return found
 
 
 def _is_text(name: str) -> bool:
@@ -135,21 +82,98 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _visible(folder: Path) -> list[Path]:
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read: {error.strerror or error}.") from error
-    return [path for path in paths if not is_junk(path.name)]
+def _names(photos: Iterable[Key]) -> dict[Key, str]:
+    """Return the names of images: with the split where two splits share one."""
+    photos = list(photos)
+    unique = len({key.name for key in photos}) == len(photos)
+    return {key: key.name if unique else f"{key.split}/{key.name}" for key in photos}
 
 
-def _contents(folder: Path) -> str:
-    return some(map(_label, _visible(folder))) if _visible(folder) else "nothing"
+def _splits(names: Mapping[Key, str], pairs: Iterable[Key]) -> dict[str, list[str]] | None:
+    """Return the names of pairs by split; None where folders do not tell it."""
+    splits: dict[str, list[str]] = {}
+    for key in pairs:
+        splits.setdefault(key.split, []).append(names[key])
+    return None if splits.keys() <= {"", "train"} else splits
 
 
-def _where(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
+def _ignored(listing: Listing, layout: Layout, matches: Matches) -> list[Problem]:
+    """Return warnings of what is no image, and take subfolders without any pair out of the matches.
+
+    Only where pairs lie directly in the folders is a subfolder without any something else.
+    """
+    problems = []
+    with_pairs = {key.name.partition("/")[0] for key in matches.pairs if "/" in key.name}
+    flat = any("/" not in key.name for key in matches.pairs)
+    for text in dict.fromkeys((layout.images, layout.masks)):
+        others = Place(text).others(listing)
+        if flat and not is_pattern(text):
+            here = text if text != "." else ""
+            unpaired = {name.partition("/")[0] for _, name in (*matches.photos, *matches.masks.values()) if "/" in name}
+            inside = {name[:-1] for name in listing.contents(here) if name.endswith("/")} - with_pairs
+            inside.discard(layout.masks.removeprefix(f"{here}/").split("/")[0])  # the masks in images/masks/
+            others += [f"{name}/" for name in inside if here or name in unpaired]
+            _take_out(matches, inside)
+        if others:
+            what = f"ignored: {len(others)} that are not images ({some(sorted(others))})"
+            problems.append(Problem("warning", f"{text}/", what))
+    return problems
 
 
-def _label(path: Path) -> str:
-    return f"{path.name}/" if path.is_dir() else path.name
+def _take_out(matches: Matches, folders: Iterable[str]) -> None:
+    """Take what lies in folders out of what has no partner."""
+    inside = tuple(f"{folder}/" for folder in folders)
+    if inside:
+        matches.photos = [key for key in matches.photos if not key.name.startswith(inside)]
+        matches.masks = {mask: key for mask, key in matches.masks.items() if not key.name.startswith(inside)}
+        matches.strange = [mask for mask in matches.strange if not mask.name.startswith(inside)]
+
+
+def _without_partner(
+    listing: Listing,
+    layout: Layout,
+    matches: Matches,
+    photos: Mapping[Key, str],
+    masks: Mapping[Key, str],
+    lacking: Iterable[Key],
+) -> list[Problem]:
+    problems = []
+    for mask in sorted(matches.strange):
+        problems.append(Problem("error", masks[mask], f"data.mask_name={layout.mask_name} does not fit it"))
+    for key in sorted(lacking):
+        folder, slash, stem = key.name.rpartition("/")
+        name = f"{folder}{slash}{layout.mask_name.replace('*', stem)}"
+        text = f"photo without mask: {_missing(listing, layout.masks, key, name)}"
+        problems.append(Problem("error", photos[key], f"{text}; data.missing=skip leaves it out"))
+    for mask, key in sorted(matches.masks.items()):
+        text = f"mask without photo: {_missing(listing, layout.images, key, key.name)}"
+        problems.append(Problem("error", masks[mask], text))
+    return problems
+
+
+def _missing(listing: Listing, place: str, key: Key, name: str) -> str:
+    """Return which file a place lacks; it may have one that is not read, such as a PDF document."""
+    if is_pattern(place):
+        return f"none in {place} is named {name}"
+    folder, _, stem = (name if place == "." else f"{place}/{name}").rpartition("/")
+    if file := listing.unread(folder).get(stem):
+        return f"{folder}{'/' * bool(folder)}{file.name} is {file.text}"
+    return f"no {folder}{'/' * bool(folder)}{stem}.*"
+
+
+def _words(layout: Layout, masks: Sequence[str]) -> str:
+    """Return a layout in words, such as `images/ with masks/*_mask.png`."""
+    extensions = {os.path.splitext(mask)[1] for mask in masks}
+    extension = extensions.pop() if len(extensions) == 1 else ".*"
+    name = "" if layout.mask_name == "*" else f"{layout.mask_name}{extension}"
+    if layout.images == layout.masks:
+        where = "" if layout.images == "." else f"{layout.images}/ with "
+        return f"{where}{name} beside the photos"
+    images, of_masks = (f"{each}/" if _is_folder(each) else each for each in (layout.images, layout.masks))
+    return f"{images} with {of_masks}{name}"
+
+
+def _is_folder(place: str) -> bool:
+    """Return whether a place names folders, not files."""
+    last = place.rpartition("/")[2].replace(SPLIT, "")
+    return "**" not in place and (not is_pattern(last) or last == "*")

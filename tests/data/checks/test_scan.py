@@ -19,7 +19,9 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def pair(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> Pair:
-    made = Pair(name, folder / f"{name}.png", folder / f"{name}_mask.png")
+    made = Pair(name, folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png")
+    for path in (made.photo, made.mask):
+        path.parent.mkdir(exist_ok=True)
     Image.fromarray(image).save(made.photo)
     Image.fromarray(mask).save(made.mask)
     return made
@@ -127,7 +129,7 @@ def test_a_mask_that_is_its_photo(tmp_path: Path, image: np.ndarray) -> None:
     for mask in (photo, grey):
         _, problems = scan({"all": [pair(tmp_path, "a", photo, mask)]}, Foreground("nonzero"), workers=1)
         assert [str(problem) for problem in problems] == [
-            "error: masks/a_mask.png: the mask is its photo: it shows what images/a.png shows; replace it by the mask"
+            "error: masks/a.png: the mask is its photo: it shows what images/a.png shows; replace it by the mask"
         ]
     small = np.zeros((40, 60), np.uint8)
     cv2.circle(small, (30, 20), 4, 255, -1)
