@@ -63,10 +63,12 @@ class Annotations(ABC):
             UserError: It cannot be written.
         """
         name = self.link_of(source)
+        link, photo = self.folder / name, source.path.absolute()
         if not name:
             return
-        link, photo = self.folder / name, source.path.absolute()
         with naming_write_errors(str(link)):
+            if link.exists() and link.samefile(photo):
+                return
             link.parent.mkdir(parents=True, exist_ok=True)
             if link.is_symlink() or not link.exists():
                 link.unlink(missing_ok=True)

@@ -1,9 +1,10 @@
 """labelme: a JSON file for each image. See https://github.com/wkentaro/labelme, `labelme/label_file.py` (5.5)."""
 
 import json
+from pathlib import Path
 from typing import Any
 
-from segtune.inference.annotations.base import AnnotatedImage, Annotations, relative_to
+from segtune.inference.annotations.base import AnnotatedImage, Annotations
 from segtune.inference.inputs import Source
 
 #: The version of labelme whose files these are.
@@ -13,8 +14,8 @@ _VERSION = "5.5.0"
 class Labelme(Annotations):
     """Polygons; labelme turns a photo by its EXIF orientation, as segtune does.
 
-    A file has the path to its photo; a link to the photo is beside it too, because labelme lists the photos of a
-    folder. Objects have, beside what labelme knows, a `score`, which it keeps. It has no holes: see
+    A link to the photo is beside its file, because labelme lists the photos of a folder, and saves the path of the one
+    that it shows. Objects have, beside what labelme knows, a `score`, which it keeps. It has no holes: see
     `segtune.inference.polygons`.
     """
 
@@ -30,7 +31,6 @@ class Labelme(Annotations):
 
     def add(self, image: AnnotatedImage) -> str:
         """Return the content of an image's file."""
-        file = self.folder / self.file_of(image.source)
         shapes = [
             {
                 "label": each.label,
@@ -47,7 +47,7 @@ class Labelme(Annotations):
             "version": _VERSION,
             "flags": {},
             "shapes": shapes,
-            "imagePath": relative_to(image.source.path, file.parent),
+            "imagePath": Path(self.link_of(image.source)).name,
             "imageData": None,
             "imageHeight": image.height,
             "imageWidth": image.width,

@@ -7,6 +7,7 @@ import pytest
 
 from segtune.errors import UserError
 from segtune.inference.annotations.base import relative_to
+from segtune.inference.annotations.labelme import Labelme
 from segtune.inference.annotations.yolo import Yolo
 from segtune.inference.inputs import Source
 
@@ -39,6 +40,11 @@ def test_a_link_to_a_photo_is_made_and_renewed(tmp_path: Path, photo: Path, monk
     other.unlink()
     Yolo(Path("yolo"), "skin").link(Source(Path("photos/a.jpg"), "x/a"))  # one that leads nowhere
     assert link.read_bytes() == b"photo"
+
+
+def test_a_photo_that_is_there_already_needs_no_link(photo: Path) -> None:
+    Labelme(photo.parent, "skin").link(Source(photo, "a"))
+    assert (photo.is_symlink(), photo.read_bytes()) == (False, b"photo")
 
 
 def test_a_copy_where_the_system_has_no_links(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

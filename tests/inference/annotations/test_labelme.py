@@ -45,8 +45,10 @@ def test_labelme_opens_the_photo_and_draws_the_mask(
     path = tmp_path / "out" / "labelme" / "tief" / "Grüße.json"
     path.parent.mkdir(parents=True)
     path.write_text(files.add(image), encoding="utf-8")
+    files.link(image.source)
     data, photo = load(path)
-    assert data["imagePath"] == "../../../photos/tief/Grüße.jpg"
+    assert data["imagePath"] == "Grüße.jpg"
+    assert (path.parent / "Grüße.jpg").samefile(image.source.path)
     assert photo.shape == (60, 90, 3)
     assert [(each["label"], each["other_data"]) for each in data["shapes"]] == [("skin", {"score": 0.875})] * 4
     assert iou(draw(data["shapes"], (90, 60)), mask) >= 0.995
@@ -62,6 +64,8 @@ def test_a_photo_without_objects_has_no_shapes(annotate: Callable[..., Any], tmp
 
 def test_labelme_s_own_reader(annotate: Callable[..., Any], tmp_path: Path) -> None:
     labelme = pytest.importorskip("labelme", reason="labelme is not installed")
-    (tmp_path / "a.json").write_text(Labelme(tmp_path, "skin").add(annotate()), encoding="utf-8")
+    image = annotate()
+    (tmp_path / "a.json").write_text(Labelme(tmp_path, "skin").add(image), encoding="utf-8")
+    Labelme(tmp_path, "skin").link(image.source)
     read = labelme.LabelFile(str(tmp_path / "a.json"))
     assert [each["other_data"] for each in read.shapes] == [{"score": 0.875}] * 4
