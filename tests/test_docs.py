@@ -179,6 +179,13 @@ SEGTUNE: dict[str, Run] = {
     "run_dir=runs/last_layer": Run(
         TRAIN, {"experiment=first": "freeze=none", "restore.checkpoint=runs/first": "restore.checkpoint=runs/NAME"}
     ),
+    "train data.root=DIR data.foreground=[15] data.ignore=255": Run(
+        f"{XCEPTION} {SHORT}", {"data.foreground=[15]": "data.foreground=[255]", "data.ignore=255": "data.ignore=7"}
+    ),
+    "train data.root=DIR 'data.ignore=[255,#e0e0c0]'": Run(
+        f"{XCEPTION} {SHORT}", {"data.ignore=[255,#e0e0c0]": "data.ignore=[7,#e0e0c0]"}
+    ),
+    "train augment=medium augment.border=void": Run(f"{XCEPTION} {SHORT}"),
     "train optimizer=rmsprop_tf optimizer.decay_epochs=4 lr=0.01": Run(f"{XCEPTION} {TWO}"),
     "train optimizer=sgd optimizer.schedule=multistep freeze.phases.head.milestones=[3] "
     "freeze.phases.all.milestones=[8,11]": Run(f"{XCEPTION} {TWO}"),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segtune.config.types import EmptyMaskRule
 from segtune.losses import bce_loss, dice_bce_loss, dice_loss
+from segtune.metrics import VOID
 
 Loss = Callable[..., Tensor]
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -294,3 +295,101 @@ def test_wrong_options_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         loss(*batch, **options)
+
+
+# --- void ---
+
+
+@pytest.fixture
+def partly_void(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The batch with 10 void pixels of 30 in each image, among them the only object of none, and where they are."""
+    logits, target = batch
+    void = torch.zeros(3, 1, 6, 5, dtype=torch.bool)
+    for number in range(3):
+        places = torch.randperm(30, generator=torch.Generator().manual_seed(number))[:10]
+        void[number].view(-1)[places] = True
+    return logits, target.to(torch.uint8).masked_fill(void, VOID), void
+
+
+def counted(values: Tensor, void: Tensor) -> Tensor:
+    return values[~void].view(3, 1, 4, 5)
+
+
+OPTIONS: list[tuple[Loss, dict[str, Any]]] = [
+    (bce_loss, {}),
+    *((dice_loss, {"per_image": each, "empty": rule}) for each in (True, False) for rule in EMPTY_RULES),
+    (dice_bce_loss, {"smooth": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("loss", "options"), OPTIONS)
+@pytest.mark.parametrize("emptied", [False, True])
+def test_the_loss_is_that_of_the_pixels_that_count(
+    loss: Loss, options: dict[str, Any], emptied: bool, partly_void: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    logits, target, void = partly_void
+    if emptied:  # all objects are below void
+        target = target.clamp(max=0).masked_fill(void, VOID)
+    ours, theirs = logits.clone().requires_grad_(), counted(logits, void).clone().requires_grad_()
+    found, expected = loss(ours, target, **options), loss(theirs, counted(target, void), **options)
+    torch.testing.assert_close(found, expected)
+    gradient = gradient_of(found, ours)
+    torch.testing.assert_close(counted(gradient, void), gradient_of(expected, theirs))
+    assert not gradient[void].any()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_is_predicted_in_void_changes_no_bit(loss: Loss, partly_void: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, target, void = partly_void
+    found = []
+    for filling in (0.0, -1e4, math.inf, math.nan):
+        filled = logits.masked_fill(void, filling).requires_grad_()
+        value = loss(filled, target)
+        found.append((value, gradient_of(value, filled)))
+    assert all(torch.equal(value, found[0][0]) and torch.equal(gradient, found[0][1]) for value, gradient in found)
+
+
+def test_void_by_hand() -> None:
+    logits, target = logit_of(0.8, 0.4, 0.9), mask_of(1, 0, VOID)
+    assert bce_loss(logits, target).item() == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 2)
+    assert dice_loss(logits, target).item() == pytest.approx(1 - 2.6 / 3.2)
+    assert dice_loss(logits, mask_of(0, 0, VOID)).item() == pytest.approx(1 - 2.6 / 3.8)  # of the background
+
+
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+def test_pooled_dice_with_void_agrees_with_smp(partly_void: tuple[Tensor, Tensor, Tensor], smooth: float) -> None:
+    logits, target, _ = partly_void
+    expected = DiceLoss("binary", from_logits=True, smooth=smooth / 2, ignore_index=VOID)(logits, target.long())
+    torch.testing.assert_close(dice_loss(logits, target, per_image=False, smooth=smooth), expected)
+
+
+@pytest.mark.parametrize("rule", EMPTY_RULES)
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+def test_a_wholly_void_image_is_in_no_mean(batch: tuple[Tensor, Tensor], rule: EmptyMaskRule, smooth: float) -> None:
+    if rule == "smooth" and smooth == 0:
+        pytest.skip("refused")
+    logits, target = batch
+    with_void = torch.cat([target.to(torch.uint8), torch.full((1, 1, 6, 5), VOID, dtype=torch.uint8)])
+    more = torch.cat([logits, torch.full((1, 1, 6, 5), -1e4)]).requires_grad_()
+    for loss, options in ((bce_loss, {}), (dice_loss, {"empty": rule, "smooth": smooth})):
+        value = loss(more, with_void, **options)
+        torch.testing.assert_close(value, loss(logits, target, **options))
+        gradient = gradient_of(value, more)
+        assert gradient[:3].isfinite().all()
+        assert not gradient[3].any()
+
+
+@pytest.mark.parametrize(("loss", "options"), OPTIONS)
+def test_a_wholly_void_batch_costs_nothing(loss: Loss, options: dict[str, Any]) -> None:
+    logits = torch.randn(2, 1, 4, 4).requires_grad_()
+    value = loss(logits, torch.full((2, 1, 4, 4), VOID, dtype=torch.uint8), **options)
+    assert value.item() == 0
+    assert not gradient_of(value, logits).any()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("wrong", [255, 2])
+def test_void_hides_no_wrong_values(loss: Loss, wrong: int) -> None:
+    target = torch.tensor([[[[0, 1, VOID, wrong]]]], dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"^got target values from 0 to {wrong}; expected 0 "):
+        loss(torch.zeros(1, 1, 1, 4), target)

@@ -182,6 +182,8 @@ def _facts_table(found: Facts) -> Table:
     common = sorted(values, key=lambda value: -values[value])[:8]
     listed = ", ".join(f"{value} in {values[value]}" for value in values if value in common)
     table.add_row("mask values", listed + (f", … ({len(values)} values)" if len(values) > len(common) else ""))
+    if found["void"]["share"]:
+        table.add_row("void, which counts nowhere", _void_text(found["void"]))
     if found["near_within_split"]:
         pairs = ", ".join(f"{split} {count}" for split, count in found["near_within_split"].items())
         table.add_row("near-duplicates within a split", f"{pairs} (pairs of images, in the same split)")
@@ -189,6 +191,12 @@ def _facts_table(found: Facts) -> Table:
         for row in _object_rows(objects, found["tap"]):
             table.add_row(*row)
     return table
+
+
+def _void_text(void: Facts) -> str:
+    listed = ", ".join(f"{value} in {masks}" for value, masks in void["values"].items())
+    whole = f"; {_count(void['masks'], 'mask')} wholly" if void["masks"] else ""
+    return f"{void['share']:.1%} of the pixels" + (f"; values {listed}" if listed else "") + whole
 
 
 def _depth_text(found: Facts) -> str:

@@ -125,12 +125,16 @@ def _root_of(checkpoint: Checkpoint) -> Path:
 
 
 def _check_truths(models: Sequence[EvaluatedModel]) -> None:
-    """Check that the models to compare have the same foreground.
+    """Check that the models to compare have the same foreground and the same void.
 
     Raises:
-        UserError: They were trained for different foregrounds, and no setting chooses one.
+        UserError: They were trained for different ones, and no setting chooses one.
     """
-    truths = [f"data.foreground={model.data.foreground} data.invert={model.data.invert}" for model in models]
+    truths = [
+        f"data.foreground={model.data.foreground} data.invert={model.data.invert}"
+        + (f" data.ignore={model.data.ignore}" if model.data.ignore else "")
+        for model in models
+    ]
     if len(set(truths)) > 1:
         raise UserError(
             f"The checkpoints were trained for different foregrounds: {' and '.join(truths)}. "

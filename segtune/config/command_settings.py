@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 from pydantic.dataclasses import dataclass
 
 from segtune.config.data_settings import LAYOUT, PORTRAITS_ROOT, DataSettings, only_one
-from segtune.config.foreground_rule import ForegroundRule
+from segtune.config.foreground_rule import ForegroundRule, IgnoreRule
 from segtune.config.output_settings import CleanSettings, Formats, PolygonSettings
 from segtune.config.parse import parse
 from segtune.config.schema import RunSettings, Settings
@@ -103,6 +103,7 @@ class EvaluationDataSettings:
     missing: Missing | None = None
     foreground: ForegroundRule | None = None
     invert: bool | None = None
+    ignore: IgnoreRule = None
     image_size: Size | None = None
     eval_size: Size | None = None
     eval_tile: Tile | None = None

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
-from segtune.config.foreground_rule import ForegroundRule
+from segtune.config.foreground_rule import ForegroundRule, IgnoreRule, both_named
 from segtune.config.types import (
     STRICT,
     Count,
@@ -59,8 +59,9 @@ class ImageSettings:
     and `mask_channel` the channel of its file that counts. `pairs` is a CSV file that names images and masks instead.
     `missing` says what becomes of an image without mask, None for an error, except in the layout of VOC. `group` is a
     column of `pairs` or a pattern of names: images that agree in it stay in one split. With `folds`, the one numbered
-    `fold` is the validation. `max_value` is the value that is white in photos of 16 bits, None for 65535. `skin` and
-    `groups` choose the subgroups of an evaluation: by skin tone, by the columns of a CSV file.
+    `fold` is the validation. `ignore` are the values of masks that count nowhere, None for none. `max_value` is the
+    value that is white in photos of 16 bits, None for 65535. `skin` and `groups` choose the subgroups of an evaluation:
+    by skin tone, by the columns of a CSV file.
     """
 
     name: DataName
@@ -74,6 +75,7 @@ class ImageSettings:
     missing: Missing | None = None
     foreground: ForegroundRule = "auto"
     invert: bool = False
+    ignore: IgnoreRule = None
     image_size: Size = 256
     eval_size: Size | None = None
     eval_tile: Tile | None = None
@@ -102,6 +104,9 @@ class ImageSettings:
                 if self.folds
                 else f"fold={self.fold} needs folds, the number of folds, such as folds=5"
             )
+        if both := both_named(self.foreground, self.ignore):
+            named = ", ".join(map(str, both))
+            raise ValueError(f"foreground and ignore both name {named}: a value is the object, or counts nowhere")
 
     @property
     def mask_pattern(self) -> str | None:
@@ -147,11 +152,13 @@ class AugmentSettings:
     """`crop`: of a random crop, or None; `transforms`: albumentations' by name, in order.
 
     The crop is resized, with albumentations' `scale` and `ratio`; or with `object_fraction` it is as many pixels of the
-    image as the network takes, and not resized. Of these there are `per_image` of each image in an epoch.
+    image as the network takes, and not resized. Of these there are `per_image` of each image in an epoch. `border` is
+    what rotations and shifts bring in from outside: `void`, or None for what each transform says.
     """
 
     crop: dict[str, Any] | None = None
     transforms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    border: Literal["void"] | None = None
 
     def __post_init__(self) -> None:
         if not self.at_own_scale or self.crop is None:

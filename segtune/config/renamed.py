@@ -20,6 +20,7 @@ SYNONYMS = {
     **dict.fromkeys(("pretrained", "pretrain"), "backbone.weights"),
     **dict.fromkeys(("arch", "encoder", "encoder_name"), "backbone"),
     **dict.fromkeys(("data_dir", "data_root", "data_path", "dataset_dir", "root"), "data.root"),
+    **dict.fromkeys(("ignore_index", "ignore_label", "ignore_value", "void", "void_label"), "data.ignore"),
     **dict.fromkeys(("scheduler", "lr_scheduler", "sched", "learning_rate_decay_type"), "optimizer.schedule"),
     **dict.fromkeys(("learning_rate_decay_factor", "decay_rate"), "optimizer.gamma"),
     **dict.fromkeys(("num_epochs_per_decay", "step_size"), "optimizer.decay_epochs"),

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Reads and augments pairs; `dataset[epoch, index]` is the same sample in every process and at any time.
 
-    A sample holds `image` (uint8 RGB, `(3, h, w)`; the model does the normalisation), `mask` (uint8 0 or 1,
-    `(1, h, w)`), `index` and, with `truth=True`, `truth`: the mask at its original size (uint8 0 or 1, `(H, W)`).
+    A sample holds `image` (uint8 RGB, `(3, h, w)`; the model does the normalisation), `mask` (uint8 0, 1 or `VOID`,
+    `(1, h, w)`), `index` and, with `truth=True`, `truth`: the mask at its original size (uint8 as well, `(H, W)`).
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if self.photos:
             photo, mask, truth = self.photos.read(pair, self.foreground, self.max_value)
         else:
-            truth = mask = self.foreground(pair.read_mask()).astype(np.uint8)
+            truth = mask = self.foreground(pair.read_mask())
             photo = pair.read_photo(self.max_value)
         self._seed(epoch, index)
         out = self.transform(image=photo, mask=mask)
@@ -114,7 +114,8 @@ def build_dataset(
     if augment is None:
         transform = build_transform(data.evaluation_size if data.eval_tile is None else None, None, {})
     else:
-        transform = build_transform(data.size, augment.crop, augment.transforms)
+        void_border = augment.border == "void"
+        transform = build_transform(data.size, augment.crop, augment.transforms, void_border=void_border)
     return SegmentationDataset(
         pairs,
         foreground(data),

@@ -1,4 +1,4 @@
-"""What a mask file holds, and which of it is foreground.
+"""What a mask file holds, and which of it is foreground, background or void.
 
 Mask files of one data set may hold the same objects in different ways: as grey values, as colours, or as indices of
 palettes whose order differs from file to file. So a value of a mask is a number where the file has only numbers, and a
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtune.config.data_settings import DataSettings
+from segtune.metrics import VOID
 
 
 @dataclass(frozen=True)
@@ -71,49 +72,66 @@ class Mask:
     """A mask as its file holds it.
 
     `array` is (H, W), of any integer type. Its elements are the values themselves or, with a `legend`, positions in it.
+    `void` is the element of pixels that the format itself leaves without a label, None if it has none: as crowds in
+    COCO, whatever the settings say.
     """
 
     array: NDArray[np.integer[Any]]
     legend: Sequence[Value] | None = None
+    void: int | None = None
 
     def values(self) -> list[Value]:
-        """Return the distinct values; of 8- and 16-bit masks without sorting."""
+        """Return the distinct values, without that of void; of 8- and 16-bit masks without sorting."""
         counted = self.array.dtype in (np.uint8, np.uint16)
         found = np.flatnonzero(np.bincount(self.array.ravel())) if counted else np.unique(self.array)
-        numbers: list[int] = found.tolist()
+        numbers: list[int] = found[found != self.void].tolist() if self.void is not None else found.tolist()
         return [number if self.legend is None else self.legend[number] for number in numbers]
 
 
 @dataclass(frozen=True)
 class Foreground:
-    """Which values of masks are foreground.
+    """Which values of masks are foreground, and which are void.
 
     `rule` is `"nonzero"` (everything but 0 and black), a threshold (grey values at or above it, or palette indices
     of other colours), a tuple of numbers (grey values or palette indices), or a tuple of colours as `"#rrggbb"`.
     `"auto"` acts as `"nonzero"`, which is safe because `segtune.data.checks.integrity` makes sure that the data set has
-    only one such value. `invert` swaps foreground and background afterwards.
+    only one such value. `invert` swaps foreground and background afterwards. `ignore` are the numbers and colours that
+    are neither: void, whatever the rule says.
     """
 
     rule: Literal["auto", "nonzero"] | int | tuple[int | str, ...] = "auto"
     invert: bool = False
+    ignore: tuple[int | str, ...] = ()
 
-    def __call__(self, mask: Mask | NDArray[Any]) -> NDArray[np.bool_]:
-        """Return where a mask, or an array of numbers of any shape, is foreground."""
+    def __call__(self, mask: Mask | NDArray[Any]) -> NDArray[np.uint8]:
+        """Return the labels of a mask, or of an array of numbers of any shape: 1 (foreground), 0, and `VOID`."""
         if not isinstance(mask, Mask):
             mask = Mask(mask)
+        labels: NDArray[np.uint8]
         if mask.legend is not None:
-            taken: NDArray[np.bool_] = np.array([self.takes(value) for value in mask.legend])[mask.array]
-            return taken
-        if isinstance(self.rule, str):
-            inside = mask.array != 0
-        elif isinstance(self.rule, int):
-            inside = mask.array >= self.rule
+            labels = np.array([self.label_of(value) for value in mask.legend], np.uint8)[mask.array]
         else:
-            inside = np.isin(mask.array, sorted(self.numbers))
-        return np.asarray(inside != self.invert)
+            labels = self._labels_of_numbers(mask.array)
+        if mask.void is not None:
+            labels[mask.array == mask.void] = VOID
+        return labels
 
-    def takes(self, value: Value) -> bool:
-        """Return whether a value is foreground."""
+    def _labels_of_numbers(self, array: NDArray[Any]) -> NDArray[np.uint8]:
+        if isinstance(self.rule, str):
+            inside = array != 0
+        elif isinstance(self.rule, int):
+            inside = array >= self.rule
+        else:
+            inside = np.isin(array, sorted(self.numbers))
+        labels: NDArray[np.uint8] = np.asarray(inside != self.invert).view(np.uint8)
+        for number in numbers_in(self.ignore):
+            labels[array == number] = VOID
+        return labels
+
+    def label_of(self, value: Value) -> int:
+        """Return the label of a value: 1 (foreground), 0 or `VOID`."""
+        if self.ignores(value):
+            return VOID
         if isinstance(self.rule, str):
             inside = not is_background(value)
         elif isinstance(self.rule, int):
@@ -122,22 +140,32 @@ class Foreground:
             inside = colour_of(value) in self.colours
         else:
             inside = number_of(value) in self.numbers
-        return inside != self.invert
+        return int(inside != self.invert)
+
+    def ignores(self, value: Value) -> bool:
+        """Return whether `ignore` names a value, by its number or its colour."""
+        return number_of(value) in self.ignore or colour_of(value) in colours_in(self.ignore)
 
     @property
     def colours(self) -> frozenset[int]:
         """The colours that the rule names, 0xRRGGBB."""
-        named = self.rule if isinstance(self.rule, tuple) else ()
-        return frozenset(int(each[1:], 16) for each in named if isinstance(each, str))
+        return colours_in(self.rule if isinstance(self.rule, tuple) else ())
 
     @property
     def numbers(self) -> frozenset[int]:
         """The numbers that the rule names; of colours, the grey values."""
-        named = self.rule if isinstance(self.rule, tuple) else ()
-        greys = (grey_of(Colour(-1, rgb)) for rgb in self.colours)
-        return frozenset(
-            [each for each in named if isinstance(each, int)] + [grey for grey in greys if grey is not None]
-        )
+        return numbers_in(self.rule if isinstance(self.rule, tuple) else ())
+
+
+def colours_in(named: Sequence[int | str]) -> frozenset[int]:
+    """Return the colours, 0xRRGGBB, among numbers and colours as `"#rrggbb"`."""
+    return frozenset(int(each[1:], 16) for each in named if isinstance(each, str))
+
+
+def numbers_in(named: Sequence[int | str]) -> frozenset[int]:
+    """Return the numbers among numbers and colours as `"#rrggbb"`; of colours, the grey values."""
+    greys = (grey_of(Colour(-1, rgb)) for rgb in colours_in(named))
+    return frozenset([each for each in named if isinstance(each, int)] + [grey for grey in greys if grey is not None])
 
 
 def brightness(value: Value) -> int:
@@ -147,6 +175,6 @@ def brightness(value: Value) -> int:
 
 
 def foreground(settings: DataSettings) -> Foreground:
-    """Return the foreground rule of the settings."""
+    """Return the rule of the settings for foreground and void."""
     rule = settings.foreground
-    return Foreground(tuple(rule) if isinstance(rule, list) else rule, settings.invert)
+    return Foreground(tuple(rule) if isinstance(rule, list) else rule, settings.invert, tuple(settings.ignore or ()))

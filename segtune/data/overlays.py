@@ -12,28 +12,32 @@ RGBImage = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Colour = tuple[int, int, int]
 
+#: Greys of the stripes of void, and their width in pixels.
+_STRIPES, _WIDTH = (96, 160), 4
 #: The least and the most pixels of the longer side of an image that is shown: to be seen, and for small files.
 _SIDES = (256, 384)
 _HIT, _FALSE_ALARM, _MISS = (64, 200, 90), (235, 70, 60), (70, 120, 245)
 
 
-def compare(image: RGBImage, truth: Mask, predicted: Mask) -> RGBImage:
+def compare(image: RGBImage, truth: Mask, predicted: Mask, void: Mask | None = None) -> RGBImage:
     """Return three views of an RGB image (H, W, 3) side by side, as (H, 3 W, 3).
 
-    The image; the true mask outlined, with the rest dimmed; the errors of the prediction, as in `error_overlay`.
+    The image; the true mask outlined, with the rest dimmed; the errors of the prediction, as in `error_overlay`. In the
+    latter two, `void` is striped.
     """
-    return np.concatenate([image, outlined(image, truth), error_overlay(image, truth, predicted)], axis=1)
+    drawn = outlined(image, truth), error_overlay(image, truth, predicted)
+    return np.concatenate([image, *(striped(each, void) for each in drawn)], axis=1)
 
 
-def for_display(image: RGBImage, *masks: Mask) -> tuple[NDArray[Any], ...]:
-    """Return an image and masks of its size, resized so that the longer side has 256 to 384 pixels."""
+def for_display(image: RGBImage, *masks: Mask | None) -> tuple[Any, ...]:
+    """Return an image and masks of its size, resized so that the longer side has 256 to 384 pixels; None stays None."""
     side = max(image.shape[:2])
     scale = float(np.clip(side, *_SIDES)) / side
     height, width = (max(1, round(scale * length)) for length in image.shape[:2])
     smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     nearest = partial(cv2.resize, dsize=(width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     resized = np.asarray(cv2.resize(image, (width, height), interpolation=smooth))
-    return resized, *(np.asarray(nearest(mask.astype(np.uint8))) > 0 for mask in masks)
+    return resized, *(mask if mask is None else np.asarray(nearest(mask.astype(np.uint8))) > 0 for mask in masks)
 
 
 def outlined(image: RGBImage, mask: Mask) -> RGBImage:
@@ -49,6 +53,16 @@ def error_overlay(image: RGBImage, truth: Mask, predicted: Mask) -> RGBImage:
     drawn = image.copy()
     for where, colour in ((truth & predicted, _HIT), (~truth & predicted, _FALSE_ALARM), (truth & ~predicted, _MISS)):
         drawn[where] = (0.45 * image[where] + 0.55 * np.array(colour)).astype(np.uint8)
+    return drawn
+
+
+def striped(image: RGBImage, void: Mask | None) -> RGBImage:
+    """Return an image (H, W, 3) with grey diagonal stripes where it is void (H, W); None is nowhere."""
+    if void is None:
+        return image
+    rows, columns = np.nonzero(void)
+    drawn = image.copy()
+    drawn[rows, columns] = np.array(_STRIPES, np.uint8)[(rows + columns) // _WIDTH % 2, None]
     return drawn
 
 

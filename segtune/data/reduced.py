@@ -15,6 +15,7 @@ from segtune.data.labels import Foreground
 from segtune.data.record import content_name, is_unchanged
 from segtune.data.sources.base import Pair
 from segtune.data.transforms import crop_ranges, resize
+from segtune.metrics import VOID
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class ReducedPhotos:
     ) -> None:
         """Create a reader for the network's input size, height and width, and the settings `augment.crop`.
 
-        With `truth` the masks are kept at their original size too, a bit a pixel.
+        With `truth` the masks are kept at their original size too, a bit a pixel, or two where some are void.
         """
         self.size, self.store, self.truth = size, store, truth
         self.ranges = None if crop is None else crop_ranges(size, crop)
@@ -80,9 +81,9 @@ class ReducedPhotos:
     def read(
         self, pair: Pair, foreground: Foreground, max_value: int | None
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return a photo (H, W, 3) and its foreground (H, W), 0 or 1, both reduced if the photo is large.
+        """Return a photo (H, W, 3) and its labels (H, W), 0, 1 or `VOID`, both reduced if the photo is large.
 
-        The third is with `truth` the foreground at its original size, else the second again.
+        The third is with `truth` the labels at their original size, else the second again.
 
         Raises:
             ImageError: A file cannot be read.
@@ -91,7 +92,7 @@ class ReducedPhotos:
         if self.store and name and (record := self.store.read(name)):
             photo, mask = record["photo"].numpy(), record["mask"].numpy()
             return photo, mask, _unpacked(record) if self.truth else mask
-        truth = mask = foreground(pair.read_mask()).astype(np.uint8)
+        truth = mask = foreground(pair.read_mask())
         loaded = pair.load_photo(self.enough)
         photo = loaded.pixels(max_value)
         if mask.shape != loaded.size:
@@ -113,9 +114,17 @@ class ReducedPhotos:
 
 
 def _packed(truth: NDArray[np.uint8]) -> dict[str, Tensor]:
-    return {"truth": torch.from_numpy(np.packbits(truth)), "size": torch.tensor(truth.shape)}
+    planes = {"truth": truth == 1, "void": truth == VOID}
+    planes = {name: plane for name, plane in planes.items() if name == "truth" or plane.any()}
+    packed = {name: torch.from_numpy(np.packbits(plane)) for name, plane in planes.items()}
+    return packed | {"size": torch.tensor(truth.shape)}
 
 
 def _unpacked(record: Mapping[str, Tensor]) -> NDArray[np.uint8]:
     height, width = record["size"].tolist()
-    return np.unpackbits(record["truth"].numpy(), count=height * width).reshape(height, width)
+    truth, *void = (
+        np.unpackbits(record[name].numpy(), count=height * width).reshape(height, width)
+        for name in ("truth", "void")
+        if name in record
+    )
+    return np.where(void[0], np.uint8(VOID), truth) if void else truth

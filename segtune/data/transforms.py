@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from segtune.config.data_settings import OBJECT_FRACTION
 from segtune.data.object_crop import ObjectCrop
 from segtune.errors import UserError, close_matches
+from segtune.metrics import VOID
 
 # Arguments that settings cannot or must not set: code, files, and images passed in the sample.
 _REFUSED = frozenset({"read_fn", "reference_images", "font_path", "metadata_key", "cropping_bbox_key"})
@@ -29,7 +30,11 @@ _RESIZING = {
 
 
 def build_transform(
-    size: tuple[int, int] | None, crop: Mapping[str, Any] | None, transforms: Mapping[str, Mapping[str, Any]]
+    size: tuple[int, int] | None,
+    crop: Mapping[str, Any] | None,
+    transforms: Mapping[str, Mapping[str, Any]],
+    *,
+    void_border: bool = False,
 ) -> A.Compose:
     """Return the transform from a photo and mask of any size to a sample.
 
@@ -39,10 +44,12 @@ def build_transform(
             resized; or `object_fraction` (0 to 1) of one that has the output's size, see `ObjectCrop`; `None` resizes
             the whole photo.
         transforms: albumentations class names with their arguments, applied in this order after the crop.
+        void_border: What rotations, shifts and distortions bring in from outside is void in the mask, and in the image
+            one colour, whatever the transform's `border_mode`: its `fill`, black by default.
 
     Returns:
-        A callable that maps `image` (uint8, `(H, W, 3)`) and `mask` (uint8 0 or 1, `(H, W)`) to the same keys at
-        `size`. Images are downscaled by area averaging; masks always use nearest-neighbour sampling.
+        A callable that maps `image` (uint8, `(H, W, 3)`) and `mask` (uint8 0, 1 or `VOID`, `(H, W)`) to the same keys
+        at `size`. Images are downscaled by area averaging; masks always use nearest-neighbour sampling.
 
     Raises:
         UserError: Unknown names or arguments, wrong values, or a transform that changes size or type.
@@ -50,7 +57,7 @@ def build_transform(
     if size is None:
         return A.Compose([A.NoOp()])
     first = A.Resize(*size, **_RESIZING) if crop is None else _random_crop(size, crop)
-    steps = [_step(name, arguments) for name, arguments in transforms.items()]
+    steps = [_step(name, arguments, void_border=void_border) for name, arguments in transforms.items()]
     for name, step in zip(transforms, steps, strict=True):
         _check_step(name, step, size)
     whole = A.Compose([first, *steps], mask_interpolation=cv2.INTER_NEAREST)
@@ -84,7 +91,11 @@ def resize(
     return out["image"], out["mask"]
 
 
-def _step(name: str, arguments: Mapping[str, Any] | None) -> A.BasicTransform:
+#: Arguments of transforms that take something in from outside of an image.
+_OUTSIDE = {"border_mode": cv2.BORDER_CONSTANT, "fill_mask": VOID}
+
+
+def _step(name: str, arguments: Mapping[str, Any] | None, *, void_border: bool) -> A.BasicTransform:
     where = f"augment.transforms.{name}"
     known = _usable_transforms()
     if name not in known:
@@ -93,6 +104,8 @@ def _step(name: str, arguments: Mapping[str, Any] | None) -> A.BasicTransform:
         raise UserError(f"{where}: no albumentations transform of this name takes plain settings; {hint}.")
     arguments = arguments or {}
     _check_arguments(where, arguments, _parameters(known[name]))
+    if void_border and _OUTSIDE.keys() <= set(_parameters(known[name])):
+        arguments = {**arguments, **_OUTSIDE}
     return _construct(where, known[name], arguments)
 
 
@@ -170,5 +183,5 @@ def _check_output(name: str, image: NDArray[Any], mask: NDArray[Any], shape: tup
             f"augment.transforms.{name}: returns an image of {image.dtype} {image.shape}; expected uint8 "
             f"{shape}: data.image_size sets the size, and the backbone the normalisation."
         )
-    if mask.shape != shape[:2] or not np.isin(mask, (0, 1)).all():
+    if mask.shape != shape[:2] or not np.isin(mask, (0, 1, VOID)).all():
         raise UserError(f"augment.transforms.{name}: returns a mask that is not 0 and 1 at the image's size.")

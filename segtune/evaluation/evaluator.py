@@ -24,6 +24,7 @@ from segtune.evaluation.predictions import GivenUpError, SamplePrediction, as_se
 from segtune.evaluation.skin_tone import typology_angle
 from segtune.inference.cleaning import cleaned
 from segtune.losses import Loss
+from segtune.metrics import VOID
 from segtune.metrics.boundary import boundary_counts
 from segtune.metrics.curves import histogram
 from segtune.metrics.overlap import Scores, counts, logit_of, summarise
@@ -43,13 +44,14 @@ class Details:
 
     `histograms` (N, 2, BINS) and `boundaries` (N, 4) are those of `metrics.curves` and `metrics.boundary`, at the
     original size; `label_errors` (N,) is the label-error score; `tones` (N,) is the typology angle of the true skin,
-    NaN without skin.
+    NaN without skin; `void` (N,) is the number of void pixels, at the original size.
     """
 
     histograms: Tensor
     boundaries: Tensor
     label_errors: Tensor
     tones: Tensor
+    void: Tensor
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ class Evaluator:
         """Return an evaluation of a model, over the images of all processes; None if `stop()` in one of them.
 
         The loss is computed at the network's input size, in tiles at the original one; all else at the original size,
-        to which the logits are resized bilinearly. `features`, if given, returns of a batch what the model gets instead
-        of its images.
+        to which the logits are resized bilinearly. Void pixels count nowhere, and images that are wholly void are in no
+        mean. `features`, if given, returns of a batch what the model gets instead of its images.
 
         Raises:
             FailedError: The model returns NaN or infinity, and details are collected.
@@ -130,7 +132,8 @@ class Evaluator:
             for batch in self.loader.until(lambda _: stop()):
                 with self.compute.autocast():
                     logits = network(features(batch) if features else batch["image"])
-                losses.append((self.loss(logits, batch["mask"]), len(logits)))
+                labelled = (batch["mask"] != VOID).flatten(1).any(1)
+                losses.append((self.loss(logits, batch["mask"]), int(labelled.sum())))
                 facts = []
                 for i, truth in enumerate(batch["truth"]):
                     number = self.mine[int(batch["index"][i])]
@@ -142,7 +145,7 @@ class Evaluator:
                     )
                     facts.append(self._facts(logits[i : i + 1], truth, view, self.pairs[number].name))
                     if view and number in self.shown:
-                        drawings[number] = compare(*for_display(view.photo, view.truth, view.predicted))
+                        drawings[number] = compare(*for_display(view.photo, view.truth, view.predicted, view.void))
                 counted = torch.stack([each for each, *_ in facts]).cpu()  # all that comes back from the device
                 rows += [(own, *details) for own, (_, *details) in zip(counted, facts, strict=True)]
                 progress(len(rows), "")
@@ -150,15 +153,16 @@ class Evaluator:
                     break
         stopped = stopped or len(rows) < len(self.mine)  # asked to stop while the next batch or a tile did not come
         means = torch.stack([mean for mean, _ in losses]).tolist() if losses else []
-        sums = [mean * images for mean, (_, images) in zip(means, losses, strict=True)]
-        parts = distributed.gather((stopped, _stacked(rows), sums, drawings))
+        labelled_images = [images for _, images in losses]
+        sums = [mean * images for mean, images in zip(means, labelled_images, strict=True)]
+        parts = distributed.gather((stopped, _stacked(rows), sums, drawings, sum(labelled_images)))
         if any(part[0] for part in parts):
             return None
         table, *details = _joined([part[1] for part in parts], len(self.pairs))
         shown = {number: drawing for part in parts for number, drawing in part[3].items()}
         return Evaluation(
             summarise(table, self.train.empty),
-            sum(loss for part in parts for loss in part[2]) / len(self.pairs),
+            sum(loss for part in parts for loss in part[2]) / max(1, sum(part[4] for part in parts)),
             table,
             {f"{number + 1} {self.pairs[number].name}": shown[number] for number in sorted(shown)},
             Details(*details) if details else None,
@@ -176,7 +180,8 @@ class Evaluator:
         if self.clean.active:
             corrected = cleaned(predicted[0].cpu().numpy(), self.clean)
             predicted = torch.from_numpy(corrected)[None].to(logits.device)
-        counted = counts(predicted, there[None].bool())[0]
+        has_void = bool(truth.numpy().max() == VOID)  # asked on the CPU: the device is not waited for
+        counted = counts(predicted, there[None] if has_void else there[None].bool())[0]
         if self.tolerance is None or view is None:
             return (counted,)
         if not logits.isfinite().all():
@@ -185,12 +190,14 @@ class Evaluator:
                 f"The model returns {what} for {name} in {self.compute.precision}, so it cannot be scored. "
                 "Try train.precision=fp32; if that does not help, its weights are broken."
             )
+        inside, void = truth.numpy() == 1, truth.numpy() == VOID if has_void else None
         return (
             counted,
             histogram(logits.sigmoid(), there).cpu(),
-            torch.tensor(boundary_counts(predicted[0].cpu().numpy(), truth.numpy() > 0, self.tolerance)),
+            torch.tensor(boundary_counts(predicted[0].cpu().numpy(), inside, self.tolerance, void)),
             torch.tensor(label_error_score(view), dtype=torch.float64),
             torch.tensor(typology_angle(view.photo, view.truth), dtype=torch.float64),
+            torch.tensor(0 if void is None else int(void.sum())),
         )
 
 

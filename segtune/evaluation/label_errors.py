@@ -11,8 +11,9 @@ CONFIDENT = 0.95
 
 
 def contradicted(view: SamplePrediction) -> NDArray[np.bool_]:
-    """Return where (h, w) the network confidently contradicts the mask."""
-    return np.asarray(np.where(view.truth, 1 - view.probability, view.probability) >= CONFIDENT)
+    """Return where (h, w) the network confidently contradicts the mask; nowhere in void."""
+    wrong = np.where(view.truth, 1 - view.probability, view.probability) >= CONFIDENT
+    return np.asarray(wrong if view.void is None else wrong & ~view.void)
 
 
 def contradicted_regions(view: SamplePrediction) -> NDArray[np.bool_]:

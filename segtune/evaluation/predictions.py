@@ -19,6 +19,7 @@ from segtune.data.sources.base import Pair
 from segtune.inference.cleaning import cleaned
 from segtune.inference.sliding_window import with_tiles
 from segtune.inference.tta import Network, with_tta
+from segtune.metrics import VOID
 from segtune.metrics.overlap import logit_of
 from segtune.runtime.device import Device
 
@@ -28,7 +29,7 @@ class SamplePrediction:
     """An image (h, w, 3), its true and predicted masks and the probability (h, w), as the network gets it.
 
     That is the network's input size; with tiles the original size, which `size` is in any case. `original` is the true
-    mask there, (H, W), where 1 is foreground.
+    mask there, (H, W), where 1 is foreground; `void` is where there is no truth, None for nowhere.
     """
 
     size: tuple[int, int]
@@ -37,6 +38,7 @@ class SamplePrediction:
     predicted: Mask
     probability: NDArray[np.float32]
     original: NDArray[np.uint8] | None = None
+    void: Mask | None = None
 
 
 SamplePredictions = Iterable[tuple[Pair, SamplePrediction]]
@@ -108,12 +110,14 @@ def as_seen(
 
     `threshold_logit` is the threshold as a logit; `clean` says what is corrected in the predicted mask.
     """
+    void = mask[0].numpy() == VOID
     predicted = (logits[0] > threshold_logit).cpu().numpy()
     return SamplePrediction(
         (truth.shape[0], truth.shape[1]),
         image.permute(1, 2, 0).numpy(),
-        mask[0].numpy() > 0,
+        mask[0].numpy() == 1,
         cleaned(predicted, clean or CleanSettings(), predicted.size / truth.numel()),
         logits[0].float().sigmoid().cpu().numpy(),
         original=truth.numpy(),
+        void=void if void.any() else None,
     )

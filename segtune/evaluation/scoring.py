@@ -133,6 +133,7 @@ def _settings_of(evaluated: EvaluatedModel, result: Evaluation) -> Facts:
         "data": str(expanded(evaluated.data.root).resolve()),
         "foreground": evaluated.data.foreground,
         "invert": evaluated.data.invert,
+        "ignore": evaluated.data.ignore or None,
         "max_value": evaluated.data.max_value,
         "image_size": list(evaluated.data.evaluation_size),
         "tile": evaluated.data.eval_tile,
@@ -159,7 +160,7 @@ def read_groups(data: DataSettings, pairs: Sequence[Pair]) -> dict[str, Labels]:
 
 def _groups(data: DataSettings, result: Evaluation) -> dict[str, Labels]:
     counted = result.counts.double()
-    fractions = ((counted[:, 0] + counted[:, 2]) / counted.sum(1)).numpy()
+    fractions = ((counted[:, 0] + counted[:, 2]) / counted.sum(1).clamp(min=1)).numpy()
     groups = {"object size": groups_by_size(fractions)}
     if data.skin:
         groups["skin tone"] = groups_by_tone(result.detailed.tones.numpy())
@@ -195,6 +196,7 @@ def _rows(
         | {name: round(float(values[i]), 6) for name, values in each.items()}
         | dict(zip(("tp", "fp", "fn", "tn"), result.counts[i].tolist(), strict=True))
         | {"contradicted": round(details.label_errors[i].item(), 6)}
+        | ({"void": int(details.void[i])} if details.void.any() else {})
         | ({"typology_angle": round(details.tones[i].item(), 2)} if "skin tone" in groups else {})
         | {f"group: {name}": labels[i] for name, labels in groups.items()}
         for i, pair in enumerate(pairs)

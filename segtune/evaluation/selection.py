@@ -72,6 +72,8 @@ def warnings_of(scores: Scores) -> list[str]:
     if not scores.all_empty:
         kind = predicted_kind(scores.predicted, scores.dice_object)
         return [_CAUSES[kind]] if kind else []
+    if not scores.images:
+        return ["every image is wholly void, so there is nothing to score. Check data.ignore."]
     return [
         f"none of the {scores.images} images has an object: the scores say only whether there are false alarms, and "
         "nothing about how well objects are found. Use images with objects, or check data.foreground and data.invert."

@@ -29,8 +29,13 @@ _POOLED = {"dice_pooled": "dice", "iou_pooled": "iou", "precision": "precision",
 def scores_per_image(result: Evaluation, empty: Empty) -> dict[str, Array]:
     """Return Dice, IoU, precision, recall and boundary F-score of every image, (N,) each; NaN where left out."""
     each = {name: values.numpy() for name, values in per_image(result.counts, empty).items()}
-    boundary = boundary_f(result.detailed.boundaries.numpy())
-    return each | {"boundary_f": _ruled(boundary, _empty(result), empty)}
+    boundary = _ruled(boundary_f(result.detailed.boundaries.numpy()), _empty(result), empty)
+    return each | {"boundary_f": np.where(is_void(result), np.nan, boundary)}
+
+
+def is_void(result: Evaluation) -> NDArray[np.bool_]:
+    """Return which images are wholly void, so that they have no scores."""
+    return (result.counts.sum(1) == 0).numpy()
 
 
 def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str, Labels] | None = None) -> Facts:
@@ -44,7 +49,7 @@ def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str
 
     Returns:
         `dice_mean`, `dice_pooled`, …, `intervals` (95 %, by the scores' names), `warnings`, `empty_pictures` (scores
-        of images without foreground), `curves`, `groups` and `gaps`.
+        of images without foreground), `void` (what is left out), `curves`, `groups` and `gaps`.
     """
     each = scores_per_image(result, empty)
     scores, intervals = asdict(summarise(result.counts, empty)), dict[str, list[float]]()
@@ -52,15 +57,16 @@ def assess(result: Evaluation, empty: Empty, resamples: int, groups: Mapping[str
         scores[f"{name}_mean"] = mean(values)
         intervals[f"{name}_mean"] = _rounded(mean_interval(values, resamples))
     intervals["dice_object"] = _rounded(mean_interval(each["dice"][~_empty(result)], resamples))
-    counted = result.counts.numpy().astype(float)
-    tp, fp, fn, _ = counted.T
+    counted = ~is_void(result)
+    cells = list(result.counts.numpy()[counted].T.astype(float))
     for key, name in _POOLED.items():
-        intervals[key] = _rounded(interval(partial(_pooled, name, empty), [tp, fp, fn], resamples))
-    boundaries = [*result.detailed.boundaries.numpy().T.astype(float), tp + fn]
-    scores["boundary_f_pooled"] = float(_boundary(empty, *boundaries))
+        intervals[key] = _rounded(interval(partial(_pooled, name, empty), cells, resamples))
+    boundaries = [*result.detailed.boundaries.numpy()[counted].T.astype(float), cells[0] + cells[2]]
+    scores["boundary_f_pooled"] = float(_boundary(empty, *boundaries)) if counted.any() else float("nan")
     intervals["boundary_f_pooled"] = _rounded(interval(partial(_boundary, empty), boundaries, resamples))
     facts: Facts = scores | {"intervals": intervals, "warnings": warnings_of(result.scores)}
     facts["empty_pictures"] = _about_empty(result, each["dice"])
+    facts["void"] = _about_void(result)
     found = {name: _groups(labels, each["dice"], result, empty, resamples) for name, labels in (groups or {}).items()}
     facts["groups"] = {name: rows for name, rows in found.items() if rows}
     facts["gaps"] = {name: gap for name, rows in facts["groups"].items() if (gap := _gap(rows))}
@@ -108,10 +114,17 @@ def _about_empty(result: Evaluation, dices: Array) -> Facts:
     }
 
 
+def _about_void(result: Evaluation) -> Facts:
+    void, counted = int(result.detailed.void.sum()), int(result.counts.sum())
+    return {"share": void / max(1, void + counted), "images": int(is_void(result).sum())}
+
+
 def _groups(labels: Labels, dices: Array, result: Evaluation, empty: Empty, resamples: int) -> list[Facts]:
     rows, of = [], np.array(labels)
     for name in order(labels):
-        inside = of == name
+        inside = (of == name) & ~is_void(result)
+        if not inside.any():
+            continue
         values, counted = dices[inside], result.counts[torch.from_numpy(inside)]
         rows.append(
             {
@@ -153,7 +166,7 @@ def _curves(result: Evaluation, empty: Empty) -> Facts:
 
 
 def _empty(result: Evaluation) -> NDArray[np.bool_]:
-    return (result.counts[:, 0] + result.counts[:, 2] == 0).numpy()
+    return np.asarray((result.counts[:, 0] + result.counts[:, 2] == 0).numpy() & ~is_void(result))
 
 
 def mean(values: Array) -> float:
@@ -165,9 +178,9 @@ def _rounded(ends: tuple[float, float]) -> list[float]:
     return [round(end, 6) for end in ends]
 
 
-def _pooled(name: str, empty: Empty, tp: Array, fp: Array, fn: Array, axis: int = -1) -> Array:
+def _pooled(name: str, empty: Empty, *cells: Array, axis: int = -1) -> Array:
     """Return a micro-averaged score; the rule for images without foreground holds for the sums of counts."""
-    sums = np.stack([part.sum(axis) for part in (tp, fp, fn, tp * 0)], axis=-1).astype(np.int64)
+    sums = np.stack([part.sum(axis) for part in cells], axis=-1).astype(np.int64)
     scores = per_image(torch.from_numpy(sums.reshape(-1, 4)), empty)[name].numpy()
     return np.asarray(scores.reshape(sums.shape[:-1]))
 

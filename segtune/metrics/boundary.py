@@ -7,21 +7,30 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 
 
-def boundary_counts(predicted: Mask, truth: Mask, tolerance: float) -> tuple[int, int, int, int]:
+def boundary_counts(
+    predicted: Mask, truth: Mask, tolerance: float, void: Mask | None = None
+) -> tuple[int, int, int, int]:
     """Count boundary pixels, and those that lie near the other mask's boundary.
 
     A boundary pixel is a foreground pixel with a background pixel above, below, left or right of it; the edge of the
     image is not a boundary. If one mask is all foreground and the other empty, each counts as one unmatched pixel.
 
+    Void pixels count as background of both masks, as in the toolkit of the 2017 DAVIS Challenge (Pont-Tuset et al.,
+    arXiv:1704.00675): what is predicted there never matters, and foreground beside them has its boundary where they
+    begin, in both masks.
+
     Args:
         predicted: `(H, W)`.
         truth: `(H, W)`.
         tolerance: The largest Euclidean distance, in pixels, at which boundary pixels match.
+        void: `(H, W)`, where there is no truth; None for nowhere.
 
     Returns:
         Predicted boundary pixels near the true boundary, all predicted ones, true ones near the predicted boundary, all
         true ones.
     """
+    if void is not None:
+        predicted, truth = predicted & ~void, truth & ~void
     ours, theirs = _boundary(predicted), _boundary(truth)
     if not ours.any() and not theirs.any() and predicted.flat[0] != truth.flat[0]:
         return 0, 1, 0, 1  # all foreground against none: the worst score

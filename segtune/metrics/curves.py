@@ -20,14 +20,14 @@ def histogram(probability: Tensor, truth: Tensor) -> Tensor:
 
     Args:
         probability: Of foreground, 0 to 1, any shape.
-        truth: 0 or 1, of the same number of elements.
+        truth: 0, 1 or `VOID`, of the same number of elements; void pixels are left out.
 
     Returns:
         `(2, BINS)`, int64, of background and foreground. A probability `p` is in bin `floor(p * BINS)`.
     """
     bins = (probability.flatten() * BINS).long().clamp_(0, BINS - 1)
-    bins += BINS * truth.flatten().to(bins)
-    return torch.bincount(bins, minlength=2 * BINS).view(2, BINS)
+    bins += BINS * truth.flatten().to(bins).clamp(max=2)
+    return torch.bincount(bins, minlength=3 * BINS).view(3, BINS)[:2]
 
 
 def counts_at(histograms: Tensor, threshold: float) -> Tensor:

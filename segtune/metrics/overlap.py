@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segtune.metrics import VOID
+
 Empty = Literal["one", "zero", "skip"]
 """The rule for images without true foreground; see `per_image`."""
 
@@ -21,9 +23,9 @@ class Scores:
 
     `*_mean` is the mean over the images, so every image has the same weight. `*_pooled`, `precision` and `recall` are
     micro-averaged: computed from the counts summed over all images, so every pixel has the same weight. `images` is
-    the number of images, `empty_images` that of images without true foreground. `dice_object` is the mean Dice of the
-    images with true foreground, NaN without any, and `predicted` the fraction of their pixels that is predicted as
-    foreground; without any, that of all images.
+    the number of images, `empty_images` that of images without true foreground; wholly void ones are left out.
+    `dice_object` is the mean Dice of the images with true foreground, NaN without any, and `predicted` the fraction of
+    their pixels that is predicted as foreground; without any, that of all images.
     """
 
     dice_mean: float
@@ -59,13 +61,13 @@ def counts(predicted: Tensor, target: Tensor) -> Tensor:
 
     Args:
         predicted: `(N, 1, H, W)` or `(N, H, W)`, bool or 0 and 1; neither logits nor probabilities.
-        target: The truth, of the same shape, bool or 0 and 1.
+        target: The truth, of the same shape, bool, or 0, 1 and `VOID`; void pixels are left out.
 
     Returns:
         `(N, 4)`, int64: true positives, false positives, false negatives, true negatives; exact for any size.
 
     Raises:
-        ValueError: The shapes differ or are wrong, or a mask contains anything but 0 and 1.
+        ValueError: The shapes differ or are wrong, or a mask contains anything else.
     """
     shape = tuple(predicted.shape)
     if target.shape != predicted.shape or len(shape) not in (3, 4) or (len(shape) == 4 and shape[1] != 1):
@@ -73,9 +75,9 @@ def counts(predicted: Tensor, target: Tensor) -> Tensor:
             f"got shape {shape} for predicted and {tuple(target.shape)} for target; expected the same for both, "
             "(N, 1, H, W) or (N, H, W)"
         )
-    found = _as_bool("predicted", predicted).flatten(1)
-    true = _as_bool("target", target).flatten(1)
-    cells = (found & true, found & ~true, ~found & true, ~found & ~true)
+    found, rest = _classes("predicted", predicted)
+    true, false = _classes("target", target, VOID)
+    cells = (found & true, found & false, rest & true, rest & false)
     return torch.stack([_count(cell) for cell in cells], dim=1)
 
 
@@ -90,7 +92,8 @@ def per_image(counts: Tensor, empty: Empty = "one") -> dict[str, Tensor]:
     - `zero`: 0/0 is 0, so all four are 0.
     - `skip`: all four are NaN, whatever was predicted.
 
-    Precision is 0 under every rule if there is foreground and nothing was predicted: the object was missed.
+    Precision is 0 under every rule if there is foreground and nothing was predicted: the object was missed. All four
+    are NaN under every rule if all counts are 0: the image is wholly void.
 
     Args:
         counts: `(N, 4)`, int64, from `counts`.
@@ -121,9 +124,8 @@ def per_image(counts: Tensor, empty: Empty = "one") -> dict[str, Tensor]:
         "recall": (tp, tp + fn),
     }
     scores = {name: torch.where(b == 0, undefined, a.double() / b) for name, (a, b) in fractions.items()}
-    if empty == "skip":
-        scores = {name: score.masked_fill(is_empty, torch.nan) for name, score in scores.items()}
-    return scores
+    left_out = is_empty if empty == "skip" else counts.cpu().sum(1) == 0
+    return {name: score.masked_fill(left_out, torch.nan) for name, score in scores.items()}
 
 
 def summarise(counts: Tensor, empty: Empty = "one") -> Scores:
@@ -131,7 +133,7 @@ def summarise(counts: Tensor, empty: Empty = "one") -> Scores:
 
     The micro-averaged scores count all images, so false positives in empty ones lower them under every rule; if no
     image has foreground, the set scores like one empty image. Under `skip` the means leave the empty
-    images out, and are NaN if all are empty.
+    images out, and are NaN if all are empty. All scores are NaN if all images are wholly void.
 
     Args:
         counts: `(N, 4)`, int64, from `counts`, N at least 1.
@@ -146,6 +148,8 @@ def summarise(counts: Tensor, empty: Empty = "one") -> Scores:
     each = per_image(counts, empty)
     if not len(counts):
         raise ValueError("got counts of no image; expected at least one row")
+    labelled = counts.cpu().sum(1) > 0
+    counts, each = counts.cpu()[labelled], {name: scores[labelled] for name, scores in each.items()}
     is_empty = counts[:, 0] + counts[:, 2] == 0
     tp, fp, fn, tn = (counts if is_empty.all() else counts[~is_empty]).sum(0).tolist()
     pooled = {name: score.item() for name, score in per_image(counts.sum(0, keepdim=True), empty).items()}
@@ -170,14 +174,17 @@ def _count(found: Tensor) -> Tensor:
     return found.sum(1)
 
 
-def _as_bool(name: str, mask: Tensor) -> Tensor:
+def _classes(name: str, mask: Tensor, void: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return where (N, M) a mask is 1 and where it is 0; the value `void` is neither."""
+    mask = mask.flatten(1)
     if mask.dtype == torch.bool:
-        return mask
-    found = mask == 1
-    wrong = mask[~found & (mask != 0)]
+        return mask, ~mask
+    one, zero = mask == 1, mask == 0
+    rest = mask[~(one | zero)]
+    wrong = rest if void is None else rest[rest != void]
     if wrong.numel():
         raise ValueError(
             f"got {wrong[0].item():g} in {name}; expected bool or only 0 and 1: threshold logits or "
             "probabilities, and convert a 0/255 mask first, for example with `mask > 127`"
         )
-    return found
+    return one, zero

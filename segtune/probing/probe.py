@@ -81,10 +81,12 @@ class Probe:
         counted = []
         limits = torch.tensor([each.threshold for each in classifiers.values()]).view(1, -1, 1, 1)
         for features, masks, _ in self._batches("validation"):
-            found, true = _scores(list(classifiers.values()), features, masks) > limits.to(masks.device), masks > 0
-            hits, claimed, there = (cells.flatten(2).sum(2) for cells in (found & true, found, true.expand_as(found)))
-            rest = masks[0].numel() - claimed - there + hits
-            counted.append(torch.stack([hits, claimed - hits, there - hits, rest], 2).cpu())
+            found = _scores(list(classifiers.values()), features, masks) > limits.to(masks.device)
+            true, false = masks == 1, masks == 0
+            hits, alarms, there, elsewhere = (
+                cells.flatten(2).sum(2) for cells in (found & true, found & false, true, false)
+            )
+            counted.append(torch.stack([hits, alarms, there - hits, elsewhere - alarms], 2).cpu())
         tables = torch.cat(counted).transpose(0, 1)  # groups, images, counts
         return {
             g: per_image(each, self.empty)["dice"].nanmean().item() for g, each in zip(classifiers, tables, strict=True)
@@ -97,7 +99,7 @@ class Probe:
         for features, masks, indices in self._batches("training"):
             places = [_draw(mask, self.pixels, (self.seed, index)) for mask, index in zip(masks, indices, strict=True)]
             drawn = {name: _at(features[name], places, masks.shape[-2:]) for name in names}
-            truth = torch.cat([mask.flatten()[place] for mask, place in zip(masks, places, strict=True)]) > 0
+            truth = torch.cat([mask.flatten()[place] for mask, place in zip(masks, places, strict=True)]) == 1
             for label, moments in enumerate(self.classes):
                 chosen = truth == bool(label)
                 # Each pass draws the same pixels: known sums are not added again.
@@ -115,7 +117,7 @@ class Probe:
         ordered = list(classifiers.values())
         spreads = torch.tensor([each.spread for each in ordered], dtype=torch.float64)
         counted = [
-            _above_each(_scores(ordered, features, masks), masks > 0, spreads)
+            _above_each(_scores(ordered, features, masks), masks, spreads)
             for features, masks, _ in self._batches("half")
         ]
         chosen = {}
@@ -128,7 +130,7 @@ class Probe:
 
     @torch.no_grad()
     def _batches(self, split: str) -> Iterator[tuple[dict[str, Tensor], Tensor, list[int]]]:
-        """Yield features by layer, (N, C, h, w), masks (N, 1, H, W) and the images' indices, batch by batch.
+        """Yield features by layer, (N, C, h, w), masks of 0, 1 and `VOID`, (N, 1, H, W), and the images' indices.
 
         Masks have half the images' height and width: all layers are compared at this size.
         """
@@ -165,23 +167,29 @@ def thresholds(spread: float) -> Tensor:
 
 
 def _above_each(scores: Tensor, masks: Tensor, spreads: Tensor) -> Tensor:
-    """Return TP, FP, FN and TN by threshold, (N, C, thresholds, 4), from (N, C, H, W), (N, 1, H, W) and (C,)."""
+    """Return TP, FP, FN and TN by threshold, (N, C, thresholds, 4), from (N, C, H, W), (N, 1, H, W) and (C,).
+
+    Masks are of 0, 1 and `VOID`, whose pixels are left out.
+    """
     images, columns = scores.shape[:2]
     scale = (_BINS_PER_SPREAD / spreads).to(scores).view(1, -1, 1, 1)
     bins = (scores * scale + _BINS / 2).clamp(0, _BINS - 1).int()
     number = torch.arange(images * columns, dtype=torch.int32, device=bins.device).view(images, columns, 1, 1)
-    places = ((2 * number + masks) * _BINS + bins).flatten()
-    table = torch.bincount(places, minlength=2 * images * columns * _BINS).view(images, columns, 2, _BINS)
+    places = ((3 * number + masks.int().clamp(max=2)) * _BINS + bins).flatten()
+    table = torch.bincount(places, minlength=3 * images * columns * _BINS).view(images, columns, 3, _BINS)[:, :, :2]
     above = table.flip(3).cumsum(3).flip(3).cpu()
     (false, true), (negatives, positives) = above[..., 1:].unbind(2), above[..., :1].unbind(2)
     return torch.stack([true, false, positives - true, negatives - false], 3)
 
 
 def _draw(mask: Tensor, most: int, seed: tuple[int, int]) -> Tensor:
-    """Return up to `most` random positions of a mask (1, H, W), half of them object, or all of the rarer class."""
+    """Return up to `most` random positions of a mask (1, H, W), half of them object, or all of the rarer class.
+
+    None of them is void.
+    """
     rng = np.random.default_rng(seed)
-    flat = mask.flatten().cpu().numpy() > 0
-    classes = [np.flatnonzero(flat == value) for value in (False, True)]
+    flat = mask.flatten().cpu().numpy()
+    classes = [np.flatnonzero(flat == label) for label in (0, 1)]
     fewer = min(len(places) for places in classes)
     of_rarer = min(most // 2, fewer)
     wanted = [of_rarer if len(places) == fewer else most - of_rarer for places in classes]

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from segtune.config.output_settings import category_of
-from segtune.data.overlays import error_overlay, for_display, jpeg, outlined
+from segtune.data.overlays import error_overlay, for_display, jpeg, outlined, striped
 from segtune.data.sources.base import Pair
 from segtune.evaluation.label_errors import CONFIDENT, contradicted
 from segtune.evaluation.predictions import SamplePrediction, SamplePredictions
@@ -82,7 +82,7 @@ def _time(path: Path) -> float:
 
 def _truth(facts: Mapping[str, Any]) -> list[Any]:
     """Return what defines the ground truth: two evaluations are comparable only where all of it is equal."""
-    return [facts[name] for name in ("data", "split", "foreground", "invert", "empty")]
+    return [*(facts[name] for name in ("data", "split", "foreground", "invert", "empty")), facts.get("ignore")]
 
 
 def publish(
@@ -190,6 +190,7 @@ def _figure(row: Facts, pair: Pair, sample: SamplePrediction) -> Facts:
         "errors": error_overlay(photo, truth, predicted),
         "contradicted": error_overlay(photo // 2, truth & wrong, ~truth & wrong),
     }
+    drawn = {kind: each if kind == "image" else striped(each, sample.void) for kind, each in drawn.items()}
     shrink = min(1.0, _SIDE / max(sample.size))
     size = max(1, round(sample.size[1] * shrink)), max(1, round(sample.size[0] * shrink))
     embedded = {kind: _embedded(cv2.resize(each, size, interpolation=cv2.INTER_AREA)) for kind, each in drawn.items()}

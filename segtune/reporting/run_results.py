@@ -35,7 +35,7 @@ _KINDS = {"Pruned": PRUNED, "TrialPruned": PRUNED, "Interrupted": INTERRUPTED, "
 #: What a run writes beside its config.yaml, and `probe` does not.
 _OF_RUNS = {"metrics.csv", "data.json", "summary.json", FAILURE, "checkpoints"}
 #: What `evaluation.json` says of how masks were read.
-_TRUTH = ("foreground", "invert", "empty")
+_TRUTH = ("foreground", "invert", "empty", "ignore")
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError, csv.Error)
 
 
@@ -92,7 +92,8 @@ class RunResult:
     @property
     def truth(self) -> tuple[Any, ...]:
         """What Dice is measured against: images, checksums, the rules of the ground truth; an unknown part is empty."""
-        return self.images, self.checksums, *(str(self.evaluation.get(name, "")) for name in _TRUTH)
+        told: Facts = {"ignore": None, **self.evaluation} if self.evaluation else {}  # earlier versions ignored nothing
+        return self.images, self.checksums, *(str(told.get(name, "")) for name in _TRUTH)
 
     def comparable(self, other: "RunResult") -> bool:
         """Return whether both were validated against the same ground truth, as far as is known."""

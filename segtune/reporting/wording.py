@@ -18,7 +18,7 @@ def score_names(facts: Facts) -> dict[str, tuple[str, str]]:
 
 
 def sentences(facts: Facts) -> list[str]:
-    """Return sentences on what the tables do not show: empty images, the threshold, a compared model."""
+    """Return sentences on what the tables do not show: empty images, void, the threshold, a compared model."""
     empty, tuned = facts["empty_pictures"], facts["tuned"]
     rules = {"one": "1 if nothing is predicted, else 0", "zero": "0", "skip": "not at all"}
     said = [
@@ -31,6 +31,10 @@ def sentences(facts: Facts) -> list[str]:
             f"In predicted masks {cleaned} before they are scored, as predict does with the same settings (clean.*). "
             "The curves, and what is said of other thresholds, are of masks before that."
         )
+    void = facts.get("void", {})
+    if void.get("share"):
+        whole = f"; {void['images']} of the images are wholly void, and in no mean" if void["images"] else ""
+        said.append(f"Void: {void['share']:.1%} of the pixels have no label and count nowhere (data.ignore){whole}.")
     if not tuned:
         return [*said, f"Threshold {facts['threshold']:g}. No better one can be chosen: no object is found at any."]
     against = tuned["against_usual"]

@@ -81,12 +81,14 @@ def feature_source(run: Run, phase: Phase) -> FeatureSource | None:
 
 def views_of(settings: Settings, *, validation: bool = False) -> dict[str, Any]:
     """Return as plain values what decides the view of an image beside the image itself and the number of the view."""
-    data = settings.data
+    data, augment = settings.data, asdict(settings.augment)
     common: dict[str, Any] = {"foreground": data.foreground, "invert": data.invert, "max_value": data.max_value}
     common |= {} if data.mask_channel == "all" else {"mask_channel": data.mask_channel}  # as in earlier versions
+    common |= {"ignore": data.ignore} if data.ignore else {}
+    augment |= {} if augment.pop("border") is None else {"border": settings.augment.border}
     if validation:
         return common | {"size": data.evaluation_size}
-    return common | {"size": data.size, "augment": asdict(settings.augment), "seed": settings.cache.seed}
+    return common | {"size": data.size, "augment": augment, "seed": settings.cache.seed}
 
 
 def describe(settings: Settings, split: Split, form: FeatureForm, of: str, size: tuple[int, int]) -> dict[str, Any]:

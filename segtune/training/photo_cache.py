@@ -40,7 +40,7 @@ def reduced_photos(
     for size in filter(None, (stored_size(pair.photo) for pair in pairs)):
         # A photo may be stored turned, which matters little for its size.
         if target := photos.target(*size) or photos.target(*size[::-1]):
-            needed += 4 * math.prod(target) + validation * math.prod(size) // 8
+            needed += 4 * math.prod(target) + validation * math.prod(size) * (2 if settings.data.ignore else 1) // 8
             count += 1
     if not count:
         return None, ""
@@ -74,5 +74,6 @@ def folder_name(settings: Settings, *, validation: bool = False) -> str:
         "max_value": data.max_value,
         "libraries": installed(*_LIBRARIES),
         **({} if data.mask_channel == "all" else {"mask_channel": data.mask_channel}),  # as in earlier versions
+        **({"ignore": data.ignore} if data.ignore else {}),
     }
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -133,6 +133,35 @@ def test_the_numbers_are_those_of_smp(run: Path, photos: Path, tested: tuple[Pat
     assert facts["empty_pictures"]["images"] == 1
 
 
+@pytest.mark.slow
+def test_void_is_left_out_of_every_number(run: Path, photos: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(photos, tmp_path / "void")
+    for path in sorted((root / "masks").iterdir()):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        mask[:, 40:70] = 100
+        cv2.imwrite(str(path), mask)
+    cv2.imwrite(str(root / "masks" / "p10.png"), np.full((80, 80), 100, np.uint8))  # wholly void
+    facts = evaluate(run, root, tmp_path / "out", "data.ignore=100", "tune=false")
+    cells = np.zeros(3)
+    dices = []
+    for probability, truth in probabilities(run, photos, "test")[1:]:
+        left = torch.ones_like(truth, dtype=torch.bool)
+        left[:, 40:70] = False
+        predicted, there = probability[left] >= 0.5, truth[left] == 1
+        found = [int((predicted & there).sum()), int((predicted & ~there).sum()), int((~predicted & there).sum())]
+        dices.append(2 * found[0] / (2 * found[0] + found[1] + found[2]) if sum(found) else 1.0)
+        cells += found
+    assert facts["dice_mean"] == pytest.approx(np.mean(dices), abs=1e-3)
+    assert facts["dice_pooled"] == pytest.approx(2 * cells[0] / (2 * cells[0] + cells[1] + cells[2]), abs=1e-3)
+    assert (facts["images"], facts["void"]["images"], facts["ignore"]) == (5, 1, [100])
+    table = rows(tmp_path / "out")
+    assert [int(row["void"]) for row in table] == [80 * 80, *(30 * (70 + i) for i in range(11, 16))]
+    assert np.isnan(float(table[0]["dice"]))
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "void, which counts nowhere" in page
+    assert "1 of the images are wholly void, and in no mean" in page
+
+
 def test_the_threshold_chosen_on_val_gives_on_test_what_it_is_said_to(
     run: Path, photos: Path, tested: tuple[Path, dict], tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ def test_synonyms_are_short_names_or_settings_of_train() -> None:
         *(*SHORT, *OF_PHASES, "backbone", "train.workers", "train.device", "train.precision", "backbone.weights"),
         *(
             "data.root",
+            "data.ignore",
             "run_dir",
             "train.trackers",
             *(f"optimizer.{name}" for name in ("schedule", "warmup", "epsilon")),

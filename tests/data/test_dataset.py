@@ -13,6 +13,7 @@ from segtune.data.dataset import SegmentationDataset, build_dataset
 from segtune.data.labels import Foreground
 from segtune.data.sources.base import Pair
 from segtune.data.transforms import build_transform
+from segtune.metrics import VOID
 
 AUGMENT = {
     "HorizontalFlip": {"p": 0.5},
@@ -101,3 +102,22 @@ def test_transforms_are_drawn_independently(pairs: list[Pair]) -> None:
     found = [data[epoch, 0]["mask"][0].numpy() for epoch in range(80)]
     for way in (whole, whole[:, ::-1], whole[::-1], whole[::-1, ::-1]):
         assert sum(np.array_equal(mask, way) for mask in found) >= 8  # 20 expected; less than 8 has odds below 1e-3
+
+
+def test_void_is_a_label_of_its_own(pairs: list[Pair], tmp_path: Path) -> None:
+    values = np.random.default_rng(0).choice(np.array([0, 1, 255], np.uint8), (40, 50))
+    pair = Pair("a", pairs[0].photo, tmp_path / "m.png")
+    Image.fromarray(values).save(pair.mask)
+    settings = DataSettings("folder", str(tmp_path), image_size=64, ignore=255)
+    expected = np.where(values == 255, VOID, values)
+    plain = build_dataset([pair], settings, None)[0, 0]
+    assert np.array_equal(plain["truth"].numpy(), expected)
+    rows, columns = (np.arange(64) + 0.5) * 40 // 64, (np.arange(64) + 0.5) * 50 // 64  # the nearest pixels
+    assert np.array_equal(plain["mask"][0].numpy(), expected[rows.astype(int)][:, columns.astype(int)])
+    turn = {"Affine": {"rotate": [30, 30], "p": 1}}
+    shares = []
+    for border in (None, "void"):
+        mask = build_dataset([pair], settings, AugmentSettings(transforms=turn, border=border))[0, 0]["mask"]
+        assert set(mask.unique().tolist()) == {0, 1, VOID}
+        shares.append((mask == VOID).float().mean().item())
+    assert shares[1] > shares[0] + 0.05

@@ -18,6 +18,7 @@ from segtune.data.labels import (
     level_of,
     number_of,
 )
+from segtune.metrics import VOID
 
 RED, WHITE, GREY = Colour(1, 0xFF0000), Colour(0, 0xFFFFFF), Colour(7, 0x808080)
 BLACK, GREEN = Colour(3, 0), Colour(-1, 0x00C800)
@@ -94,3 +95,38 @@ def test_the_values_that_occur(dtype: type) -> None:
 def test_the_rule_of_the_settings() -> None:
     assert foreground(DataSettings("folder", ".", foreground=[3, 4], invert=True)) == Foreground((3, 4), invert=True)
     assert foreground(DataSettings("folder", ".", foreground=["#0A0B0C"])).colours == {0x0A0B0C}
+    assert foreground(DataSettings("folder", ".", ignore=[255, "#0A0B0C"])).ignore == (255, "#0a0b0c")
+
+
+def test_ignored_numbers_are_void_whatever_the_rule() -> None:
+    values = np.array([[0, 1, 7], [128, 200, 255]])
+    for rule in ("auto", 128, (1, 200)):
+        for invert in (False, True):
+            labels = Foreground(rule, invert)(values)
+            labels[0, 2] = labels[1, 2] = VOID
+            found = Foreground(rule, invert, (255, 7))(values)
+            assert found.dtype == np.uint8
+            assert np.array_equal(found, labels)
+            assert np.array_equal(Foreground(rule, invert, ("#ffffff", 7))(values), labels)  # white is 255
+    assert set(np.unique(Foreground("auto", ignore=tuple(range(256)))(values))) == {VOID}
+
+
+def test_ignored_numbers_and_colours_of_palettes() -> None:
+    mask = Mask(np.array([[0, 1, 2, 3, 4]], np.uint8), (WHITE, RED, BLACK, GREY, GREEN))  # numbers 0, 1, 3, 7, none
+    expected = {
+        (0,): [VOID, 1, 0, 1, 1],
+        (255,): [1, 1, 0, 1, 1],  # the number of white is 0 here
+        ("#ffffff",): [VOID, 1, 0, 1, 1],
+        (1, "#00c800"): [1, VOID, 0, 1, VOID],
+        ("#808080", "#000000"): [1, 1, VOID, VOID, 1],
+    }
+    for ignore, labels in expected.items():
+        assert Foreground(ignore=ignore)(mask).tolist() == [labels]
+
+
+def test_a_format_says_itself_what_is_void() -> None:
+    array = np.array([[0, 1, 2, 2]], np.uint16)
+    assert Foreground()(Mask(array, void=2)).tolist() == [[0, 1, VOID, VOID]]
+    assert Foreground("nonzero", invert=True)(Mask(array, (0, RED, WHITE), void=1)).tolist() == [[1, VOID, 0, 0]]
+    assert Mask(array, void=2).values() == [0, 1]
+    assert Mask(array.astype(np.int32), (0, RED, WHITE), void=0).values() == [RED, WHITE]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtune.data.overlays import compare, error_overlay, for_display, jpeg, outlined, png, stack, tinted
+from segtune.data.overlays import compare, error_overlay, for_display, jpeg, outlined, png, stack, striped, tinted
 
 
 @pytest.fixture
@@ -82,3 +82,19 @@ def test_pillow_reads_what_is_encoded(image: np.ndarray) -> None:
     plain = np.full((16, 16, 3), (200, 40, 90), np.uint8)
     found = np.asarray(Image.open(io.BytesIO(jpeg(plain))))
     assert np.abs(found.astype(int) - plain).max() <= 3  # channels in the right order
+
+
+def test_void_is_striped_and_nothing_else(image: np.ndarray) -> None:
+    void = mask(slice(2, 10), slice(3, 15))
+    drawn = striped(image, void)
+    assert np.array_equal(drawn[~void], image[~void])
+    assert {tuple(colour) for colour in drawn[void]} == {(96, 96, 96), (160, 160, 160)}
+    assert np.array_equal(drawn[3:10, 3:14], drawn[2:9, 4:15])  # diagonal
+    assert drawn[2, 3:15, 0].tolist() != drawn[3, 3:15, 0].tolist()
+    assert striped(image, None) is image
+    truth, predicted = mask(slice(0, 6), slice(0, 8)), mask(slice(3, 9), slice(0, 8))
+    plain, truths, errors = np.split(compare(image, truth, predicted, void), 3, axis=1)
+    assert np.array_equal(plain, image)
+    assert np.array_equal(truths[void], drawn[void])
+    assert np.array_equal(errors[void], drawn[void])
+    assert for_display(image, truth, None)[2] is None

@@ -18,20 +18,24 @@ from segtune.data.reduced import ReducedPhotos
 from segtune.data.sources.base import Pair
 from segtune.data.sources.portraits import draw_scene
 from segtune.data.transforms import build_transform
+from segtune.metrics import VOID
 from segtune.training.feature_store import FolderStore
 
 CROP = {"scale": [0.6, 1.0], "ratio": [0.8, 1.25]}
 SIZE = (32, 40)
 
 
-def pair_of(folder: Path, height: int, width: int, kind: str = "png") -> Pair:
-    """A smooth photo with a disc on it."""
+def pair_of(folder: Path, height: int, width: int, kind: str = "png", *, void: bool = False) -> Pair:
+    """A smooth photo with a disc on it, and perhaps a rim of void, 255, around that."""
     y, x = np.mgrid[:height, :width] / max(height, width)
     inside = (x - 0.4) ** 2 + (y - 0.35) ** 2 < 0.05
     photo = np.dstack([255 * x, 255 * y, 120 + 60 * np.sin(20 * x) * inside]).astype(np.uint8)
     pair = Pair("a", folder / f"a.{kind}", folder / "a_mask.png")
     Image.fromarray(photo).save(pair.photo)
-    Image.fromarray(inside.astype(np.uint8)).save(pair.mask)
+    mask = inside.astype(np.uint8)
+    if void:
+        mask[cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((9, 9), np.uint8)) > 0] = 255
+    Image.fromarray(mask).save(pair.mask)
     return with_checksums(pair, bytes(16))
 
 
@@ -90,16 +94,18 @@ def test_without_a_crop_no_bit_changes(pair: Pair, tmp_path: Path) -> None:
     assert len(list((tmp_path / "kept").glob("*-0.safetensors"))) == 1
 
 
-@pytest.mark.parametrize("kind", ["png", "jpg"])
+@pytest.mark.parametrize(("kind", "void"), [("png", False), ("jpg", False), ("png", True)])
 @pytest.mark.parametrize("size", [(304, 400), (257, 321), (127, 200)], ids=["whole bytes", "odd", "not large"])
-def test_for_validation_no_bit_changes_at_the_original_size_either(tmp_path: Path, size, kind: str) -> None:
-    pair, large = pair_of(tmp_path, *size, kind), size != (127, 200)
+def test_for_validation_no_bit_changes_at_the_original_size_either(tmp_path: Path, size, kind: str, void: bool) -> None:
+    pair, large = pair_of(tmp_path, *size, kind, void=void), size != (127, 200)
     transform = build_transform(SIZE, None, {})
 
     def sample(photos: ReducedPhotos | None) -> dict:
-        return SegmentationDataset([pair], Foreground(), transform, 0, truth=True, photos=photos)[0, 0]
+        rule = Foreground(ignore=(255,))
+        return SegmentationDataset([pair], rule, transform, 0, truth=True, photos=photos)[0, 0]
 
     whole = sample(None)
+    assert set(whole["truth"].unique().tolist()) == {0, 1, *[VOID] * void}
     assert tuple(whole["truth"].shape) == size
     kept = FolderStore(tmp_path / "kept", {})
     found = [sample(ReducedPhotos(SIZE, None, store, truth=True)) for store in (None, kept)]

@@ -11,6 +11,7 @@ import yaml
 
 from segtune.data.transforms import A, build_transform
 from segtune.errors import UserError
+from segtune.metrics import VOID
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
 GROUPS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glob("*.yaml"))}
@@ -55,7 +56,7 @@ def error(*args: Any) -> str:
 
 def test_the_five_groups_are_there() -> None:
     assert list(GROUPS) == ["crops", "heavy", "light", "medium", "none"]
-    assert all(settings.keys() == {"crop", "transforms"} for settings in GROUPS.values())
+    assert all(settings.keys() == {"crop", "transforms", "border"} for settings in GROUPS.values())
     assert set(GROUPS["light"]["transforms"]) < set(GROUPS["medium"]["transforms"]) < set(GROUPS["heavy"]["transforms"])
 
 
@@ -197,3 +198,54 @@ def test_transforms_that_break_the_contract_are_found_before_training() -> None:
     assert error((64, 48), None, {"CenterCrop": {"height": 99, "width": 99}}).startswith(
         "augment.transforms.CenterCrop: fails on a photo of 64 x 48 pixels with a mask: "
     )
+
+
+# --- void ---
+
+
+@pytest.mark.parametrize("void_border", [False, True])
+@pytest.mark.parametrize("group", GROUPS)
+def test_void_moves_as_a_mask_of_its_own_would(group: str, void_border: bool) -> None:
+    photo, mask = disc(150, 200)
+    mask[40:90, 60:130] = VOID  # over a part of a disc
+    moving = {name: given for name, given in GROUPS[group]["transforms"].items() if name in GEOMETRIC}
+    crop = GROUPS[group]["crop"] if group != "crops" else None  # whose places depend on the object
+    transform = build_transform((96, 128), crop, moving, void_border=void_border)
+    for seed in range(6):
+        moved = seeded(transform, seed, photo, mask)[1]
+        assert set(np.unique(moved)) <= {0, 1, VOID}
+        for label in (0, 1):
+            alone = seeded(transform, seed, photo, (mask == label).astype(np.uint8))[1]
+            assert np.array_equal(moved == label, alone == 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("Affine", {"rotate": [30, 30], "border_mode": 4}),
+        ("Affine", {"translate_px": {"x": [9, 9], "y": [-5, -5]}}),
+        ("Rotate", {"limit": [-40, -40]}),
+        ("SafeRotate", {"limit": [20, 20]}),
+        ("Perspective", {"scale": [0.2, 0.2], "fit_output": True}),
+        ("CropAndPad", {"px": 7, "border_mode": 1}),
+    ],
+)
+def test_what_comes_in_from_outside_may_be_void(name: str, arguments: dict[str, Any]) -> None:
+    """Of a grey photo that is all object, whatever the mode of its border: what is black is void."""
+    photo, mask = np.full((64, 64, 3), 200, np.uint8), np.ones((64, 64), np.uint8)
+    image, moved = seeded(
+        build_transform((64, 64), None, {name: {**arguments, "p": 1}}, void_border=True), 3, photo, mask
+    )
+    assert set(np.unique(moved)) == {1, VOID}
+    black, grey = (image[..., 0] == level for level in (0, 200))
+    assert (moved[black] == VOID).mean() > 0.97  # but for the edge, where the two are sampled differently
+    assert (moved[grey] == 1).mean() > 0.97
+    assert 0.02 < black.mean() < 0.6
+    assert black.mean() + grey.mean() > 0.85
+
+
+def test_without_the_setting_borders_are_what_each_transform_says() -> None:
+    photo, mask = np.full((64, 64, 3), 200, np.uint8), np.ones((64, 64), np.uint8)
+    for mode, values in ((4, {1}), (0, {0, 1})):
+        turn = {"Affine": {"rotate": [30, 30], "border_mode": mode, "p": 1}}
+        assert set(np.unique(seeded(build_transform((64, 64), None, turn), 0, photo, mask)[1])) == values

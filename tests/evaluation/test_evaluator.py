@@ -28,8 +28,9 @@ from segtune.evaluation.skin_tone import typology_angle
 from segtune.inference.predictor import Predictor
 from segtune.inference.tta import with_tta
 from segtune.losses import bce_loss
+from segtune.metrics import VOID
 from segtune.metrics.boundary import boundary_counts
-from segtune.metrics.curves import BINS
+from segtune.metrics.curves import BINS, histogram
 from segtune.runtime.device import Device
 from segtune.training.feature_store import FolderStore
 from tests.evaluation.conftest import SIZES, Blurred, Red, wide_pair
@@ -251,3 +252,55 @@ def test_a_model_that_returns_nan_is_not_scored(pairs: list[Pair]) -> None:
 
     with pytest.raises(FailedError, match="The model returns NaN for p0 in float32, so it cannot be scored"):
         evaluate(pairs, Broken(), tolerance=1.0)
+
+
+def test_void_is_left_out_of_everything(pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted again on the pixels that are left; one mask is wholly void."""
+    monkeypatch.setattr("tests.evaluation.test_evaluator.DATA", replace(DATA, ignore=[7]))
+    made, rng = [], np.random.default_rng(0)
+    for number, pair in enumerate(pairs):
+        mask = np.array(Image.open(pair.mask))
+        void = cv2.resize(rng.random((4, 4)), mask.shape[::-1], interpolation=cv2.INTER_NEAREST) < 0.4
+        mask[void if number != 2 else slice(None)] = 7
+        made.append(Pair(pair.name, pair.photo, tmp_path / f"m{number}.png"))
+        Image.fromarray(mask).save(made[-1].mask)
+    found = evaluate(made, tolerance=1.0, samples=5)
+    losses = []
+    for index, pair in enumerate(made):
+        sample = build_dataset(made, replace(DATA, ignore=[7]), None)[0, index]
+        values, target = pair.read_mask().array, sample["mask"]
+        logits = (sample["image"][:1].float() - 127.5) / 32
+        resized = F.interpolate(logits[None], size=values.shape, mode="bilinear", align_corners=False)[0, 0]
+        probability, counted = resized.sigmoid(), torch.from_numpy(values != 7)
+        predicted, truth = (probability > 0.6).numpy(), values == 255
+        cells = [
+            int(((predicted == p) & (truth == t) & counted.numpy()).sum()) for p, t in ((1, 1), (1, 0), (0, 1), (0, 0))
+        ]
+        assert found.counts[index].tolist() == cells
+        assert found.detailed.void[index] == (~counted).sum()
+        left = histogram(probability[counted], torch.from_numpy(truth)[counted])
+        assert (found.detailed.histograms[index] - left).abs().sum() <= 2  # but for rounding
+        boundaries = boundary_counts(predicted & counted.numpy(), truth & counted.numpy(), 1.0)
+        assert tuple(found.detailed.boundaries[index].tolist()) == boundaries
+        if index != 2:
+            where = target != VOID
+            losses.append(F.binary_cross_entropy_with_logits(logits[where], target[where].float()).item())
+    assert found.scores.images == len(losses) == 4
+    assert found.loss == pytest.approx(evaluate_loss_by_batches(made), rel=1e-6)
+    assert evaluate(made, batch_size=1).loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert found.detailed.tones.isnan().tolist() == [False, False, True, False, True]
+    assert found.detailed.label_errors[2] == 0
+    striped = np.isin(found.samples["3 p2"][:, 256:], (96, 160)).all(-1)
+    assert striped.all()
+    assert not np.isin(found.samples["3 p2"][:, :256], (96, 160)).all(-1).all()
+
+
+def evaluate_loss_by_batches(pairs: list[Pair]) -> float:
+    """The mean of the batches' losses, weighted by their images that are not wholly void: two, one and one."""
+    data = build_dataset(pairs, replace(DATA, ignore=[7]), None)
+    losses = []
+    for batch in ([0, 1], [2, 3], [4]):
+        samples = [data[0, index] for index in batch]
+        logits = torch.stack([(sample["image"][:1].float() - 127.5) / 32 for sample in samples])
+        losses.append(bce_loss(logits, torch.stack([sample["mask"] for sample in samples])).item())
+    return (2 * losses[0] + losses[1] + losses[2]) / 4

@@ -1,5 +1,7 @@
 """Label-error scores of masks drawn by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,3 +38,14 @@ def test_strips_along_edges_are_not_label_errors() -> None:
     assert not contradicted_regions(prediction(truth, probability)).any()
     probability[:, 4:7] = 0.99
     assert label_error_score(prediction(truth, probability)) == pytest.approx(60 / 600)
+
+
+def test_void_contradicts_nothing() -> None:
+    truth, void = np.zeros((20, 30), bool), np.zeros((20, 30), bool)
+    probability = np.full((20, 30), 0.02)
+    probability[2:7, 3:11] = probability[12:16, 20:24] = 0.99
+    void[2:7, 3:11] = True
+    view = replace(prediction(truth, probability), void=void)
+    assert contradicted(view).sum() == 16
+    assert label_error_score(view) == pytest.approx(16 / 600)
+    assert label_error_score(replace(view, void=np.ones((20, 30), bool))) == 0

@@ -11,6 +11,7 @@ from segtune.config.training_settings import TrainSettings
 from segtune.data.sources.base import Pair
 from segtune.evaluation.predictions import as_seen, predict_samples
 from segtune.inference.predictor import Predictor
+from segtune.metrics import VOID
 from segtune.runtime.device import Device
 from tests.evaluation.conftest import SIZES, Blurred, Red
 
@@ -24,6 +25,11 @@ def test_parts_of_a_prediction() -> None:
     assert found.size == (7, 9)
     assert found.photo[0, 1].tolist() == [1, 5, 9]
     assert found.truth.tolist() == [[False, True], [True, False]]
+    assert found.void is None
+    partly = as_seen(image, torch.tensor([[[0, VOID], [1, 0]]]), torch.zeros(7, 9), logits, 0.25)
+    assert partly.truth.tolist() == [[False, False], [True, False]]
+    assert partly.void is not None
+    assert partly.void.tolist() == [[False, True], [False, False]]
     assert found.predicted.tolist() == [[False, False], [True, True]]
     assert found.probability == pytest.approx(1 / (1 + np.exp(-logits[0].numpy())))
 

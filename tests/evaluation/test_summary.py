@@ -16,15 +16,17 @@ from segtune.runtime.files import without_nan
 COUNTS = torch.tensor([[4, 1, 1, 94], [2, 2, 2, 94], [0, 0, 0, 100], [0, 5, 0, 95], [7, 0, 0, 93]])
 
 
-def evaluation(counts: torch.Tensor = COUNTS) -> Evaluation:
+def evaluation(counts: torch.Tensor = COUNTS, void: torch.Tensor | None = None) -> Evaluation:
     """An evaluation with these counts, all probabilities 0.9 or 0.1."""
     found = []
     for tp, fp, fn, tn in counts.tolist():
         probability = torch.tensor([0.9] * (tp + fp) + [0.1] * (fn + tn))
         found.append(histogram(probability, torch.tensor([1] * tp + [0] * fp + [1] * fn + [0] * tn)))
-    boundaries = torch.tensor([[3, 4, 3, 4], [1, 4, 1, 4], [0, 0, 0, 0], [0, 5, 0, 0], [6, 6, 6, 6]])[: len(counts)]
+    boundaries = torch.tensor([[3, 4, 3, 4], [1, 4, 1, 4], [0, 0, 0, 0], [0, 5, 0, 0], [6, 6, 6, 6]])
+    boundaries = torch.cat([boundaries, boundaries])[: len(counts)]
     boundaries = torch.where((counts[:, :3].sum(1) > 0)[:, None], boundaries, 0)
-    details = Details(torch.stack(found), boundaries, torch.zeros(len(counts)), torch.zeros(len(counts)))
+    zeros = torch.zeros(len(counts))
+    details = Details(torch.stack(found), boundaries, zeros, zeros, zeros.long() if void is None else void)
     return Evaluation(summarise(counts), 0.1, counts, None, details)
 
 
@@ -84,6 +86,7 @@ def test_groups_and_the_gap_between_them() -> None:
             torch.zeros(11, 4, dtype=torch.int64),
             torch.zeros(11),
             torch.zeros(11),
+            torch.zeros(11, dtype=torch.int64),
         ),
     )
     labels = ["x"] * 5 + ["y"] * 5 + ["few"]
@@ -101,7 +104,7 @@ def test_groups_and_the_gap_between_them() -> None:
 def test_a_threshold_is_chosen_and_applied_elsewhere() -> None:
     truth = torch.tensor([1] * 30 + [0] * 70)
     shy = torch.tensor([0.35] * 30 + [0.2] * 70)  # right from a threshold of 0.205 to one of 0.35
-    details = Details(histogram(shy, truth)[None], torch.zeros(1, 4), torch.zeros(1), torch.zeros(1))
+    details = Details(histogram(shy, truth)[None], torch.zeros(1, 4), *[torch.zeros(1)] * 3)
     result = replace(evaluation(COUNTS[:1]), details=details)
     threshold, dice = choose_threshold(result, "one")
     assert dice == 1
@@ -124,7 +127,36 @@ def test_no_threshold_is_chosen_for_predicting_nothing() -> None:
     object_, clean = torch.tensor([1] * 30 + [0] * 70), torch.zeros(100, dtype=torch.int64)
     histograms = [histogram(torch.tensor([0.6] * 25 + [0.3] * 75), object_)]
     histograms += [histogram(torch.tensor([0.7] * 5 + [0.3] * 95), clean)] * 9
-    details = Details(torch.stack(histograms), torch.zeros(10, 4), torch.zeros(10), torch.zeros(10))
+    details = Details(torch.stack(histograms), torch.zeros(10, 4), *[torch.zeros(10)] * 3)
     threshold, dice = choose_threshold(replace(evaluation(COUNTS[:1]), details=details), "one")  # type: ignore[misc]
     assert 0.3 < threshold <= 0.6
     assert dice == pytest.approx(0.1 * 50 / 55)
+
+
+@pytest.mark.parametrize("empty", ["one", "zero", "skip"])
+def test_wholly_void_images_change_no_score(empty: str) -> None:
+    """Neither means nor intervals, thresholds, curves, groups and gaps; only what is said of void."""
+    labels = ["x", "x", "y", "y", "y"]
+    plain = assess(evaluation(), empty, 200, {"camera": labels})  # type: ignore[arg-type]
+    void = torch.tensor([50, 0, 0, 0, 0, 0, 100])
+    result = evaluation(torch.cat([torch.zeros(1, 4, dtype=torch.int64), COUNTS, torch.zeros(1, 4, dtype=torch.int64)]))
+    boundaries = torch.cat([torch.zeros(1, 4), evaluation().detailed.boundaries, torch.zeros(1, 4)]).long()
+    result = replace(result, details=replace(result.detailed, boundaries=boundaries, void=void))
+    found = assess(result, empty, 200, {"camera": ["only void", *labels, "x"]})  # type: ignore[arg-type]
+    assert found.pop("void") == {"share": 150 / 650, "images": 2}
+    assert plain.pop("void") == {"share": 0, "images": 0}
+    assert without_nan(found) == without_nan(plain)
+    expected = choose_threshold(evaluation(), empty)  # type: ignore[arg-type]
+    assert choose_threshold(result, empty) == pytest.approx(expected)  # type: ignore[arg-type]
+    for scores in scores_per_image(result, empty).values():  # type: ignore[arg-type]
+        assert np.isnan(scores[[0, 6]]).all()
+
+
+def test_of_nothing_but_void_nothing_is_scored() -> None:
+    nothing = torch.zeros(3, 4, dtype=torch.int64)
+    facts = without_nan(assess(evaluation(nothing), "one", 100, {"all": ["x"] * 3}))
+    names = facts["intervals"].keys()
+    assert {name: facts[name] for name in names} == dict.fromkeys(names)
+    assert facts["groups"] == {}
+    assert facts["warnings"] == ["every image is wholly void, so there is nothing to score. Check data.ignore."]
+    assert choose_threshold(evaluation(nothing), "one") is None

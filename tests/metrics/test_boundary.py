@@ -58,3 +58,29 @@ def test_f_is_the_harmonic_mean() -> None:
     counts[:, 3] += counts[:, 2]
     precision, recall = counts[:, 0] / counts[:, 1], counts[:, 2] / counts[:, 3]
     assert boundary_f(counts) == pytest.approx(2 / (1 / precision + 1 / recall))
+
+
+@pytest.mark.parametrize("tolerance", [0, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_void_counts_as_background_of_both_masks(seed: int, tolerance: float) -> None:
+    """As in the toolkit of DAVIS 2017, whatever is predicted there."""
+    rng = np.random.default_rng(seed)
+    predicted, truth, void = (ndimage.gaussian_filter(rng.normal(size=(57, 83)), 3) > low for low in (0, 0, 0.05))
+    found = boundary_counts(predicted, truth, tolerance, void)
+    assert found == by_scipy(predicted & ~void, truth & ~void, tolerance)
+    assert found == boundary_counts(predicted ^ void, truth ^ void, tolerance, void)
+    assert found != boundary_counts(predicted, truth, tolerance)
+
+
+def test_an_object_in_a_frame_of_void_has_its_boundary_where_void_begins() -> None:
+    truth, void = np.zeros((30, 30), bool), np.zeros((30, 30), bool)
+    truth[10:20, 10:20] = True
+    void[8:22, 8:22] = ~truth[8:22, 8:22]  # two pixels wide
+    predicted = np.zeros((30, 30), bool)
+    predicted[9:21, 9:21] = True  # up to within void
+    assert boundary_counts(predicted, truth, 0, void) == (36, 36, 36, 36)
+    predicted[:] = False
+    predicted[12:18, 12:18] = True  # two pixels too small
+    assert boundary_counts(predicted, truth, 1, void) == (0, 20, 0, 36)
+    assert boundary_counts(predicted, truth, 2, void)[0] == 20
+    assert boundary_counts(predicted, truth, 2, np.ones((30, 30), bool)) == (0, 0, 0, 0)

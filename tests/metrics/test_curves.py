@@ -5,6 +5,7 @@ import pytest
 import torch
 from torchmetrics.functional import classification as tm
 
+from segtune.metrics import VOID
 from segtune.metrics.curves import (
     BINS,
     THRESHOLDS,
@@ -97,3 +98,33 @@ def test_true_probabilities_are_calibrated() -> None:
     truth = torch.rand(400_000, generator=rng) < probability
     assert calibration(histogram(probability, truth.long())[None]).error < 0.005
     assert calibration(histogram(probability**2, truth.long())[None]).error > 0.1
+
+
+def test_void_pixels_are_in_no_bin(images: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    probability = torch.tensor([0.1, 0.9, 0.6, 0.6, 0.2])
+    found = histogram(probability, torch.tensor([0, 1, VOID, 1, VOID], dtype=torch.uint8))
+    assert torch.equal(found, histogram(probability[[0, 1, 3]], torch.tensor([0, 1, 1])))
+    labels = [
+        t.masked_fill(torch.rand(t.shape, generator=torch.Generator().manual_seed(2)) < 0.4, VOID) for _, t in images
+    ]
+    histograms = torch.stack([histogram(p, t) for (p, _), t in zip(images, labels, strict=True)])
+    rounded = torch.cat([(p * BINS).floor().flatten() / BINS for p, _ in images])
+    truths = torch.cat([t.flatten() for t in labels]).long()
+    expected = tm.binary_average_precision(rounded, truths, ignore_index=VOID).item()
+    assert precision_recall(histograms).average_precision == pytest.approx(expected, abs=1e-6)
+    dices = [
+        per_image(counts((p * BINS >= 60)[None], t[None]))["dice"].item()
+        for (p, _), t in zip(images, labels, strict=True)
+    ]
+    assert dice_curve(histograms, "one")[59] == pytest.approx(np.mean(dices))
+
+
+def test_wholly_void_images_are_in_no_curve(images: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    void = histogram(torch.rand(50), torch.full((50,), VOID))
+    assert not void.any()
+    histograms = stacked(images)
+    found, expected = (dice_curve(each, "one") for each in (torch.cat([histograms, void[None]]), histograms))
+    assert found == pytest.approx(expected)
+    truth = torch.full((50,), VOID)
+    histogram(torch.rand(50), truth)
+    assert (truth == VOID).all()  # it is left as it is

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional import classification as tm
 
+from segtune.metrics import VOID
 from segtune.metrics.overlap import Empty, Scores, counts, logit_of, per_image, summarise
 
 MISSED, FALSE_ALARM, CLEAN = [0, 0, 5, 4], [0, 3, 0, 6], [0, 0, 0, 9]
@@ -272,3 +273,41 @@ def test_no_image_is_refused() -> None:
     assert all(score.shape == (0,) for score in per_image(none).values())
     with pytest.raises(ValueError, match=r"^got counts of no image; expected at least one row$"):
         summarise(none)
+
+
+def test_void_pixels_are_in_no_count(masks: tuple[Tensor, Tensor]) -> None:
+    predicted, target = masks
+    void = torch.rand(6, 1, 7, 9, generator=torch.Generator().manual_seed(1)) < 0.4
+    labels = target.to(torch.uint8).masked_fill(void, VOID)
+    found = counts(predicted, labels)
+    assert found.sum(1).tolist() == (~void).flatten(1).sum(1).tolist()
+    assert torch.equal(counts(predicted ^ void, labels), found)
+    for row, one, truth in zip(found.tolist(), predicted.int(), labels.int(), strict=True):
+        tp, fp, tn, fn, _ = tm.binary_stat_scores(one, truth, ignore_index=VOID).tolist()
+        assert row == [tp, fp, fn, tn]
+    by_hand = torch.tensor([[[1, 1, VOID, VOID]]]), torch.tensor([[[1, 0, 1, 0]]])
+    assert counts(by_hand[1], by_hand[0]).tolist() == [[1, 0, 1, 0]]
+
+
+def test_only_the_truth_may_be_void() -> None:
+    labels = torch.tensor([[[0, 1, VOID]]], dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"^got {VOID} in predicted; expected bool or only 0 and 1: "):
+        counts(labels, labels)
+    labels[0, 0, 0] = 255
+    with pytest.raises(ValueError, match=r"^got 255 in target; expected bool or only 0 and 1: "):
+        counts(labels == 1, labels)
+
+
+@pytest.mark.parametrize("rule", ["one", "zero", "skip"])
+def test_wholly_void_images_have_no_scores_and_are_in_no_mean(rule: Empty) -> None:
+    rows = [[2, 1, 3, 4], FALSE_ALARM, CLEAN]
+    void = [0, 0, 0, 0]
+    each = per_image(torch.tensor([void, *rows, void]), rule)
+    expected = per_image(torch.tensor(rows), rule)
+    for name, scores in each.items():
+        assert scores[[0, 4]].isnan().all()
+        assert torch.equal(scores[1:4].nan_to_num(-1), expected[name].nan_to_num(-1))
+    assert summarise(torch.tensor([void, *rows, void]), rule) == summarise(torch.tensor(rows), rule)
+    nothing = summarise(torch.tensor([void, void]), rule)
+    assert (nothing.images, nothing.empty_images, nothing.predicted) == (0, 0, 0)
+    assert all(math.isnan(score) for score in (nothing.dice_mean, nothing.iou_pooled, nothing.dice_object))

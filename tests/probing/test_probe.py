@@ -13,6 +13,7 @@ from segtune.config.data_settings import DataSettings
 from segtune.data.dataset import build_dataset
 from segtune.data.sources.base import Pair
 from segtune.errors import UserError
+from segtune.metrics import VOID
 from segtune.metrics.overlap import counts, per_image
 from segtune.probing.linear_classifier import Classifier
 from segtune.probing.probe import Probe, _above_each, _at, _draw, _scores, thresholds
@@ -36,6 +37,13 @@ def test_pixels_are_drawn_of_both_classes_alike(objects: int, drawn: tuple[int, 
 def test_fewer_pixels_than_asked_for_are_all_taken() -> None:
     mask = torch.tensor([[[0, 1, 0], [1, 1, 0]]])
     assert _draw(mask, 100, (0, 0)).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_no_void_pixel_is_drawn() -> None:
+    mask = torch.tensor([[[0, VOID, 0, 1], [1, VOID, VOID, 0]]])
+    assert _draw(mask, 100, (0, 0)).tolist() == [0, 2, 3, 4, 7]
+    assert VOID not in mask.flatten()[_draw(mask, 3, (0, 0))]
+    assert len(_draw(torch.full((1, 4, 4), VOID), 10, (0, 0))) == 0
 
 
 def test_features_at_places_are_those_of_the_enlarged_map() -> None:
@@ -64,11 +72,15 @@ def test_counts_above_each_threshold_are_those_made_one_by_one() -> None:
     scores[0, 0, 0, :2] = torch.tensor([-1e3, 1e3])
     found = _above_each(scores, masks, torch.tensor([0.2, 0.7]))
     assert found.shape == (3, 2, 511, 4)
+    void = torch.rand(3, 1, 9, 9) > 0.6
+    labels = masks.to(torch.uint8).masked_fill(void, VOID)
+    left = _above_each(scores, labels.float(), torch.tensor([0.2, 0.7]))
     for column, spread in enumerate((0.2, 0.7)):
         edges = thresholds(spread)
         assert edges[255] == 0
         for n in (0, 100, 255, 400, 510):
             assert torch.equal(found[:, column, n], counts(scores[:, column : column + 1] > edges[n], masks))
+            assert torch.equal(left[:, column, n], counts(scores[:, column : column + 1] > edges[n], labels))
 
 
 # --- a trunk whose layers are known ---
@@ -82,7 +94,7 @@ class Channels(nn.Module):
         return {"red": x[:, :1], "green": F.avg_pool2d(x[:, 1:2], 2), "noise": blue}
 
 
-def write_pictures(folder: Path, count: int, rule: str) -> list[Pair]:
+def write_pictures(folder: Path, count: int, rule: str, void: str = "") -> list[Pair]:
     pairs = []
     for number in range(count):
         rng = np.random.default_rng(number)
@@ -91,14 +103,18 @@ def write_pictures(folder: Path, count: int, rule: str) -> list[Pair]:
         mask = {"red": red > 150, "both": red + green > 280, "none": red < 0}[rule]
         pair = Pair(f"p{number}", folder / f"p{number}.png", folder / f"m{number}.png")
         cv2.imwrite(str(pair.photo), photo[..., ::-1])
-        cv2.imwrite(str(pair.mask), 255 * mask.astype(np.uint8))
+        values = 255 * mask.astype(np.uint8)
+        if void:  # a third of the image: without labels, or with wrong ones
+            places = np.repeat(np.repeat(rng.random((8, 8)) < 0.33, 4, 0), 4, 1)
+            values[places] = {"void": 7, "wrong": 255 - values[places]}[void]
+        cv2.imwrite(str(pair.mask), values)
         pairs.append(pair)
     return pairs
 
 
-def probe_of(folder: Path, rule: str, **changes: object) -> Probe:
-    pairs = write_pictures(folder, 10, rule)
-    data = DataSettings(name="folder", root=str(folder), image_size=32)
+def probe_of(folder: Path, rule: str, void: str = "", **changes: object) -> Probe:
+    pairs = write_pictures(folder, 10, rule, void)
+    data = DataSettings(name="folder", root=str(folder), image_size=32, ignore=7)
     options = {"batch_size": 3, "workers": 0, "pixels": 200, "ridge": 1e-3, "seed": 0, "empty": "one"} | changes
     training, validation = (build_dataset(each, data, None) for each in (pairs[:6], pairs[6:]))
     half, cpu = torch.full((3,), 0.5), Device(torch.device("cpu"), torch.float32)
@@ -171,3 +187,30 @@ def test_pictures_without_the_object(tmp_path: Path) -> None:
         "The training images have no pixels of the object; a probe needs both classes. Check data.foreground and "
         "data.invert, and that the masks belong to these images."
     )
+
+
+def test_wrong_labels_below_void_do_not_matter(tmp_path: Path) -> None:
+    """Without void they do; what is measured is the Dice of the pixels that are left."""
+    wrong, probe = probe_of(tmp_path, "red", "wrong"), None
+    assert wrong.measure(wrong.fit(SINGLES))["red",] < 0.9
+    probe = probe_of(tmp_path, "red", "void")
+    classifiers = probe.fit(SINGLES)
+    found = probe.measure(classifiers)
+    assert found["red",] > 0.98
+    rows = []
+    for features, masks, _ in probe._batches("validation"):
+        scores = _scores([classifiers["green",]], features, masks)
+        rows.append(counts(scores > classifiers["green",].threshold, masks))
+    assert (torch.cat(rows).sum(1) < 16 * 16).all()
+    assert found["green",] == pytest.approx(per_image(torch.cat(rows))["dice"].mean().item())
+
+
+def test_wholly_void_images_are_in_no_mean(tmp_path: Path) -> None:
+    probe = probe_of(tmp_path, "red")
+    expected = probe.measure(probe.fit(SINGLES))
+    void = np.full((32, 32), 7, np.uint8)
+    cv2.imwrite(str(tmp_path / "m9.png"), void)
+    last = probe.measure(probe.fit(SINGLES))
+    assert last["red",] > 0.98
+    assert not np.isnan(list(last.values())).any()
+    assert last.keys() == expected.keys()

@@ -73,6 +73,7 @@ def test_the_latest_evaluation_of_the_same_images_is_compared(evaluated: Callabl
     evaluated("old", [0.1, 0.2])
     evaluated("before", [0.3, 0.5])
     evaluated("other_masks", [0.9, 0.9], foreground="7")
+    evaluated("other_void", [0.9, 0.9], ignore=[255])
     evaluated("other_images", [0.9, 0.9, 0.9])
     broken = evaluated("broken", [0.9, 0.9])
     (broken / "per_image.csv").write_text("name\np0\n", encoding="utf-8")
@@ -108,6 +109,22 @@ def test_an_image_is_drawn_in_its_own_proportions_with_its_errors() -> None:
     assert np.ptp(middle) < 8
     assert right.argmax() == 0
     assert np.ptp(right) > 50
+
+
+def test_void_is_striped_in_all_but_the_image() -> None:
+    photo, truth = np.full((60, 60, 3), 250, np.uint8), np.zeros((60, 60), bool)
+    void = np.zeros((60, 60), bool)
+    void[:, 30:] = True
+    probability = np.full((60, 60), 0.99, np.float32)
+    sample = SamplePrediction((60, 60), photo, truth, probability > 0.5, probability, void)
+    found = report._figure(rows_of([0.5], [0.25])[0], Pair("p0", Path("a"), Path("b")), sample)
+    for kind in ("image", "truth", "errors", "contradicted"):
+        right = decoded(found[kind])[:, 34:].astype(int)
+        if kind == "image":
+            assert right.min() > 240
+        else:
+            assert np.ptp(right, axis=2).max() < 30  # grey
+            assert (right.min() < 110, right.max() < 180) == (True, True)
 
 
 @pytest.mark.parametrize(

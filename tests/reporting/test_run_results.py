@@ -130,6 +130,10 @@ def test_runs_compare_on_the_same_images_and_masks(tmp_path: Path) -> None:
     (tmp_path / "b" / "data.json").unlink()
     first, *others = find_runs(tmp_path)
     assert [first.comparable(other) for other in others] == [True, False, False, True]
+    for name, ignore in (("b", [255]), ("d", None)):  # earlier versions ignored nothing, and did not say so
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(facts | {"ignore": ignore}))
+    first, *others = find_runs(tmp_path)
+    assert [first.comparable(other) for other in others] == [False, False, True, True]
 
 
 def test_the_results_of_a_finished_run(tmp_path: Path) -> None:

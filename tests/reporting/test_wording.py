@@ -30,6 +30,17 @@ def test_sentences_of_a_comparison_with_a_threshold_from_val() -> None:
     ]
 
 
+def test_void_is_said_where_there_is_some() -> None:
+    assert sentences(FACTS | {"void": {"share": 0.0, "images": 0}}) == sentences(FACTS)
+    assert sentences(FACTS | {"void": {"share": 0.0312, "images": 0}})[1] == (
+        "Void: 3.1% of the pixels have no label and count nowhere (data.ignore)."
+    )
+    assert sentences(FACTS | {"void": {"share": 0.5, "images": 2}})[1] == (
+        "Void: 50.0% of the pixels have no label and count nowhere (data.ignore); 2 of the images are wholly void, and "
+        "in no mean."
+    )
+
+
 def test_a_threshold_chosen_on_the_scored_images_is_called_biased() -> None:
     tuned = FACTS["tuned"] | {"chosen_on": "the same images"}
     assert sentences(FACTS | {"tuned": tuned})[1] == (

@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import re
+import shutil
 import signal
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -98,6 +101,29 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(discs: Path, tmp_p
         fit(chosen, built, build_splits(chosen.data, 0, 0), folder)
         results.append(weights_of(folder))
     assert all(torch.allclose(results[0][name], results[1][name], atol=1e-6) for name in results[0])
+
+
+@trains
+@quickly
+def test_labels_below_void_change_no_bit_of_a_network(discs: Path, tmp_path: Path) -> None:
+    """Void covers noise: half of it would be object, half background, by a rule that did not know of void."""
+    rng, results = np.random.default_rng(0), []
+    for name in ("clean", "noise"):
+        root = shutil.copytree(discs, tmp_path / name)
+        for path in sorted((root / "masks").iterdir()):
+            mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            region = mask[20:50, 20:60]
+            region[:] = 100 if name == "clean" else rng.choice(np.array([100, 199], np.uint8), region.shape)
+            cv2.imwrite(str(path), mask)
+        chosen = settings(root, {"one": {"epochs": 1, "lr": 1e-3}})
+        data = replace(chosen.data, foreground=128, ignore=[100, 199], limit=4)
+        border = {"Affine": {"rotate": [-30, 30], "p": 1.0}}
+        chosen = replace(chosen, data=data, augment=replace(chosen.augment, transforms=border, border="void"))
+        summary = commands.train(chosen, folder := tmp_path / f"run_{name}")
+        results.append((weights_of(folder), (folder / "metrics.csv").read_bytes()))
+        assert math.isfinite(summary["val_dice"])
+    assert same(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
 
 
 class Steps:

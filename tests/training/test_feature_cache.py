@@ -376,3 +376,18 @@ def test_the_jobs_of_a_sweep_share_their_features(
     assert sum(computed) == 2 * 5 + 3  # of four jobs the first computes both views, and the validation images
     rows = {path.read_text(encoding="utf-8") for path in Path("jobs").glob("*/metrics.csv")}
     assert len(rows) == 4
+
+
+def test_void_is_in_a_name_only_where_it_is_set(discs: Path, tmp_path: Path) -> None:
+    """So that what earlier versions kept is found."""
+    base = chosen(discs, tmp_path, "disk")
+    assert views_of(base) == {
+        **{"foreground": "auto", "invert": False, "max_value": None},
+        **{"size": (64, 64), "seed": base.cache.seed},
+        "augment": {"crop": None, "transforms": {"HorizontalFlip": {"p": 0.5}}},
+    }
+    ignoring = replace(base, data=replace(base.data, ignore=[255]))
+    assert views_of(ignoring) == views_of(base) | {"ignore": [255]}
+    assert views_of(ignoring, validation=True) == views_of(base, validation=True) | {"ignore": [255]}
+    outside = replace(base, augment=replace(base.augment, border="void"))
+    assert views_of(outside)["augment"] == views_of(base)["augment"] | {"border": "void"}

@@ -86,6 +86,7 @@ def test_the_name_covers_what_decides_a_reduced_photo(tmp_path: Path) -> None:
             {"invert": True},
             {"mask_channel": "alpha"},
             {"max_value": 4095},
+            *({"ignore": [255]}, {"ignore": [255, 254]}),
         )
     ]
     others.append(replace(base, augment=replace(base.augment, crop={"scale": [0.5, 1.0]})))

@@ -144,6 +144,7 @@ def settings(**more: object) -> dict:
         settings(),
         settings(run_dir="elsewhere", train={"workers": 0, "batch_size": 8}),
         settings(data={"root": "moved", "image_size": [64, 96]}),
+        settings(data={"root": "photos", "image_size": [64, 96], "ignore": None}, augment={"border": None}),  # new ones
         settings(cache={"mode": "disk", "views": 8, "folder": "features"}),
         settings(
             freeze={"phases": {"head": {"lr": 1.0, "epochs": 2}, "all": {"lr": 0.1, "epochs": 9}, "late": {"lr": 1}}}
@@ -164,6 +165,10 @@ def test_some_settings_may_have_changed(now: dict) -> None:
         (
             settings(cache={"mode": "off", "views": 4, "folder": None}),
             ["cache.mode: 'auto' in training, 'off' now", "cache.views: 8 in training, 4 now"],
+        ),
+        (
+            settings(data={"root": "a", "image_size": [64, 96], "ignore": [255]}, augment={"border": "void"}),
+            ["data.ignore: None in training, [255] now", "augment.border: None in training, 'void' now"],
         ),
         (settings(train={"workers": 2}), ["train.batch_size: 8 in training, None now"]),
         (

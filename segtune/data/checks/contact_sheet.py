@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segtune.data.checks.scan import SampleStats
 from segtune.data.labels import Foreground
-from segtune.data.overlays import RGBImage, tinted
+from segtune.data.overlays import RGBImage, striped, tinted
+from segtune.metrics import VOID
 from segtune.runtime.sampling import evenly_spaced
 
 _SIDE, _LINE, _GAP, _COLUMNS = 200, 16, 8, 8
@@ -61,7 +62,7 @@ def contact_sheet(
 
 def _facts(one: SampleStats) -> str:
     """Return the line below a name."""
-    parts = [one.split, f"{one.fraction:.1%} foreground"]
+    parts = [one.split, f"{one.fraction:.1%} foreground"] + ([f"{one.void:.1%} void"] if one.void else [])
     if one.turned_apart:
         photo, mask = (orientation > 1 for orientation in one.orientations)
         parts.append("both turned" if photo and mask else "photo turned" if photo else "mask turned")
@@ -69,13 +70,13 @@ def _facts(one: SampleStats) -> str:
 
 
 def _small(one: SampleStats, foreground: Foreground, max_value: int | None) -> RGBImage:
-    """Return a thumbnail of a pair's image, with the mask tinted and outlined."""
-    photo, mask = one.pair.read_photo(max_value), foreground(one.pair.read_mask()).astype(np.uint8)
+    """Return a thumbnail of a pair's image, with the mask tinted and outlined, and void striped."""
+    photo, mask = one.pair.read_photo(max_value), foreground(one.pair.read_mask())
     scale = _SIDE / max(photo.shape[:2])
     size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
     small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
-    inside = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return tinted(np.asarray(small, np.uint8), inside > 0, _OBJECT, _OBJECT, 0.35)
+    labels = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT))
+    return striped(tinted(np.asarray(small, np.uint8), labels == 1, _OBJECT, _OBJECT, 0.35), labels == VOID)
 
 
 def _fitting(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -11,7 +11,7 @@ from segtune.data.labels import Mask, Value, level_of
 _ROWS = 1024  # at a time, for the memory of huge masks
 
 
-def areas_and_edges(mask: Mask, values: Sequence[Value]) -> tuple[int, int]:
+def areas_and_edges(mask: Mask, values: Sequence[Value], void: NDArray[np.bool_] | None = None) -> tuple[int, int]:
     """Count values that fill areas, as labels do, and values on slopes, as those of blurred or JPEG edges are.
 
     A value fills areas if at least half of its pixels are in squares of 2 x 2 pixels of that value; of the others, one
@@ -19,7 +19,8 @@ def areas_and_edges(mask: Mask, values: Sequence[Value]) -> tuple[int, int]:
 
     Args:
         mask: The mask.
-        values: The distinct values in it.
+        values: The distinct values in it, but for those of void.
+        void: `(H, W)`, which pixels are void and count as the darkest value; None for none.
 
     Returns:
         How many of the values between the darkest and the brightest are of either kind. Of colours the largest channel
@@ -29,6 +30,8 @@ def areas_and_edges(mask: Mask, values: Sequence[Value]) -> tuple[int, int]:
     if len(levels) < 3:
         return 0, 0
     array = mask.array if mask.legend is None else np.array([level_of(value) for value in mask.legend])[mask.array]
+    if void is not None and void.any():
+        array = np.where(void, levels[0], array)
     pixels = np.zeros((3, len(levels)), np.int64)
     for top in range(0, len(array), _ROWS):
         ranks = np.searchsorted(levels, array[top : top + _ROWS]).astype(np.uint16)

@@ -11,6 +11,7 @@ from segtune.data.checks.mask_values import list_values, value_problems
 from segtune.data.checks.near_duplicates import FLAT, NearDuplicate
 from segtune.data.checks.photo_problems import photo_problems
 from segtune.data.checks.scan import SampleStats, scan
+from segtune.data.checks.void_pixels import void_problems
 from segtune.data.labels import Foreground, is_background
 from segtune.data.sources.base import Pair, Problem, place
 from segtune.errors import some
@@ -27,10 +28,10 @@ def check_data(
     """Read every pair once and return statistics of the readable ones, and all problems.
 
     Errors: unreadable files, photos that are too small or their own masks, photo and mask of different size, mask
-    values that `foreground` does not cover, training masks that are all empty or all full, an image in two splits.
-    Warnings: photos that look like masks, masks without foreground or perhaps inverted, grey edges or void pixels taken
-    as foreground, an image twice in one split. Images are compared by their decoded pixels, so a copy in another
-    lossless format counts as the same. `photo_problems` adds others.
+    values that `foreground` does not cover, training masks that are all empty, all full or wholly void, an image in two
+    splits. Warnings: photos that look like masks, masks without foreground or perhaps inverted, grey edges or void
+    pixels taken as foreground, wholly void masks, an image twice in one split. Images are compared by their decoded
+    pixels, so a copy in another lossless format counts as the same. `photo_problems` adds others.
 
     Args:
         splits: The pairs by split name; `train` is the one that must hold both classes.
@@ -47,7 +48,9 @@ def judge(seen: Sequence[SampleStats], foreground: Foreground, max_value: int | 
     """Return the problems of the readable pairs of a data set as a whole."""
     problems = value_problems(seen, foreground)
     if not any(problem.level == "error" for problem in problems):
-        problems += _class_problems(seen, foreground) + _inverted(seen, foreground)
+        labelled = [one for one in seen if one.void < 1]
+        problems += _class_problems(labelled, foreground) + _inverted(labelled, foreground)
+    problems += void_problems(seen, foreground)
     return photo_problems(seen, max_value) + problems + _duplicates(seen)
 
 
@@ -69,7 +72,7 @@ def _kind(problem: Problem) -> tuple[str, str]:
 def _class_problems(seen: Sequence[SampleStats], foreground: Foreground) -> list[Problem]:
     """Return problems of masks with only one class."""
     problems = []
-    check = "check data.foreground and data.invert"
+    check = "check data.foreground" + (", data.ignore" if foreground.ignore else "") + " and data.invert"
     values = {value for one in seen for value in one.values}
     if len(values) == 1:
         check += f" (every mask is {values.pop()} everywhere)"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 import numpy as np
 
 from segtune.data.checks.scan import SampleStats
+from segtune.data.checks.void_pixels import name_of, on_void, void_value
 from segtune.data.file_formats import LOSSY
 from segtune.data.labels import Colour, Foreground, Value, brightness, colour_of, grey_of, is_background, number_of
 from segtune.data.sources.base import Problem
@@ -16,7 +17,6 @@ Counts = Mapping[Value, int]
 # A mask with more distinct values than this has ids of objects rather than of a few classes.
 _MOST_CLASSES = 16
 _MOST_LISTED = 8
-_VOID = 255
 # The brightest values of blurred masks of one object, in 8 and 16 bits.
 _WHITES = (*range(250, 256), *range(65000, 65536))
 
@@ -25,7 +25,8 @@ def value_problems(seen: Sequence[SampleStats], foreground: Foreground) -> list[
     """Return where the foreground rule does not fit the values that occur in the data set, with what would fit.
 
     Under `auto` one value besides 0 and black is the object, whatever its number in each file: by its colour, or by its
-    number where files without colours have the same. Anything else is an error that no guess decides.
+    number where files without colours have the same. Anything else is an error that no guess decides. Values that
+    `data.ignore` names are none of these.
     """
     masks = Counter(value for one in seen for value in one.values)
     if not masks:
@@ -41,7 +42,7 @@ def value_problems(seen: Sequence[SampleStats], foreground: Foreground) -> list[
         error = _of_colours(foreground, masks)
     else:
         error = _of_numbers(foreground.numbers, masks)
-    return [_error(error)] if error else _warnings(seen, masks, rule)
+    return [_error(error)] if error else _warnings(seen, masks, foreground)
 
 
 def list_values(masks: Counts) -> str:
@@ -111,8 +112,8 @@ def _advice_on_numbers(seen: Sequence[SampleStats], masks: Counts) -> str:
             f"This looks like grey edges from JPEG or anti-aliasing ({most} values in one mask): take "
             f"the bright half with data.foreground={_half(masks)}{unless}."
         )
-    void = _has_void(seen, others)
-    ids = [value for value in others if not (void and number_of(value) == _VOID)]
+    void = void_value(seen, others, numbered=True)
+    ids = [value for value in others if value != void]
     common = max(sorted(ids, key=order), key=others.__getitem__)
     named = f"as in data.foreground=[{number_of(common)}]"
     if len(ids) == len(others) == 2:
@@ -125,25 +126,30 @@ def _advice_on_numbers(seen: Sequence[SampleStats], masks: Counts) -> str:
             f"No mask has both of them. If they mean the same object, as in masks of two tools, set "
             f"data.foreground=nonzero; if they are two classes, take one with {_choices(others, numbered=True)}."
         )
+    if void is not None and len(ids) == 1:
+        return f"With data.ignore={name_of(void)} the object is {number_of(common)}.{on_void(others, void)}"
     kind = "several classes"
     if max(len(one.values) for one in seen) > _MOST_CLASSES:
         kind = "objects or of many classes"
     return (
         f"This looks like ids of {kind}: name those you want, {named}, "
-        f"or take all of them with data.foreground=nonzero.{_on_void(others) if void else ''}"
+        f"or take all of them with data.foreground=nonzero.{'' if void is None else on_void(others, void)}"
     )
 
 
 def _advice_on_colours(seen: Sequence[SampleStats], masks: Counts) -> str:
     others = _others(masks)
-    if _has_edges(seen):
+    void = void_value(seen, others, numbered=False)
+    if void is None and _has_edges(seen):
         if _halves(masks):
             return f"This looks like blurred edges: take the bright half with data.foreground={_half(masks)}."
         return "This looks like blurred edges between colours: save the masks without anti-aliasing."
     if not _usually_background(seen):
         return f"{_without_background(seen, 'black')}: {_choices(others)}."
     start = "" if _together(seen, others) else "No mask has two of them. "
-    return f"{start}Name those of the object: {_choices(others)}; or take all but black with data.foreground=nonzero."
+    named = _choices({value: count for value, count in others.items() if value != void})
+    also = "" if void is None else on_void(others, void)
+    return f"{start}Name those of the object: {named}; or take all but black with data.foreground=nonzero.{also}"
 
 
 def _without_background(seen: Sequence[SampleStats], name: str) -> str:
@@ -176,25 +182,9 @@ def _all_but(masks: Counts) -> str:
 def _on_trimaps(masks: Counts) -> str:
     if set(masks) != {1, 2, 3}:
         return ""
-    return " (In the trimaps of the Oxford-IIIT pets 1 is the animal, 2 the background and 3 the outline between them.)"
-
-
-def _has_void(seen: Sequence[SampleStats], others: Counts) -> bool:
-    """Return whether 255 is beside ids, rather than the last of greys spread from 0 to 255 or of ids up to 255."""
-    numbers = sorted(number_of(value) or 0 for value in others)
-    spread = all(abs(n - 255 * k / len(numbers)) <= 1 for k, n in enumerate(numbers, start=1))
-    if len(numbers) < 2 or numbers[-1] != _VOID or numbers[-2] == _VOID - 1 or spread:
-        return False
-    void = next(value for value in others if number_of(value) == _VOID)
-    return any(void in one.values and len(others.keys() & set(one.values)) > 1 for one in seen)
-
-
-def _on_void(others: Counts) -> str:
-    ids = sorted(number for value in others if (number := number_of(value)) not in (None, _VOID))
-    name = f"data.foreground=[{','.join(map(str, ids))}] makes" if len(ids) <= _MOST_CLASSES else "ids without it make"
     return (
-        f" 255 beside ids usually means void, pixels without a label: {name} it background, nonzero makes "
-        "it object; leaving it out of loss and scores is not supported."
+        " (In the trimaps of the Oxford-IIIT pets 1 is the animal, 2 the background and 3 the outline between them; "
+        "data.foreground=[1] data.ignore=3 leaves the outline out.)"
     )
 
 
@@ -292,8 +282,8 @@ def _differ(numbers: Set[int | None], masks: Counts) -> bool:
     )
 
 
-def _warnings(seen: Sequence[SampleStats], masks: Counts, rule: object) -> list[Problem]:
-    others = _others(masks)
+def _warnings(seen: Sequence[SampleStats], masks: Counts, foreground: Foreground) -> list[Problem]:
+    others, rule = _others(masks), foreground.rule
     if len(others) < 2:
         return []
     if _has_edges(seen) and (isinstance(rule, int) or _halves(masks)):
@@ -302,18 +292,24 @@ def _warnings(seen: Sequence[SampleStats], masks: Counts, rule: object) -> list[
         text = f"grey edges: data.foreground={_half(masks)} would take the bright half of them; {list_values(others)}"
         return [Problem("warning", "masks", text)]
     if not (rule == "nonzero" or isinstance(rule, int)):
-        return []
+        return _void_taken(foreground, seen, masks)
     if full := [str(one) for one in seen if one.fraction == 1 and len(one.values) > 1]:
         text = f"everything taken: data.foreground={rule} takes all values of {len(full)} masks that have several: "
         return [Problem("warning", "masks", f"{text}{some(full)}; {list_values(masks)}")]
-    return _void_taken(rule, seen, masks)
+    return _void_taken(foreground, seen, masks)
 
 
-def _void_taken(rule: object, seen: Sequence[SampleStats], masks: Counts) -> list[Problem]:
-    """Return a warning if 255 is void, perhaps, and foreground by a rule that does not name it."""
-    others = _others(masks)
-    if (isinstance(rule, int) and rule > _VOID) or not (_numbered(masks) and _has_void(seen, others)):
+def _void_taken(foreground: Foreground, seen: Sequence[SampleStats], masks: Counts) -> list[Problem]:
+    """Return a warning if a value looks like void, and is foreground or background by a rule that does not name it."""
+    others, rule = _others(masks), foreground.rule
+    void = void_value(seen, others, numbered=_numbered(masks))
+    if void is None or number_of(void) in foreground.numbers or colour_of(void) in foreground.colours:
+        return []
+    name = name_of(void)
+    if isinstance(rule, int) and brightness(void) < rule:
         return []
     only = isinstance(rule, int) and sum(brightness(value) >= rule for value in others) == 1
-    text = f"perhaps void as object: data.foreground={rule} takes {'only 255' if only else '255 too'}"
-    return [Problem("warning", "masks", f"{text}; {list_values(others)}.{_on_void(others)}")]
+    takes = f"takes {f'only {name}' if only else f'{name} too'}"
+    text = f"perhaps void as {'object' if foreground.label_of(void) else 'background'}: data.foreground"
+    text += f" does not name {name}" if isinstance(rule, tuple) else f"={rule} {takes}"
+    return [Problem("warning", "masks", f"{text}; {list_values(others)}.{on_void(others, void)}")]

@@ -21,6 +21,7 @@ from segtune.data.orientation import SIDEWAYS, size_mismatch
 from segtune.data.record import with_checksums
 from segtune.data.sources.base import Pair, Problem, place
 from segtune.data.value_range import ValueRange, measure_range
+from segtune.metrics import VOID
 
 T = TypeVar("T")
 Sizes = NDArray[np.int32]
@@ -87,10 +88,11 @@ class SampleStats:
     """Statistics of a readable pair: a few bytes, so that any number of pairs fits in memory.
 
     `size` is the photo's height and width, `values` are the mask's, `fraction` is that of its foreground (0 to 1), and
-    `border` the fraction of the image's border that is foreground. `area_values` and `edge_values` are how many of the
-    grey values between the mask's darkest and brightest fill areas, and how many lie on slopes: see `areas_and_edges`.
-    `orientations` (1 to 8) and `frames` (images in the file) are of the files of photo and mask, `range` is of the
-    photo's samples.
+    `border` the fraction of the image's border that is foreground. Void pixels are left out of them: `void` is their
+    fraction of the image, `void_values` are those of their values that the settings name. `area_values` and
+    `edge_values` are how many of the grey values between the mask's darkest and brightest fill areas, and how many lie
+    on slopes: see `areas_and_edges`. `orientations` (1 to 8) and `frames` (images in the file) are of the files of
+    photo and mask, `range` is of the photo's samples.
     """
 
     split: str
@@ -106,6 +108,8 @@ class SampleStats:
     orientations: tuple[int, int] = (1, 1)
     frames: tuple[int, int] = (1, 1)
     range: ValueRange | None = None
+    void: float = 0.0
+    void_values: tuple[Value, ...] = ()
 
     @property
     def turned_apart(self) -> bool:
@@ -184,17 +188,33 @@ def _scan_pair(
         problems.append(Problem("error", pair.name, size_mismatch(photo.shape[:2], mask.array.shape, *orientations)))
     elif _is_grey_copy(photo, mask):
         problems.append(_copied(pair))
-    values = mask.values()
-    inside = foreground(mask)
-    border = np.concatenate([inside[0], inside[-1], inside[1:-1, 0], inside[1:-1, -1]]).mean()
+    values, void_values = _values(mask, foreground)
+    labels = foreground(mask)
+    inside, void = labels == 1, labels == VOID
+    border = np.concatenate([labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1]])
     checksum = hashlib.sha256(repr(photo.shape).encode())
     checksum.update(loaded.samples.data)
     stats = None if sizes is None else image_stats(photo, inside, sizes[split] or inside.shape)
-    of_mask = float(inside.mean()), stats, float(border), *areas_and_edges(mask, values)
+    of_mask = _fraction(labels), stats, _fraction(border), *areas_and_edges(mask, values, void)
     of_files = orientations, (loaded.frames, loaded_mask.frames), measure_range(loaded.samples, max_value)
     facts = *of_mask, *of_files
     pair = with_checksums(pair, checksum.digest())
-    return [SampleStats(split, pair, checksum.digest(), photo.shape[:2], tuple(values), *facts)], problems
+    of_void = int(np.count_nonzero(void)) / void.size, void_values
+    return [SampleStats(split, pair, checksum.digest(), photo.shape[:2], values, *facts, *of_void)], problems
+
+
+def _values(mask: Mask, foreground: Foreground) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """Return the values of a mask that count, and those that the settings ignore."""
+    values = mask.values()
+    ignored = {value for value in values if foreground.ignores(value)}
+    return tuple(value for value in values if value not in ignored), tuple(
+        value for value in values if value in ignored
+    )
+
+
+def _fraction(labels: NDArray[np.uint8]) -> float:
+    """Return which fraction of the labels that are not void is foreground; 0 if all are void."""
+    return int(np.count_nonzero(labels == 1)) / max(1, int(np.count_nonzero(labels != VOID)))
 
 
 def _copied(pair: Pair) -> Problem:
@@ -263,9 +283,12 @@ def _as_mask(photo: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     return np.asarray(photo[..., 1] > (low + high) / 2)
 
 
-def _same(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Return whether two masks are the same or each other's inverse, up to a few pixels of either class."""
-    if one.shape != other.shape or other.all() or not other.any():
+def _same(one: NDArray[np.bool_], labels: NDArray[np.uint8]) -> bool:
+    """Return whether a mask is that of labels, or its inverse, up to a few pixels of either class; void is left out."""
+    if one.shape != labels.shape:
+        return False
+    one, other = one[labels != VOID], labels[labels != VOID] == 1
+    if other.all() or not other.any():
         return False
     inside, outside = float(one[other].mean()), float(one[~other].mean())
     return abs(inside - outside) > 1 - 4 * _FEW

@@ -8,32 +8,49 @@ import numpy as np
 
 from segtune.data.checks.mask_values import order
 from segtune.data.checks.scan import SampleStats
+from segtune.data.labels import Value
 
 Facts = dict[str, Any]
 
 
 def facts(seen: Sequence[SampleStats], cell: int) -> Facts:
     """Return statistics of the readable pairs; objects are compared with a cell of `cell` x `cell` pixels."""
-    by_split: dict[str, list[float]] = {}
+    by_split: dict[str, list[SampleStats]] = {}
     for one in seen:
-        by_split.setdefault(one.split, []).append(one.fraction)
-    values = Counter(value for one in seen for value in one.values)
+        by_split.setdefault(one.split, []).append(one)
     return {
-        "splits": {split: _foreground(fractions) for split, fractions in by_split.items()},
+        "splits": {split: _foreground(members) for split, members in by_split.items()},
         "photos": _sizes([one.size for one in seen]),
         "photo_values": _ranges(seen),
         "orientation": _orientations(seen),
-        "mask_values": {str(value): values[value] for value in sorted(values, key=order)},
+        "mask_values": _counted([one.values for one in seen]),
+        "void": _void(seen),
         "objects": _objects(seen, cell),
     }
 
 
-def _foreground(fractions: Sequence[float]) -> Facts:
+def _counted(values: Sequence[Sequence[Value]]) -> dict[str, int]:
+    """Return the number of masks that have each value."""
+    counts = Counter(value for of_mask in values for value in of_mask)
+    return {str(value): counts[value] for value in sorted(counts, key=order)}
+
+
+def _void(seen: Sequence[SampleStats]) -> Facts:
+    """Return the fraction of all pixels that is void, how many masks are wholly void, and the ignored values."""
+    pixels = [one.size[0] * one.size[1] for one in seen]
+    share = sum(one.void * count for one, count in zip(seen, pixels, strict=True)) / max(1, sum(pixels))
+    values = _counted([one.void_values for one in seen])
+    return {"share": round(share, 6), "masks": sum(one.void == 1 for one in seen), "values": values}
+
+
+def _foreground(members: Sequence[SampleStats]) -> Facts:
+    """Return how much of the masks is foreground, of pixels that are not void; wholly void masks are in no mean."""
+    fractions = [one.fraction for one in members if one.void < 1]
     histogram, _ = np.histogram(fractions, bins=10, range=(0, 1))
     return {
-        "pairs": len(fractions),
-        "foreground_mean": round(float(np.mean(fractions)), 6),
-        "foreground_median": round(float(np.median(fractions)), 6),
+        "pairs": len(members),
+        "foreground_mean": round(float(np.mean(fractions or [0.0])), 6),
+        "foreground_median": round(float(np.median(fractions or [0.0])), 6),
         "foreground_histogram": histogram.tolist(),
         "empty": sum(fraction == 0 for fraction in fractions),
         "full": sum(fraction == 1 for fraction in fractions),

@@ -70,3 +70,17 @@ def test_a_turn_of_only_one_file_is_written_below(tmp_path: Path) -> None:
         assert module._facts(replace(seen, orientations=orientations)) == f"train, 0.0% foreground{text}"
     sideways = replace(seen, orientations=(6, 1), size=(9, 16))  # sizes tell
     assert module._facts(sideways) == "train, 0.0% foreground"
+
+
+def test_void_is_striped_and_written_below(tmp_path: Path) -> None:
+    pair = Pair("p", tmp_path / "p.png", tmp_path / "m.png")
+    Image.fromarray(np.full((40, 40, 3), 250, np.uint8)).save(pair.photo)
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:10], mask[30:] = 1, 255
+    Image.fromarray(mask).save(pair.mask)
+    rule = Foreground(ignore=(255,))
+    seen, _ = scan({"train": [pair]}, rule, workers=1)
+    cell = contact_sheet(seen, set(), rule)[8:208, 8:208]
+    assert {tuple(colour) for colour in cell[155:].reshape(-1, 3)} == {(96, 96, 96), (160, 160, 160)}
+    assert (cell[60:145] == 250).all()
+    assert module._facts(seen[0]) == "train, 33.3% foreground, 25.0% void"

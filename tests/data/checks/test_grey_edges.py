@@ -55,6 +55,15 @@ def test_jpeg_edges(quality: int) -> None:
     assert edges > areas
 
 
+def test_void_makes_no_edges_and_no_areas() -> None:
+    wide = cv2.morphologyEx(disc(), cv2.MORPH_GRADIENT, np.ones((9, 9), np.uint8)) > 0
+    labels = np.where(wide, np.uint8(200), disc() // 85)  # 0, 3 and void
+    labels[:40] = 1
+    assert areas_and_edges(Mask(labels), [0, 1, 3], wide) == (1, 0)
+    legend = Mask(np.searchsorted([0, 1, 3, 200], labels).astype(np.uint8), (0, 1, 3, Colour(-1, 0xE0E0C0)))
+    assert areas_and_edges(legend, [0, 1, 3], wide) == (1, 0)
+
+
 def test_a_trimap_has_no_edges() -> None:
     wide, thin = (cv2.morphologyEx(disc(), cv2.MORPH_GRADIENT, np.ones((n, n), np.uint8)) for n in (9, 3))
     assert counted(np.where(wide, np.uint8(128), disc())) == (1, 0)

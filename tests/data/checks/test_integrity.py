@@ -43,8 +43,10 @@ def half(*values: int, dtype: type = np.uint8) -> np.ndarray:
     return mask
 
 
-def problems(rule: object = "auto", invert: bool = False, **splits: list[Pair]) -> list[str]:
-    return [str(problem) for problem in check_data(splits, Foreground(rule, invert), workers=2)[1]]
+def problems(
+    rule: object = "auto", invert: bool = False, ignore: tuple[int | str, ...] = (), **splits: list[Pair]
+) -> list[str]:
+    return [str(problem) for problem in check_data(splits, Foreground(rule, invert, ignore), workers=2)[1]]
 
 
 @pytest.mark.parametrize("value", [1, 255, 128])
@@ -264,3 +266,17 @@ def test_objects_smaller_than_a_cell(only: int, of: int, expected: str | None) -
         "use a shallower tap or a smaller backbone.output_stride"
     ] * (expected is not None)
     assert small_objects({"objects": 0, "cell": 16}, "layer4") == []
+
+
+def test_void_is_neither_object_nor_background(folder: Folder) -> None:
+    partly, whole = half(1, 255), np.full(SHAPE, 255, np.uint8)
+    pairs = [folder.pair(name, mask) for name, mask in (("a", partly), ("b", whole), ("c", half(1)))]
+    listed = "wholly void: 1 of 3 masks, which count nowhere: train b; check data.ignore"
+    assert problems(ignore=(255,), train=pairs) == [f"warning: masks: {listed}"]  # b is neither empty nor full
+    (error, _) = problems(ignore=(255,), train=pairs[1:2])
+    assert error == "error: train: nothing but void: no pixel of all 1 masks has a label; check data.ignore"
+    (found,) = problems(ignore=(0,), train=pairs[2:])
+    assert found == (
+        "error: train: no training mask has any background: all 1 are full; check data.foreground, data.ignore and "
+        "data.invert (every mask is 1 everywhere)"
+    )

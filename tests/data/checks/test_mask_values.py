@@ -13,6 +13,7 @@ from segtune.data.checks.scan import scan
 from segtune.data.images import read_mask
 from segtune.data.labels import Colour, Foreground
 from segtune.data.sources.base import Pair
+from segtune.metrics import VOID
 
 BLACK, WHITE, RED, GREEN = 0x000000, 0xFFFFFF, 0xE6194B, 0x3CB44B
 TRUTHS = [cv2.circle(np.zeros((48, 48), np.uint8), (16 + 2 * i, 22), 8 + i, 1, -1) for i in range(4)]
@@ -57,13 +58,14 @@ class Data:
             mask.save(pair.mask, **options)
             self.pairs.append(pair)
 
-    def problems(self, rule: object = "auto") -> list[str]:
-        seen, _ = scan({"train": self.pairs}, Foreground(rule), workers=1)
-        return [str(problem) for problem in value_problems(seen, Foreground(rule))]
+    def problems(self, rule: object = "auto", *ignore: int | str) -> list[str]:
+        foreground = Foreground(rule, ignore=ignore)
+        seen, _ = scan({"train": self.pairs}, foreground, workers=1)
+        return [str(problem) for problem in value_problems(seen, foreground)]
 
-    def read(self, rule: object = "auto") -> list[np.ndarray]:
-        assert self.problems(rule) == []
-        return [Foreground(rule)(read_mask(pair.mask)).astype(np.uint8) for pair in self.pairs]
+    def read(self, rule: object = "auto", *ignore: int | str) -> list[np.ndarray]:
+        assert self.problems(rule, *ignore) == []
+        return [Foreground(rule, ignore=ignore)(read_mask(pair.mask)) for pair in self.pairs]
 
 
 UNAMBIGUOUS = {
@@ -229,13 +231,15 @@ def test_trimaps_without_0_are_never_offered_nonzero(tmp_path: Path) -> None:
         f"error: masks: ambiguous mask values: data.foreground=auto needs exactly one non-zero value, got 3; {values}"
         "None of the 4 masks has 0, so none of these is the background by itself. Name those of the object: "
         f"{choices}. All but one, such as 1: data.foreground=[1] data.invert=true. (In the trimaps of the Oxford-IIIT "
-        "pets 1 is the animal, 2 the background and 3 the outline between them.)"
+        "pets 1 is the animal, 2 the background and 3 the outline between them; data.foreground=[1] data.ignore=3 "
+        "leaves the outline out.)"
     ]
     assert data.problems("nonzero") == [
         f"error: masks: data.foreground=nonzero takes everything: no mask has 0 or black; {values}Name those of the "
         f"object: {choices}"
     ]
     assert np.array_equal(data.read((1, 3)), [trimap != 2 for trimap in trimaps])
+    assert np.array_equal(data.read((1,), 3), [np.where(trimap == 3, VOID, trimap == 1) for trimap in trimaps])
     (problem,) = Data(tmp_path, [*map(grey, trimaps), grey(TRUTHS[0] * 0)]).problems()
     assert "Only 1 of 5 masks have 0, so" in problem
 
@@ -245,9 +249,9 @@ def voc(truth: np.ndarray, number: int) -> np.ndarray:
     return np.where(edge, 255, truth * number).astype(np.uint8)
 
 
-VOID = (
-    "255 beside ids usually means void, pixels without a label: data.foreground=[{}] makes it background, nonzero "
-    "makes it object; leaving it out of loss and scores is not supported."
+ON_VOID = (
+    "255 beside ids usually means void, pixels without a label: data.ignore=255 leaves it out of loss and scores, "
+    "data.foreground=[{}] makes it background, nonzero makes it object."
 )
 
 
@@ -260,15 +264,24 @@ def test_255_beside_ids_is_said_to_be_void(tmp_path: Path) -> None:
         assert data.problems() == [
             "error: masks: ambiguous mask values: data.foreground=auto needs exactly one non-zero value, got 3; values "
             f"(with the number of masks): {values}. This looks like ids of several classes: name those you want, as in "
-            f"data.foreground=[1], or take all of them with data.foreground=nonzero. {VOID.format('1,2')}"
+            f"data.foreground=[1], or take all of them with data.foreground=nonzero. {ON_VOID.format('1,2')}"
         ]
-        assert np.array_equal(data.read((1,)), [mask == 1 for mask in masks])
-        assert data.problems("nonzero") == [
-            "warning: masks: perhaps void as object: data.foreground=nonzero takes 255 too; values (with the number of "
-            f"masks): {values}. {VOID.format('1,2')}"
-        ]
-    (problem,) = Data(tmp_path, [grey(voc(truth, 1)) for truth in TRUTHS]).problems()
-    assert problem.endswith(VOID.format("1"))
+        for rule, text in (
+            ("nonzero", "object: data.foreground=nonzero takes 255 too"),
+            ((1,), "background: data.foreground does not name 255"),
+        ):
+            assert data.problems(rule) == [
+                f"warning: masks: perhaps void as {text}; values (with the number of masks): {values}. "
+                + ON_VOID.format("1,2")
+            ]
+        assert data.problems((1, 255)) == []  # named, so meant
+        for rule, label in (("nonzero", [1, 2]), ((1,), [1])):
+            expected = [np.where(mask == 255, VOID, np.isin(mask, label)) for mask in masks]
+            assert np.array_equal(data.read(rule, 255), expected)
+    data = Data(tmp_path, [grey(voc(truth, 1)) for truth in TRUTHS])
+    (problem,) = data.problems()
+    assert problem.endswith(f". With data.ignore=255 the object is 1. {ON_VOID.format('1')}")
+    assert np.array_equal(data.read("auto", 255), [np.where(voc(t, 1) == 255, VOID, voc(t, 1)) for t in TRUTHS])
     (problem,) = Data(tmp_path, [grey(voc(truth, 128)) for truth in TRUTHS]).problems()
     assert problem.endswith(
         "name those you want, data.foreground=[128] or data.foreground=[255], or take all of them with "
@@ -281,8 +294,32 @@ def test_a_threshold_that_takes_void_is_warned_of(tmp_path: Path, rule: int, tak
     data = Data(tmp_path, [grey(voc(truth, 1)) for truth in TRUTHS])
     assert data.problems(rule) == [
         f"warning: masks: perhaps void as object: data.foreground={rule} takes {taken}; values (with the number of "
-        f"masks): 1 in 4, 255 in 4. {VOID.format('1')}"
+        f"masks): 1 in 4, 255 in 4. {ON_VOID.format('1')}"
     ]
+
+
+def test_the_void_colour_of_voc_is_recognised_without_numbers(tmp_path: Path) -> None:
+    colours = [BLACK, RED, *range(2, 255), 0xE0E0C0]
+    data = Data(tmp_path, [in_colour(voc(truth, 1), *colours) for truth in TRUTHS])
+    on_void = (
+        " #e0e0c0 beside other colours usually means void, pixels without a label: data.ignore=#e0e0c0 leaves it out "
+        "of loss and scores, other colours in data.foreground make it background, nonzero makes it object."
+    )
+    assert data.problems() == [
+        "error: masks: ambiguous mask colours: data.foreground=auto needs black and exactly one other colour, got 2 "
+        "others; values (with the number of masks): #e0e0c0 in 4, #e6194b in 4. Name those of the object: "
+        f"data.foreground=[#e6194b]; or take all but black with data.foreground=nonzero.{on_void}"
+    ]
+    for rule, text in (
+        ("nonzero", "object: data.foreground=nonzero takes #e0e0c0 too"),
+        (("#e6194b",), "background: data.foreground does not name #e0e0c0"),
+    ):
+        (problem,) = data.problems(rule)
+        assert problem.startswith(f"warning: masks: perhaps void as {text}; values")
+        assert problem.endswith(on_void)
+    expected = [np.where(voc(truth, 1) == 255, VOID, voc(truth, 1)) for truth in TRUTHS]
+    for rule in ("auto", "nonzero", ("#e6194b",)):
+        assert np.array_equal(data.read(rule, "#e0e0c0"), expected)
 
 
 @pytest.mark.parametrize("rule", ["nonzero", 1])

@@ -136,3 +136,26 @@ def test_a_mask_that_is_its_photo(tmp_path: Path, image: np.ndarray) -> None:
     others = (photo, grey[::-1]), (photo, (grey > 128) * grey // 64), (photo // 64, cv2.GaussianBlur(small, (0, 0), 2))
     pairs = [pair(tmp_path, f"b{number}", *each) for number, each in enumerate(others)]
     assert scan({"all": pairs}, Foreground("nonzero"), workers=1)[1] == []
+
+
+def test_void_is_left_out_of_the_facts(tmp_path: Path, image: np.ndarray) -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:4], mask[10:], mask[4] = 1, 255, 7
+    made = pair(tmp_path, "a", image, mask)
+    (seen,), _ = scan({"all": [made]}, Foreground(ignore=(255, 7)), workers=1, sizes={"all": (20, 30)})
+    assert seen.fraction == 4 * 30 / (9 * 30)
+    assert seen.border == (30 + 2 * 3) / (30 + 2 * 8)  # a row, and of the columns what is above void
+    assert (seen.void, seen.values, seen.void_values) == (11 / 20, (0, 1), (7, 255))
+    assert seen.stats
+    assert seen.stats.areas.tolist() == [120]
+    (seen,), problems = scan({"all": [made]}, Foreground(ignore=(0, 1, 7, 255)), workers=1)
+    assert (seen.void, seen.fraction, seen.border, seen.values, problems) == (1, 0, 0, (), [])
+
+
+def test_a_photo_is_its_mask_whatever_is_void(tmp_path: Path, image: np.ndarray) -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:, :15] = 255
+    photo = np.stack([mask] * 3, axis=-1)
+    mask[:8] = 7
+    _, problems = scan({"all": [pair(tmp_path, "a", photo, mask)]}, Foreground(ignore=(7,)), workers=1)
+    assert [problem.text.partition(":")[0] for problem in problems] == ["the photo is its mask"]

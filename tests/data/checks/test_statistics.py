@@ -75,6 +75,7 @@ def test_without_pairs_or_objects() -> None:
         "photo_values": {},
         "orientation": {"photos": 0, "masks": 0, "photos_without_their_masks": [], "undecided": []},
         "mask_values": {},
+        "void": {"share": 0.0, "masks": 0, "values": {}},
         "objects": {"cell": 8, "objects": 0},
     }
 
@@ -95,3 +96,15 @@ def test_depths_and_orientations() -> None:
         "undecided": ["train b", "train c"],
     }
     assert facts(SEEN[:1], 8)["objects"] == {"cell": 8, "objects": 0}
+
+
+def test_void_is_counted_and_wholly_void_masks_are_in_no_mean() -> None:
+    half = replace(SEEN[1], void=0.5, void_values=(255, 7))  # of 10 x 20 pixels
+    whole = replace(SEEN[0], void=1.0, void_values=(255,), values=(), size=(10, 10))
+    found = facts([half, whole], 4)
+    assert found["void"] == {"share": round(200 / 300, 6), "masks": 1, "values": {"7": 1, "255": 2}}
+    assert found["mask_values"] == {"0": 1, "255": 1}
+    train = found["splits"]["train"]
+    assert (train["pairs"], train["foreground_mean"], train["empty"]) == (2, 0.25, 0)
+    nothing = facts([whole], 4)["splits"]["train"]
+    assert (nothing["pairs"], nothing["foreground_mean"], nothing["foreground_median"]) == (1, 0, 0)
