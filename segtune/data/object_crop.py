@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segtune.metrics import VOID
+
 
 class ObjectCrop(A.DualTransform):  # type: ignore[misc]
     """A random crop of `height` x `width` pixels, copied and not resized.
@@ -16,7 +18,7 @@ class ObjectCrop(A.DualTransform):  # type: ignore[misc]
     foreground so, in a third of its patches (Isensee et al. 2021, "nnU-Net: a self-configuring method for deep
     learning-based biomedical image segmentation", doi:10.1038/s41592-020-01008-z).
 
-    An image that is smaller than the crop is continued by reflection, below and to the right, and its mask with it.
+    An image that is smaller than the crop is continued by reflection, below and to the right, where its mask is void.
     """
 
     def __init__(self, height: int, width: int, object_fraction: float) -> None:
@@ -44,8 +46,15 @@ class ObjectCrop(A.DualTransform):  # type: ignore[misc]
         return row, int(np.flatnonzero(inside[row])[number - before])
 
     def apply(self, img: NDArray[np.uint8], start: tuple[int, int], **_: Any) -> NDArray[np.uint8]:
-        """Return the crop of an image (H, W, 3) or of a mask (H, W)."""
+        """Return the crop of an image (H, W, 3)."""
+        return self._crop(img, start, cv2.BORDER_REFLECT)
+
+    def apply_to_mask(self, mask: NDArray[np.uint8], start: tuple[int, int], **_: Any) -> NDArray[np.uint8]:
+        """Return the crop of a mask (H, W)."""
+        return self._crop(mask, start, cv2.BORDER_CONSTANT)
+
+    def _crop(self, array: NDArray[np.uint8], start: tuple[int, int], border: int) -> NDArray[np.uint8]:
         (top, left), (height, width) = start, self.size
-        part = img[top : top + height, left : left + width]
+        part = array[top : top + height, left : left + width]
         below, right = height - part.shape[0], width - part.shape[1]
-        return np.asarray(cv2.copyMakeBorder(part, 0, below, 0, right, cv2.BORDER_REFLECT), np.uint8)
+        return np.asarray(cv2.copyMakeBorder(part, 0, below, 0, right, border, value=VOID), np.uint8)

@@ -181,16 +181,17 @@ def _chosen(rows: Sequence[Facts]) -> dict[str, list[int]]:
 
 def _figure(row: Facts, pair: Pair, sample: SamplePrediction) -> Facts:
     """Return an image drawn four ways: as it is, its true outline, the errors, and the confident contradictions."""
-    photo, truth, predicted, wrong = sample.photo, sample.truth, sample.predicted, contradicted(sample)
+    photo, void, wrong = sample.photo, sample.void, contradicted(sample)
+    truth, predicted = sample.truth, sample.predicted
     if max(photo.shape) > 2 * _SIDE:  # drawn at this size, an outline of one pixel would vanish
-        photo, truth, predicted, wrong = for_display(photo, truth, predicted, wrong)
+        photo, truth, predicted, wrong, void = for_display(photo, truth, predicted, wrong, void)
     drawn = {
         "image": photo,
         "truth": outlined(photo, truth),
         "errors": error_overlay(photo, truth, predicted),
         "contradicted": error_overlay(photo // 2, truth & wrong, ~truth & wrong),
     }
-    drawn = {kind: each if kind == "image" else striped(each, sample.void) for kind, each in drawn.items()}
+    drawn = {kind: each if kind == "image" else striped(each, void) for kind, each in drawn.items()}
     shrink = min(1.0, _SIDE / max(sample.size))
     size = max(1, round(sample.size[1] * shrink)), max(1, round(sample.size[0] * shrink))
     embedded = {kind: _embedded(cv2.resize(each, size, interpolation=cv2.INTER_AREA)) for kind, each in drawn.items()}

@@ -13,6 +13,7 @@ from segtune.config.data_settings import AugmentSettings, DataSettings
 from segtune.data.dataset import build_dataset
 from segtune.data.sources.base import Pair
 from segtune.data.transforms import A, build_transform
+from segtune.metrics import VOID
 
 SIZE = (20, 30)
 
@@ -93,7 +94,7 @@ def test_a_smaller_photo_is_continued_by_reflection(shape: tuple[int, int], frac
     rng = np.random.default_rng(0)
     photo, mask = rng.integers(0, 256, (*shape, 3), np.uint8), rng.integers(0, 2, shape, np.uint8)
     missing = [(0, max(0, side - length)) for side, length in zip(SIZE, shape, strict=True)]
-    wide, wide_mask = np.pad(photo, [*missing, (0, 0)], "symmetric"), np.pad(mask, missing, "symmetric")
+    wide, wide_mask = np.pad(photo, [*missing, (0, 0)], "symmetric"), np.pad(mask, missing, constant_values=VOID)
     tops, lefts = (range(max(0, length - side) + 1) for side, length in zip(SIZE, shape, strict=True))
     for each in crops(photo, mask, fraction, 5):
         (place,) = (
@@ -103,6 +104,14 @@ def test_a_smaller_photo_is_continued_by_reflection(shape: tuple[int, int], frac
             if np.array_equal(wide[top : top + 20, left : left + 30], each["image"])
         )
         assert np.array_equal(wide_mask[place[0] : place[0] + 20, place[1] : place[1] + 30], each["mask"])
+
+
+def test_void_is_no_object_and_stays_void() -> None:
+    mask = np.full((100, 120), VOID, np.uint8)
+    mask[60, 70] = 1
+    for each in crops(places(100, 120), mask, 1, 3):
+        assert each["mask"][10, 15] == 1
+        assert (each["mask"] == VOID).sum() == 20 * 30 - 1
 
 
 def test_transforms_follow_the_crop() -> None:

@@ -143,13 +143,16 @@ def test_outlines_are_seen_however_large_the_image_is(side: int) -> None:
     truth = np.zeros((side, side), bool)
     truth[side // 4 : side // 2, side // 4 : side // 2] = True
     blank = np.zeros((side, side, 3), np.uint8)
-    sample = SamplePrediction((side, side), blank, truth, truth, truth.astype(np.float32))
+    void = np.zeros((side, side), bool)
+    void[side // 2 :, side // 2 :] = True
+    sample = SamplePrediction((side, side), blank, truth, truth, truth.astype(np.float32), void=void)
     figure = report._figure({"dice": 1.0, "contradicted": 0.0}, Pair("a", Path(), Path()), sample)
     drawn = decoded(figure["truth"])
     assert max(drawn.shape) == min(side, 360)
     assert drawn.max() > 190
-    green = decoded(figure["errors"])[..., 1] > 70
-    assert green.mean() == pytest.approx(1 / 16, abs=0.01)
+    errors = decoded(figure["errors"]).astype(int)
+    assert (errors[..., 1] - errors[..., 0] > 30).mean() == pytest.approx(1 / 16, abs=0.01)  # green, for what is found
+    assert ((errors > 70).all(axis=2)).mean() == pytest.approx(1 / 4, abs=0.01)  # grey stripes of void
 
 
 def test_the_fraction_of_each_block_that_trains() -> None:
