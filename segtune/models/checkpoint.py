@@ -72,6 +72,8 @@ class Checkpoint:
             if why := unusable(tensor):
                 raise UserError(f"{_begin(file)}: its tensor {name} is {why}.")
         try:
+            if not _is_plain(content["settings"]):
+                raise UserError("They hold something else than numbers, text, and lists of these by name.")
             settings = parse(Settings, content["settings"])
         except (UserError, RecursionError) as error:
             reason = "They contain themselves." if isinstance(error, RecursionError) else error
@@ -205,6 +207,14 @@ def _is_optimizer(value: Any) -> bool:
         and all(type(index) is int and _is_dict_of(state, Tensor | int | None) for index, state in states.items())
         and states.keys() <= set(numbers)
     )
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_plain(each) for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 #: The entries of a file: description, whether it is required, and the check.

@@ -74,7 +74,7 @@ class State:
 
     def skipped_in(self, phase: str) -> int:
         """Return the optimizer steps skipped in a phase so far."""
-        finished = sum(int(row.get("skipped_steps", 0)) for row in self.rows if row["phase"] == phase)
+        finished = sum(int(row.get("skipped_steps") or 0) for row in self.rows if row["phase"] == phase)
         return finished + (self.skipped if phase == next(reversed(self.phases), None) else 0)
 
     @classmethod

@@ -288,7 +288,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "val_predicted": best.get("val_predicted"),
         "best_epoch": state.best_epoch,
         "epochs": len(state.rows),
-        "skipped_steps": sum(row.get("skipped_steps", 0) for row in state.rows),
+        "skipped_steps": sum(row.get("skipped_steps") or 0 for row in state.rows),
         "seconds": round(state.seconds, 1),
         "cache_seconds": round(state.cache_seconds, 1),
         "wait_seconds": round(state.wait_seconds, 1),

@@ -342,6 +342,16 @@ def test_settings_that_contain_themselves_are_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "best.pt").startswith("The settings in the checkpoint FILE cannot be used. ")
 
 
+def test_settings_that_hold_tensors_are_refused(tmp_path: Path) -> None:
+    """Where any value may stand, as in the arguments of a transform, they could not be compared with others."""
+    augment = {"transforms": {"RandomBrightnessContrast": {"brightness_limit": torch.zeros(2)}}}
+    torch.save(content(settings=SETTINGS | {"augment": augment}), tmp_path / "best.pt")
+    assert refused(tmp_path / "best.pt") == (
+        "The settings in the checkpoint FILE cannot be used. They hold something else than numbers, text, and lists of "
+        "these by name."
+    )
+
+
 def test_the_best_checkpoint_of_a_run_folder_is_taken_and_said(
     before: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

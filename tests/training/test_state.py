@@ -167,7 +167,8 @@ def test_skipped_steps_shorten_no_phase(length: dict[str, int], made: int, refus
 
 def test_skipped_steps_are_counted_by_phase() -> None:
     """Rows of earlier versions have no count; the running epoch belongs to the phase that has begun last."""
-    state = State(skipped=1, phases={"a": {}, "b": {}}, rows=[{"phase": "a"}, {"phase": "b", "skipped_steps": 2}])
+    rows = [{"phase": "a"}, {"phase": "a", "skipped_steps": None}, {"phase": "b", "skipped_steps": 2}]
+    state = State(skipped=1, phases={"a": {}, "b": {}}, rows=rows)
     assert [state.skipped_in(name) for name in ("a", "b", "c")] == [0, 3, 0]
 
 
