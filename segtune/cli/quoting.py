@@ -15,13 +15,12 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from segtune.config.parse import wrong
+from segtune.config.types import SPLIT
 
 #: Text that is no field of a schema: the recipe of a run, and where Hydra writes a sweep.
 _ALSO_TEXT = ("experiment", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 #: A prefix may be renamed to none; the arguments of transforms are albumentations'.
 _MAY_BE_EMPTY = ("restore.rename.", "augment.")
-#: What stands for the name of a split in `data.images` and `data.masks`.
-SPLIT = "{split}"
 _FUNCTION = re.compile(r"\w+\(.*\)")
 
 

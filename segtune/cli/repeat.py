@@ -16,8 +16,9 @@ from segtune.errors import UserError
 
 #: The choice that holds the settings of the run that is repeated.
 CHOICE = "_repeated"
-#: Settings that say where a run is, not what it trains.
+#: Settings of data that are paths.
 _OF_DATA = (("data", "root"), ("data", "groups"), ("data", "pairs"))
+#: Settings that say where a run is, not what it trains.
 _OF_PLACE = ("run_dir", "resume", "repeat")
 
 

@@ -60,8 +60,12 @@ def _with_a_star(value: str) -> str:
     return value
 
 
+#: What stands for the name of a split in `data.images` and `data.masks`.
+SPLIT = "{split}"
+
+
 def _a_place(value: str) -> str:
-    if "{" in value.replace("{split}", "") or not value.strip("/"):
+    if "{" in value.replace(SPLIT, "") or not value.strip("/"):
         raise ValueError("a folder or a pattern, in which {split} may stand for train, val and test")
     return value
 

@@ -77,9 +77,11 @@ def tinted(image: RGBImage, mask: Mask, tint: Colour, line: Colour, opacity: flo
 
 
 def stack(rows: Sequence[RGBImage]) -> RGBImage:
-    """Return images of one width stacked, with a thin gap."""
-    gap = np.full((4, rows[0].shape[1], 3), 255, np.uint8)
-    parts = [part for row in rows for part in (row, gap)][:-1]
+    """Return images stacked, with a thin gap; what is right of narrower ones is white as the gap is."""
+    width = max(row.shape[1] for row in rows)
+    gap = np.full((4, width, 3), 255, np.uint8)
+    wide = (np.pad(row, [(0, 0), (0, width - row.shape[1]), (0, 0)], constant_values=255) for row in rows)
+    parts = [part for row in wide for part in (row, gap)][:-1]
     return np.concatenate(parts, axis=0)
 
 

@@ -75,6 +75,9 @@ def test_views_stand_side_by_side_and_images_on_top_of_each_other(image: np.ndar
     assert stacked.shape == (12 + 4 + 12, 16, 3)
     assert (stacked[12:16] == 255).all()
     assert np.array_equal(stacked[16:], image)
+    narrower = stack([image, image[:, :10]])  # in tiles, images keep their own sizes
+    assert np.array_equal(narrower[16:, :10], image[:, :10])
+    assert (narrower[16:, 10:] == 255).all()
 
 
 def test_pillow_reads_what_is_encoded(image: np.ndarray) -> None:

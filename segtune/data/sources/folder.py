@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from segtune.config.data_settings import DataSettings
+from segtune.config.types import SPLIT
 from segtune.data.sources.base import Found, Pair, Problem
 from segtune.data.sources.find_layout import find_layout
-from segtune.data.sources.folder_words import SPLIT
 from segtune.data.sources.layouts import Layout
 from segtune.data.sources.listing import Listing
 from segtune.data.sources.mask_names import Matches, match

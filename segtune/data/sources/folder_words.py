@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+from segtune.config.types import SPLIT
+
 _PHOTO_WORDS = """
 image images img imgs photo photos picture pictures pic pics rgb input inputs original originals orig frame frames
 source src raw stills
@@ -23,8 +25,6 @@ _JOINED = "|".join(_SPLITS.values())
 
 #: A regular expression for the name of a split.
 SPLIT_WORD = f"(?i:{_JOINED})"
-#: What stands for the name of a split in settings and in what `with_split` returns.
-SPLIT = "{split}"
 
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 _PREFIXED = re.compile(rf"(?:{_JOINED})(?=(?:{'|'.join(sorted(_PHOTO | _MASK))})$)")

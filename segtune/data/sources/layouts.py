@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from segtune.data.sources.folder_words import SPLIT, is_aside, role, with_split
+from segtune.config.types import SPLIT
+from segtune.data.sources.folder_words import is_aside, role, with_split
 from segtune.data.sources.listing import Listing
 from segtune.data.sources.mask_names import Matches, match, own_affixes, own_patterns, photo_of, shared_patterns
 from segtune.data.sources.one_folder import both_in_one

@@ -8,8 +8,9 @@ from functools import cached_property
 from itertools import takewhile
 from typing import NamedTuple
 
+from segtune.config.types import SPLIT
 from segtune.data.file_formats import EXTENSIONS
-from segtune.data.sources.folder_words import SPLIT, SPLIT_WORD, split_of
+from segtune.data.sources.folder_words import SPLIT_WORD, split_of
 from segtune.data.sources.listing import Listing, is_image_name
 
 _SPECIAL = re.compile(r"(/\*\*$|\*\*/|\*\*|[*?]+|\{split\})")
